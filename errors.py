@@ -1,0 +1,51 @@
+"""The errors that hicom-edge raises on purpose.
+
+    HicomEdgeError
+    ├── InputError            what the caller passed: a path, an option, an array
+    │   ├── VideoError        a video that cannot be read, or holds no frames
+    │   └── PromptError       a question that does not fit the model
+    ├── CheckpointError       a checkpoint that is incomplete, foreign or unsafe
+    ├── BundleError           a bundle that is incomplete, altered or of another format version
+    ├── EngineError           an engine that is not installed, or does not fit the bundle or device
+    ├── ExportError           a model that cannot be expressed in the requested graph form
+    └── ResourceError         not enough memory or disk for what was asked
+
+Every message is one line: what was received, what was expected, what to do. The command line prints
+it and exits with status 2; any other exception is a bug and keeps its traceback.
+"""
+
+
+class HicomEdgeError(Exception):
+    """Base of every error that is the input's or the machine's fault, not a bug."""
+
+
+class InputError(HicomEdgeError):
+    """The caller passed something that cannot be used."""
+
+
+class VideoError(InputError):
+    """A video, image or directory of frames cannot be read."""
+
+
+class PromptError(InputError):
+    """The question, the guide or the options do not fit the model."""
+
+
+class CheckpointError(HicomEdgeError):
+    """A checkpoint is missing tensors, has foreign ones, or cannot be read safely."""
+
+
+class BundleError(HicomEdgeError):
+    """A bundle is half-written, altered, foreign, or of an unknown format version."""
+
+
+class EngineError(HicomEdgeError):
+    """An engine is not available here, or does not fit the bundle."""
+
+
+class ExportError(HicomEdgeError):
+    """A model cannot be exported in the requested form."""
+
+
+class ResourceError(HicomEdgeError):
+    """Not enough memory, device memory or disk."""
