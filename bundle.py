@@ -1,0 +1,253 @@
+"""A bundle on disk: opened with checks, written whole or not at all.
+
+It knows directories, sizes and hashes. It does not know what the graphs compute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from hicom_edge.errors import BundleError
+from hicom_edge.manifest import FileEntry, GraphEntry, Manifest
+
+MANIFEST_NAME = "manifest.json"
+ENGINES_DIR = "engines"
+_CHUNK = 1 << 22
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every path in its manifest lies inside and has the promised size."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None) -> Bundle:
+        """Open a bundle and check all of its files, sizes and hashes.
+
+        Hashing is skipped for a file that was hashed before and whose inode, size and times have
+        not changed since; the stamps are kept in the user's cache directory.
+
+        Raises:
+            BundleError: not a bundle, half-written, altered, or with a path that leads outside.
+        """
+        root = Path(path)
+        bundle = cls(root, _read_manifest(root))
+        for name in bundle.manifest.files:
+            bundle._check_size(name)
+        bundle._check_hashes(progress)
+        return bundle
+
+    def file(self, name: str) -> Path:
+        """The absolute path of a file listed in the manifest."""
+        if name not in self.manifest.files:
+            raise BundleError(
+                f"{self.path} has no file {name!r}; it has {sorted(self.manifest.files)}"
+            )
+        return (self.path / name).resolve()
+
+    def graph(self, name: str) -> GraphEntry:
+        """The entry of a graph, by its name in the pipeline."""
+        try:
+            return self.manifest.graphs[name]
+        except KeyError:
+            raise BundleError(
+                f"{self.path} has no graph {name!r}; it has {sorted(self.manifest.graphs)}"
+            ) from None
+
+    def _check_size(self, name: str) -> None:
+        path, expected = self.path / name, self.manifest.files[name].size
+        if not path.is_file():
+            raise BundleError(
+                f"{self.path} lacks {name}, which its manifest lists; "
+                "export or download the bundle again"
+            )
+        if path.stat().st_size != expected:
+            raise BundleError(
+                f"{path} has {path.stat().st_size} bytes, its manifest says {expected}; "
+                "export or download the bundle again"
+            )
+
+    def _check_hashes(self, progress: Progress | None) -> None:
+        stamps = _Stamps.load()
+        for name, entry in self.manifest.files.items():
+            path = (self.path / name).resolve()
+            if stamps.holds(path, entry.sha256):
+                continue
+            actual = sha256_of(path, progress)
+            if actual != entry.sha256:
+                raise BundleError(
+                    f"{path} was altered: sha256 {actual[:12]}…, its manifest says "
+                    f"{entry.sha256[:12]}…; export or download the bundle again"
+                )
+            stamps.add(path, actual)
+        stamps.save()
+
+
+class BundleWriter:
+    """Writes a bundle in a temporary sibling directory and renames it into place at the end.
+
+    Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes the
+    manifest last and renames. Leaving without `finish` removes everything.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
+        self.target = Path(target)
+        self._overwrite = overwrite
+        self.path = self.target  # replaced on entry
+
+    def __enter__(self) -> BundleWriter:
+        self._refuse_foreign_target()
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{self.target.name}.partial-"
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.target.parent))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.path != self.target:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Hash every file, write the manifest, rename into place and return the opened bundle."""
+        names = sorted(
+            p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()
+        )
+        files = {
+            name: FileEntry((self.path / name).stat().st_size, sha256_of(self.path / name))
+            for name in names
+        }
+        manifest = replace(manifest, files=files)
+        (self.path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        self.path.chmod(0o755)
+        self._rename_into_place()
+        return Bundle(self.target, manifest)
+
+    def _rename_into_place(self) -> None:
+        old = None
+        if self.target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{self.target.name}.old-", dir=self.path.parent))
+            self.target.rename(old / "bundle")
+        self.path.rename(self.target)
+        self.path = self.target
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _refuse_foreign_target(self) -> None:
+        if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
+            return
+        if not (self.target / MANIFEST_NAME).is_file():
+            raise BundleError(
+                f"{self.target} exists and is not a bundle; pass a new directory to write to"
+            )
+        if not self._overwrite:
+            raise BundleError(
+                f"{self.target} already holds a bundle; pass another directory or --overwrite"
+            )
+
+
+def sha256_of(path: Path, progress: Progress | None = None) -> str:
+    """The sha256 of a file, read in chunks; `progress(name, done_bytes, total_bytes)`."""
+    total, done, digest = path.stat().st_size, 0, hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(path.name, done, total)
+    return digest.hexdigest()
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST_NAME
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise BundleError(f"{root} {what}; pass the directory that hicom-edge export wrote")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(
+            f"{root} has no {MANIFEST_NAME}: not a bundle, or half-written; "
+            "pass a bundle, or run hicom-edge export again"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(
+            f"{path} cannot be read ({error}); export or download the bundle again"
+        ) from error
+    manifest = Manifest.from_json(text, str(path))
+    _check_names(root, manifest)
+    return manifest
+
+
+def _check_names(root: Path, manifest: Manifest) -> None:
+    """Every name stays inside the bundle, and every name that is used is listed with a hash."""
+    used = {manifest.tokenizer, manifest.token_embedding}
+    used |= {graph.file for graph in manifest.graphs.values()}
+    used |= {manifest.guide.tokenizer} if manifest.guide else set()
+    for name in sorted(used | set(manifest.files)):
+        pure = PurePosixPath(name)
+        inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
+        if not inside or not (root / name).resolve().is_relative_to(root.resolve()):
+            raise BundleError(
+                f"{root}: the manifest names {name!r}, which lies outside the bundle; "
+                "do not use this bundle"
+            )
+    unlisted = sorted(used - set(manifest.files))
+    if unlisted:
+        raise BundleError(f"{root}: the manifest uses {unlisted} but lists no hash for them")
+
+
+class _Stamps:
+    """Which files were hashed before: path → (inode, size, mtime, ctime, sha256)."""
+
+    def __init__(self, path: Path, known: dict[str, list[int | str]]) -> None:
+        self._path, self._known, self._changed = path, known, False
+
+    @classmethod
+    def load(cls) -> _Stamps:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+        path = Path(base) / "hicom-edge" / "hashed.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        return cls(path, known if isinstance(known, dict) else {})
+
+    def holds(self, path: Path, sha256: str) -> bool:
+        return self._known.get(str(path)) == [*_stat(path), sha256]
+
+    def add(self, path: Path, sha256: str) -> None:
+        self._known[str(path)] = [*_stat(path), sha256]
+        self._changed = True
+
+    def save(self) -> None:
+        """Best effort: a read-only home directory only costs hashing again."""
+        if not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps(self._known), encoding="utf-8")
+            partial.replace(self._path)
+        except OSError:
+            return
+
+
+def _stat(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,264 @@
+"""The manifest of a bundle: what `manifest.json` may say, and nothing else.
+
+It knows the schema and reads it strictly (unknown, missing and mistyped keys are errors). It does not
+know where files lie, nor how graphs are run. `docs/bundle_format.md` is the specification.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hicom_edge.errors import BundleError
+
+FORMAT = "hicom-edge-bundle"
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph; a dimension is a size or the name of a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One ONNX graph of the bundle."""
+
+    file: str
+    precision: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the bundle must look like."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of the model (HICom's symbols: Dv, Dt, Dl, kt, ks, G) and of its language model."""
+
+    kind: str
+    projector_type: str
+    local_injection: str | None
+    global_injection: str | None
+    vision_dim: int
+    joint_dim: int
+    llm_dim: int
+    image_size: int
+    patch_size: int
+    grid: tuple[int, int]
+    temporal_kernel: int
+    spatial_kernel: tuple[int, int]
+    global_tokens: int
+    vocab_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    max_context: int
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """How frames are chosen and turned into pixel values."""
+
+    num_frames: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rescale_factor: float
+    resample: str
+    aspect: str
+
+
+@dataclass(frozen=True)
+class GuideSpec:
+    """How the guide text becomes token ids: padded and truncated to `max_length`.
+
+    family: whose tokenizer it is, "siglip" or "clip".
+    """
+
+    tokenizer: str
+    family: str
+    max_length: int
+    pad_token_id: int
+
+
+@dataclass(frozen=True)
+class ChatSpec:
+    """A chat template as text around the content of each role; `{content}` marks the place.
+
+    start: text before the first message, such as a begin-of-text token.
+    trim: contents lose their outer white space.
+    """
+
+    default_system: str | None
+    system: str
+    user: str
+    assistant: str
+    generation_prompt: str
+    start: str = ""
+    trim: bool = False
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """The checkpoint's own generation settings."""
+
+    stop_token_ids: tuple[int, ...]
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a bundle came from."""
+
+    checkpoint: str
+    checkpoint_sha256: str
+    created_with: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that the runtime has to know about a bundle."""
+
+    name: str
+    model: ModelSpec
+    frames: FrameSpec
+    guide: GuideSpec | None
+    chat: ChatSpec
+    generation: GenerationSpec
+    tokenizer: str
+    token_embedding: str
+    graphs: dict[str, GraphEntry]
+    files: dict[str, FileEntry]
+    provenance: Provenance
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The manifest as JSON text, with its format version and digest."""
+        body = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **dataclasses.asdict(self),
+        }
+        return json.dumps({**body, "digest": _digest(body)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Read a manifest; `where` names it in messages.
+
+        Raises:
+            BundleError: not JSON, another format or version, altered, or a key that does not fit.
+        """
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise BundleError(
+                f"{where} is not valid JSON ({error}); export or download the bundle again"
+            ) from error
+        _check_header(body, where)
+        digest = body.pop("digest", None)
+        if digest != _digest(body):
+            raise BundleError(
+                f"{where} was altered: its digest does not match its content; "
+                "export or download the bundle again"
+            )
+        del body["format"], body["format_version"]
+        return _decode(cls, body, where)
+
+
+def _check_header(body: Any, where: str) -> None:
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise BundleError(f"{where} is not a {FORMAT} manifest; pass the directory of a bundle")
+    version = body.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has format version {version}, this hicom-edge reads version "
+            f"{FORMAT_VERSION}; export the bundle again with this version"
+        )
+
+
+def _digest(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _decode(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass `cls` from parsed JSON, key by key, strictly."""
+    if not isinstance(data, dict):
+        raise BundleError(f"{where}: expected an object for {cls.__name__}, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    required = {n for n, f in fields.items() if _is_required(f)}
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        raise BundleError(
+            f"{where}: {cls.__name__} has unknown keys {unknown} and lacks {missing}; "
+            f"the keys are {sorted(fields)}"
+        )
+    return cls(**{k: _value(hints[k], v, f"{where}: {cls.__name__}.{k}") for k, v in data.items()})
+
+
+def _is_required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _union(args, value, where)
+    if origin is tuple:
+        return _tuple(args, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BundleError(f"{where}: expected an object, got {value!r}")
+        return {k: _value(args[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return _decode(typing.cast(type, hint), value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise BundleError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def _union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    rest = [o for o in options if o is not type(None)]
+    for option in rest:
+        if dataclasses.is_dataclass(option) or type(value) is option:
+            return _value(option, value, where)
+    raise BundleError(f"{where}: expected one of {[o.__name__ for o in rest]}, got {value!r}")
+
+
+def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise BundleError(f"{where}: expected a list, got {value!r}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(args):
+        raise BundleError(f"{where}: expected {len(args)} items, got {len(value)}")
+    return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value)))
