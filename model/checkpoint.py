@@ -1,0 +1,270 @@
+"""The authors' checkpoint layout: which file holds what, and which tensor belongs to which part.
+
+It finds the language model, the tower and the compressor, checks that no tensor is missing, left
+over or misshapen, and reads nothing into memory. Upstream tensor names are known here alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hicom_edge.errors import CheckpointError
+from hicom_edge.model.config import HicomConfig
+from hicom_edge.model.locations import find_checkpoint, find_related
+from hicom_edge.model.projector_type import ProjectorSpec
+from hicom_edge.model.stored_tensors import (
+    PROJECTOR_FILE,
+    StoredTensor,
+    Tensors,
+    projector_file_in,
+    safetensors_in,
+    shard_files,
+)
+
+PARTS = ("vision", "guide", "compressor", "llm")
+_TOWER = "model.vision_tower."
+# prefix in a checkpoint → (part, prefix inside the part); the first match counts
+_CHECKPOINT_PREFIXES = {
+    _TOWER + "vision_tower.vision_model.": ("vision", ""),
+    _TOWER + "vision_tower.visual_projection.": ("vision", "visual_projection."),
+    _TOWER + "guide_encoder.text_model.": ("guide", ""),
+    _TOWER + "guide_encoder.text_projection.": ("guide", "text_projection."),
+    "model.mm_projector.": ("compressor", ""),
+    "model.image_newline": ("compressor", "image_newline"),
+    "model.layers.": ("llm", "model.layers."),
+    "model.embed_tokens.": ("llm", "model.embed_tokens."),
+    "model.norm.": ("llm", "model.norm."),
+    "lm_head.": ("llm", "lm_head."),
+}
+_TOWER_PREFIXES = {
+    "vision_model.": ("vision", ""),
+    "visual_projection.": ("vision", "visual_projection."),
+    "text_model.": ("guide", ""),
+    "text_projection.": ("guide", "text_projection."),
+}
+# buffers that older versions of the libraries saved, and scalars that HICom does not use
+_DERIVED = ("position_ids", "rotary_emb.inv_freq", "logit_scale", "logit_bias")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files were found and whose tensors fit its configuration."""
+
+    directory: Path
+    tower_directory: Path
+    hicom: HicomConfig
+    generation_config: dict[str, Any]
+    image_processor: dict[str, Any]
+    parts: dict[str, dict[str, StoredTensor]]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        base_llm: str | Path | None = None,
+        vision_tower: str | Path | None = None,
+    ) -> Checkpoint:
+        """Open a checkpoint: a local directory or the name of a repository on the hub.
+
+        Args:
+            path: a full checkpoint, or the output of stage 1 or 2 (compressor alone).
+            base_llm: for the latter, the language model; by default the one config.json names.
+            vision_tower: the tower; by default the one that mm_vision_tower names.
+
+        Raises:
+            CheckpointError: a file or tensor is missing, foreign, misshapen or unsafe to read.
+        """
+        directory = find_checkpoint(path)
+        values = _read_json(directory / "config.json")
+        tower_directory = find_related(
+            directory, vision_tower or values.get("mm_vision_tower"), "the vision tower"
+        )
+        hicom = HicomConfig(values, _read_json(tower_directory / "config.json"))
+        hicom.check()
+        own = safetensors_in(directory)
+        files = list(shard_files(directory))
+        if not own:
+            own, more = _stage_tensors(directory, values, base_llm)
+            files += more
+        parts, foreign = _sorted_into_parts(own, _CHECKPOINT_PREFIXES)
+        notes = []
+        if not parts["vision"]:
+            notes.append(f"the tower's weights come from {tower_directory.name}")
+            from_tower, _ = _sorted_into_parts(safetensors_in(tower_directory), _TOWER_PREFIXES)
+            parts["vision"], parts["guide"] = from_tower["vision"], from_tower["guide"]
+            files += shard_files(tower_directory)
+        notes += _drop_unused(parts, hicom)
+        _check_tensors(directory, parts, foreign, hicom)
+        return cls(
+            directory,
+            tower_directory,
+            hicom,
+            _read_json(directory / "generation_config.json", optional=True),
+            _read_json(tower_directory / "preprocessor_config.json", optional=True),
+            parts,
+            tuple(files),
+            (*notes, *injection_notes(hicom, parts["compressor"])),
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json as it is."""
+        return self.hicom.values
+
+    @property
+    def tower_config(self) -> dict[str, Any]:
+        """The tower's config.json, completed with its family's defaults."""
+        config: dict[str, Any] = self.hicom.tower().to_dict()
+        return config
+
+    @property
+    def spec(self) -> ProjectorSpec:
+        """The compressor's structure."""
+        return self.hicom.projector
+
+    @property
+    def uses_guide(self) -> bool:
+        """Whether the question enters the compression."""
+        return self.hicom.uses_guide
+
+    def part(self, name: str) -> Tensors:
+        """The tensors of "vision", "guide", "compressor" or "llm", by their names inside it."""
+        return self.parts[name]
+
+    def sha256(self) -> str:
+        """One hash over config.json and all weight files."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for path in self.files:
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def injection_notes(hicom: HicomConfig, tensors: Iterable[str]) -> list[str]:
+    """What injection the weights really carry, and which suffix has no effect."""
+    spec, names = hicom.projector, list(tensors)
+    if spec.baseline is not None:
+        return [f"projector {hicom.values.get('mm_projector_type')}: no instruction is injected"]
+    used = []
+    for part, options in (("local", spec.local), ("global", spec.global_)):
+        if options is not None:
+            found = [k for k in ("coarse", "fine") if _has(names, part, f"{k}_proj.")]
+            kind = found[0] if found else options.injection or "off"
+            used.append(f"{part} {kind}")
+    line = f"injection in use, read from the weights: {', '.join(used)}"
+    if spec.ignored:
+        line += f"; the suffix {spec.ignored} of mm_projector_type has no effect"
+    if spec.identical_global_tokens and spec.global_ is not None:
+        line += f"; all {spec.global_.num_queries} global tokens are equal"
+    return [line]
+
+
+def _has(names: list[str], part: str, piece: str) -> bool:
+    return any(n.startswith(f"{part}_compressor.guide_injector.{piece}") for n in names)
+
+
+def _stage_tensors(
+    directory: Path, values: dict[str, Any], base_llm: str | Path | None
+) -> tuple[dict[str, StoredTensor], list[Path]]:
+    """The compressor of a stage-1 or stage-2 output on top of its base language model."""
+    compressor = projector_file_in(directory)
+    if not compressor:
+        pickled = sorted(p.name for p in directory.glob("pytorch_model*.bin"))
+        found = f"only {pickled}, which is never unpickled" if pickled else "no weights"
+        raise CheckpointError(
+            f"{directory} holds {found}; expected *.safetensors or {PROJECTOR_FILE}: "
+            "save the model again with safe_serialization=True"
+        )
+    base = find_related(directory, base_llm or values.get("_name_or_path"), "the base LLM")
+    tensors = safetensors_in(base)
+    if not tensors:
+        raise CheckpointError(f"{base} has no *.safetensors; expected the base language model")
+    llm = {n: t for n, t in tensors.items() if _match(n, _CHECKPOINT_PREFIXES)[0] == "llm"}
+    return {**llm, **compressor}, [directory / PROJECTOR_FILE, *shard_files(base)]
+
+
+def _sorted_into_parts(
+    tensors: Tensors, prefixes: dict[str, tuple[str, str]]
+) -> tuple[dict[str, dict[str, StoredTensor]], list[str]]:
+    parts: dict[str, dict[str, StoredTensor]] = {part: {} for part in PARTS}
+    foreign = []
+    for name, tensor in tensors.items():
+        part, inner = _match(name, prefixes)
+        if part in parts and not (inner.endswith(_DERIVED) and part != "compressor"):
+            parts[part][inner] = tensor
+        elif part not in parts and not name.endswith(_DERIVED):
+            foreign.append(name)
+    return parts, foreign
+
+
+def _match(name: str, prefixes: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    for prefix, (part, inner) in prefixes.items():
+        if name.startswith(prefix):
+            return part, inner + name[len(prefix) :]
+    return "", name
+
+
+def _drop_unused(parts: dict[str, dict[str, StoredTensor]], hicom: HicomConfig) -> list[str]:
+    """Tensors that the layout knows but this configuration does not use."""
+    notes = []
+    if not hicom.uses_guide and parts["guide"]:
+        parts["guide"] = {}
+        notes.append("the guide encoder's tensors are not used: no instruction is injected")
+    if not hicom.uses_guide:
+        parts["vision"].pop("visual_projection.weight", None)
+    if hicom.llm().tie_word_embeddings:
+        parts["llm"].pop("lm_head.weight", None)
+    return notes
+
+
+def _check_tensors(
+    directory: Path,
+    parts: dict[str, dict[str, StoredTensor]],
+    foreign: list[str],
+    hicom: HicomConfig,
+) -> None:
+    from hicom_edge.model.loading import expected_shapes
+
+    missing, extra, misshapen = [], list(foreign), []
+    for part, expected in expected_shapes(hicom).items():
+        found = parts[part]
+        missing += [f"{part}: {n}" for n in expected if n not in found]
+        extra += [f"{part}: {n}" for n in found if n not in expected]
+        misshapen += [
+            f"{part}: {n} is {found[n].shape}, expected {shape}"
+            for n, shape in expected.items()
+            if n in found and found[n].shape != shape
+        ]
+    problems = {"missing": missing, "extra": extra, "misshapen": misshapen}
+    listed = "; ".join(f"{kind} ({len(v)}): {', '.join(v)}" for kind, v in problems.items() if v)
+    if listed:
+        raise CheckpointError(
+            f"the tensors of {directory} do not fit its config.json "
+            f"(mm_projector_type {hicom.values.get('mm_projector_type')!r}, "
+            f"use_guide {hicom.use_guide!r}): {listed}"
+        )
+
+
+def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if optional:
+            return {}
+        raise CheckpointError(
+            f"{path} does not exist; expected a checkpoint in the authors' layout"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds {type(data).__name__}, expected an object")
+    return data

@@ -1,0 +1,151 @@
+"""Reading the authors' configuration files: the language model, the towers, the frames.
+
+Sizes come from these files and from tensor shapes, never from the name of a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import CLIPConfig, LlamaConfig, PretrainedConfig, Qwen2Config, SiglipConfig
+
+from hicom_edge.errors import CheckpointError
+from hicom_edge.model.injection import NO_INJECTION
+from hicom_edge.model.projector_type import ProjectorSpec, parse_projector_type
+from hicom_edge.model.token_layout import TokenLayout
+
+LLM_CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "hicom_qwen2": Qwen2Config,
+    "hicom_llama": LlamaConfig,
+}
+TOWER_CONFIGS: dict[str, type[PretrainedConfig]] = {"siglip": SiglipConfig, "clip": CLIPConfig}
+
+
+@dataclass(frozen=True)
+class TowerSizes:
+    """Sizes of the vision tower and of the joint text-image space."""
+
+    image_size: int
+    patch_size: int
+    vision_dim: int
+    joint_dim: int
+    guide_length: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per frame: (h, w)."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+
+@dataclass(frozen=True)
+class HicomConfig:
+    """A checkpoint's config.json together with its tower's."""
+
+    values: dict[str, Any]
+    tower_values: dict[str, Any]
+
+    def llm(self) -> PretrainedConfig:
+        """The language model's configuration.
+
+        Raises:
+            CheckpointError: a model type other than hicom_qwen2 and hicom_llama.
+        """
+        kind = self.values.get("model_type")
+        if kind not in LLM_CONFIGS:
+            raise CheckpointError(
+                f"config.json has model_type {kind!r}, expected one of {sorted(LLM_CONFIGS)}"
+            )
+        own = {k: v for k, v in self.values.items() if k not in ("model_type", "torch_dtype")}
+        return LLM_CONFIGS[kind].from_dict(own)
+
+    def tower(self) -> PretrainedConfig:
+        """The tower's configuration, completed with its family's defaults.
+
+        Raises:
+            CheckpointError: a tower other than SigLIP and CLIP.
+        """
+        kind = self.tower_values.get("model_type")
+        if kind not in TOWER_CONFIGS:
+            raise CheckpointError(
+                f"the tower's config.json has model_type {kind!r}, "
+                f"expected one of {sorted(TOWER_CONFIGS)}"
+            )
+        values = dict(self.tower_values)
+        if kind == "siglip":  # its family's default ids lie outside small vocabularies, and unused
+            unused = {"bos_token_id": None, "eos_token_id": None}
+            values["text_config"] = unused | (values.get("text_config") or {})
+        return TOWER_CONFIGS[kind].from_dict(values)
+
+    @property
+    def sizes(self) -> TowerSizes:
+        """Tower sizes, read from the tower's configuration."""
+        tower = self.tower()
+        vision, text = tower.vision_config, tower.text_config
+        joint = vision.hidden_size if tower.model_type == "siglip" else tower.projection_dim
+        return TowerSizes(
+            vision.image_size,
+            vision.patch_size,
+            vision.hidden_size,
+            joint,
+            text.max_position_embeddings,
+        )
+
+    @property
+    def use_guide(self) -> str | None:
+        """What the text tower returns: "direct" and "coarse" pooled, "fine" every token."""
+        value: str | None = self.values.get("use_guide")
+        return value
+
+    @property
+    def uses_guide(self) -> bool:
+        """Whether the question enters the compression at all."""
+        return self.use_guide not in NO_INJECTION and self.projector.baseline is None
+
+    @property
+    def projector(self) -> ProjectorSpec:
+        """The compressor's structure."""
+        return parse_projector_type(self.values.get("mm_projector_type", "linear"), self.use_guide)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The token layout, with the defaults of the authors' code."""
+        return TokenLayout(
+            self.values.get("mm_patch_merge_type", "flat"),
+            self.values.get("mm_newline_position", "one_token"),
+        )
+
+    @property
+    def select_layer(self) -> int:
+        """Which hidden state is the feature map."""
+        return int(self.values.get("mm_vision_select_layer", -2))
+
+    @property
+    def has_newline(self) -> bool:
+        """Whether the model has a learned newline token."""
+        return "anyres" in (self.values.get("image_aspect_ratio") or "")
+
+    def check(self) -> None:
+        """Combinations that the model cannot compute are refused before anything is loaded.
+
+        Raises:
+            CheckpointError: such a combination.
+        """
+        feature = self.values.get("mm_vision_select_feature", "patch")
+        if feature != "patch":
+            raise CheckpointError(f"mm_vision_select_feature is {feature!r}, expected 'patch'")
+        self._check_injections()
+
+    def _check_injections(self) -> None:
+        spec = self.projector
+        kinds = {part.injection for part in (spec.local, spec.global_) if part is not None}
+        kinds -= set(NO_INJECTION)
+        given = {"fine": {"fine"}, "direct": {"direct", "coarse"}, "coarse": {"direct", "coarse"}}
+        possible = given.get(self.use_guide or "off", set())
+        if not kinds <= possible:
+            raise CheckpointError(
+                f"mm_projector_type {self.values.get('mm_projector_type')!r} asks for injection "
+                f"{sorted(map(str, kinds - possible))}, but use_guide {self.use_guide!r} provides "
+                f"{sorted(possible) or 'no guide'}; correct one of them in config.json"
+            )

@@ -1,0 +1,180 @@
+"""Checkpoint → HicomModel and back, in the authors' layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.model.config import HicomConfig
+from hicom_edge.model.hicom import HicomModel
+
+_TOWER = "model.vision_tower."
+
+
+def load_checkpoint(
+    path: str | Path | Checkpoint,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    base_llm: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+) -> HicomModel:
+    """Load HICom from a local directory or a hub name, in evaluation mode.
+
+    `model.notes` reports the injection that is really in use. See `Checkpoint.open` for the
+    arguments and errors.
+    """
+    checkpoint = (
+        path
+        if isinstance(path, Checkpoint)
+        else Checkpoint.open(path, base_llm=base_llm, vision_tower=vision_tower)
+    )
+    with _without_parameters():
+        model = HicomModel(checkpoint.hicom, checkpoint.generation_config)
+    for part, module in _modules(model).items():
+        state = {
+            name: tensor.load().to(device=device, dtype=dtype)
+            for name, tensor in checkpoint.part(part).items()
+        }
+        state = _outer_names(part, state)
+        module.load_state_dict(state, strict=False, assign=True)
+    model.llm.tie_weights()
+    model.notes = checkpoint.notes
+    return model.to(device).eval().requires_grad_(False)
+
+
+def build_model(
+    config: dict[str, Any],
+    tower_config: dict[str, Any],
+    generation_config: dict[str, Any] | None = None,
+) -> HicomModel:
+    """A model with fresh weights, from a config.json and its tower's."""
+    return HicomModel(HicomConfig(config, tower_config), generation_config or {})
+
+
+def save_checkpoint(
+    model: HicomModel,
+    directory: str | Path,
+    tokenizer_files: Mapping[str, bytes | Path] | None = None,
+    tower_files: Mapping[str, bytes | Path] | None = None,
+) -> Path:
+    """Write a checkpoint in the authors' layout.
+
+    The tower's configuration and files go where the configuration's mm_vision_tower points, which
+    must be relative: inside the checkpoint. Written beside the target and renamed.
+    """
+    target = Path(directory)
+    partial = target.with_name(f".{target.name}.partial")
+    tower = partial / model.config.values["mm_vision_tower"]
+    tower.mkdir(parents=True, exist_ok=True)
+    _write_json(partial / "config.json", model.config.values)
+    _write_json(partial / "generation_config.json", model.generation_config)
+    _write_json(tower / "config.json", model.config.tower_values)
+    for place, files in ((partial, tokenizer_files), (tower, tower_files)):
+        for name, content in (files or {}).items():
+            data = content if isinstance(content, bytes) else Path(content).read_bytes()
+            (place / name).write_bytes(data)
+    save_file(checkpoint_state(model), partial / "model.safetensors", metadata={"format": "pt"})
+    return _replace_directory(partial, target)
+
+
+def checkpoint_state(model: HicomModel) -> dict[str, torch.Tensor]:
+    """The model's tensors under the authors' names."""
+    state = {}
+    for part, module in _modules(model).items():
+        for name, tensor in _inner_names(part, module.state_dict()).items():
+            if part == "llm" and name == "lm_head.weight" and _tied(model):
+                continue
+            state[_authors_name(part, name)] = tensor.detach().contiguous().cpu()
+    return state
+
+
+def expected_shapes(hicom: HicomConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of every tensor of every part; nothing is allocated."""
+    with _without_parameters():
+        model = HicomModel(hicom, {})
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {"guide": {}}
+    for part, module in _modules(model).items():
+        state = _inner_names(part, module.state_dict())
+        shapes[part] = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if _tied(model):
+        shapes["llm"].pop("lm_head.weight", None)
+    return shapes
+
+
+def _modules(model: HicomModel) -> dict[str, nn.Module]:
+    modules: dict[str, nn.Module] = {
+        "vision": model.vision_tower,
+        "compressor": model.compressor,
+        "llm": model.llm,
+    }
+    return modules | ({"guide": model.guide_encoder} if model.guide_encoder is not None else {})
+
+
+# our modules wrap transformers' towers in one attribute; the checkpoint's parts do not
+_WRAPPED = {"vision": "vision_model.", "guide": "text_model."}
+
+
+def _inner_names(part: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(_WRAPPED.get(part, "")): t for name, t in state.items()}
+
+
+def _outer_names(part: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = _WRAPPED.get(part, "")
+    projections = ("visual_projection.", "text_projection.")
+    return {n if n.startswith(projections) else prefix + n: t for n, t in state.items()}
+
+
+def _authors_name(part: str, name: str) -> str:
+    if part == "llm":
+        return name
+    if part == "compressor":
+        return "model.image_newline" if name == "image_newline" else f"model.mm_projector.{name}"
+    tower, inner = {
+        "vision": ("vision_tower.", "vision_model."),
+        "guide": ("guide_encoder.", "text_model."),
+    }[part]
+    projection = name.startswith(("visual_projection.", "text_projection."))
+    return f"{_TOWER}{tower}{'' if projection else inner}{name}"
+
+
+def _tied(model: HicomModel) -> bool:
+    return bool(model.llm.config.tie_word_embeddings)
+
+
+@contextmanager
+def _without_parameters() -> Iterator[None]:
+    """Modules built inside get parameters without storage; buffers are real."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None:
+            param = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+        register(module, name, param)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _replace_directory(partial: Path, target: Path) -> Path:
+    import shutil
+
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    return target

@@ -1,0 +1,59 @@
+"""Where checkpoints lie: local directories first, then the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hicom_edge.errors import CheckpointError
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# pickled files other than the compressor's are never read, so they are not downloaded either
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "mm_projector.bin"]
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A local directory, or the local copy of a hub repository.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    if directory.exists():
+        raise CheckpointError(f"{path} is a file; pass the directory of a checkpoint")
+    return _from_hub(str(path), "the checkpoint", [directory])
+
+
+def find_related(directory: Path, name: str | Path | None, what: str) -> Path:
+    """A directory that a checkpoint names: beside it, at its parent's level, or on the hub.
+
+    Raises:
+        CheckpointError: it is named nowhere or found nowhere.
+    """
+    if not name:
+        raise CheckpointError(f"{directory}/config.json does not name {what}; pass it explicitly")
+    tried = [base / Path(name).expanduser() for base in (directory, directory.resolve().parent)]
+    tried.append(Path(name).expanduser())
+    for place in tried:
+        if place.is_dir():
+            return place
+    return _from_hub(str(name), what, tried)
+
+
+def _from_hub(name: str, what: str, tried: list[Path]) -> Path:
+    places = ", ".join(str(p) for p in dict.fromkeys(tried))
+    if not _HUB_NAME.fullmatch(name):
+        raise CheckpointError(f"{what} {name!r} was not found at {places}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{what} {name!r} was found neither at {places} nor on the hub ({reason}); "
+            "pass a local directory"
+        ) from error

@@ -1,0 +1,207 @@
+"""What is read from a checkpoint, and what is refused, in one line that lists it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from reference_data import reference_dir, write_variant
+from safetensors.torch import load_file, save_file
+
+from hicom_edge.errors import CheckpointError
+from hicom_edge.model import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from hicom_edge.model.loading import checkpoint_state
+
+QUERY = "model.mm_projector.global_compressor.query"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_variant("release", tmp_path)
+
+
+def change_config(checkpoint: Path, **changes: object) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_tensors(checkpoint: Path, change) -> None:
+    path = checkpoint / "model.safetensors"
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+
+
+def test_the_injection_in_use_is_reported_with_the_ignored_suffix(checkpoint: Path) -> None:
+    assert Checkpoint.open(checkpoint).notes == (
+        "injection in use, read from the weights: local direct, global direct; the suffix _coarse "
+        "of mm_projector_type has no effect; all 32 global tokens are equal",
+    )
+
+
+def test_missing_extra_and_misshapen_tensors_are_listed(checkpoint: Path) -> None:
+    def damage(state: dict) -> None:
+        state[QUERY] = state[QUERY][:8].contiguous()
+        del state["model.norm.weight"]
+        state["model.mm_projector.local_compressor.k_alpha"] = torch.zeros(1)
+        state["model.audio_tower.weight"] = torch.zeros(1)
+
+    change_tensors(checkpoint, damage)
+    with pytest.raises(CheckpointError) as error:
+        Checkpoint.open(checkpoint)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "missing (1): llm: model.norm.weight" in message
+    assert "model.audio_tower.weight" in message
+    assert "compressor: local_compressor.k_alpha" in message
+    assert "global_compressor.query is (8, 256), expected (32, 256)" in message
+
+
+def test_shards_are_read_through_their_index(checkpoint: Path) -> None:
+    expected = checkpoint_state(load_checkpoint(checkpoint))
+    state = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    names = sorted(state)
+    shards = {"model-1.safetensors": names[:70], "model-2.safetensors": names[70:]}
+    for file, part in shards.items():
+        save_file({n: state[n] for n in part}, checkpoint / file)
+    weight_map = {n: file for file, part in shards.items() for n in part}
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    found = checkpoint_state(load_checkpoint(checkpoint))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[n], expected[n]) for n in found)
+
+    (checkpoint / "model-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks the shards \['model-2.safetensors'\]"):
+        Checkpoint.open(checkpoint)
+
+
+def test_a_truncated_shard_is_refused(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        Checkpoint.open(checkpoint)
+
+
+def test_the_checkpoints_own_tower_wins_over_the_tower_directory(checkpoint: Path) -> None:
+    own = load_file(checkpoint / "model.safetensors")
+    name = "model.vision_tower.vision_tower.vision_model.post_layernorm.weight"
+    model = load_checkpoint(checkpoint)
+    found = model.vision_tower.vision_model.post_layernorm.weight
+    assert torch.equal(found, own[name].float())
+
+
+def split_into_stage_output(checkpoint: Path) -> Path:
+    """A stage-1 output: mm_projector.bin, a base LLM and a tower with weights of its own."""
+    state = load_file(checkpoint / "model.safetensors")
+    base, tower = checkpoint.parent / "base-llm", checkpoint.parent / "tower"
+    base.mkdir()
+    source = next((checkpoint.parent / "playground" / "models").iterdir())
+    shutil.copytree(source, tower, ignore=shutil.ignore_patterns("*.safetensors"))
+    prefixes = ("model.layers", "model.embed", "model.norm", "lm_head")
+    save_file(
+        {k: v for k, v in state.items() if k.startswith(prefixes)}, base / "model.safetensors"
+    )
+    own = "model.vision_tower."
+    towers = {
+        k.removeprefix(own + "vision_tower.").removeprefix(own + "guide_encoder."): v
+        for k, v in state.items()
+        if k.startswith(own)
+    }
+    save_file(towers | {"logit_scale": torch.zeros(1)}, tower / "model.safetensors")
+    projector = {k: v for k, v in state.items() if "mm_projector" in k}
+    torch.save(projector, checkpoint / "mm_projector.bin")
+    (checkpoint / "model.safetensors").unlink()
+    change_config(checkpoint, _name_or_path="base-llm", mm_vision_tower="tower")
+    return checkpoint
+
+
+def test_a_stage_output_is_read_on_top_of_its_base_and_tower(checkpoint: Path) -> None:
+    expected = checkpoint_state(load_checkpoint(checkpoint))
+    model = load_checkpoint(split_into_stage_output(checkpoint))
+    found = checkpoint_state(model)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[n], expected[n]) for n in found)
+    assert "the tower's weights come from tower" in model.notes
+
+
+def test_a_stage_output_without_a_base_says_where_it_looked(checkpoint: Path) -> None:
+    split_into_stage_output(checkpoint)
+    change_config(checkpoint, _name_or_path="../elsewhere/base")
+    with pytest.raises(CheckpointError, match=r"the base LLM '../elsewhere/base' was not found at"):
+        Checkpoint.open(checkpoint)
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return (print, ("code in a checkpoint was run",))
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(checkpoint: Path, capsys) -> None:
+    split_into_stage_output(checkpoint)
+    (checkpoint / "mm_projector.bin").write_bytes(pickle.dumps({"x": _RunsCode()}))
+    with pytest.raises(CheckpointError, match="cannot be read as a file of tensors alone"):
+        Checkpoint.open(checkpoint)
+    assert "code in a checkpoint" not in capsys.readouterr().out
+
+
+def test_pickled_weights_are_never_read(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="which is never unpickled; expected"):
+        Checkpoint.open(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mamba"}, r"model_type 'mamba', expected one of \['hicom_llama'"),
+        ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature is 'cls', expected"),
+        ({"mm_projector_type": "conv"}, "mm_projector_type is 'conv', expected a projector"),
+        (
+            {"mm_projector_type": "local43_guidefine_global32"},
+            r"asks for injection \['fine'\], but use_guide 'direct' provides \['coarse', 'direct'\]",
+        ),
+        ({"use_guide": "off", "mm_projector_type": "local43_guidedirect"}, "provides no guide"),
+        (
+            {"mm_vision_tower": "/nowhere/at all"},
+            "the vision tower '/nowhere/at all' was not found",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_computed_is_refused(
+    checkpoint: Path, changes: dict, message: str
+) -> None:
+    change_config(checkpoint, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open(checkpoint)
+
+
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config.json does not exist; expected a checkpoint"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_missing_directory_names_what_was_tried(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the checkpoint .* was not found at"):
+        Checkpoint.open(tmp_path / "no such place")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["hicom_qwen2", "hicom_llama"])
+def test_a_saved_model_is_loaded_bit_for_bit(tmp_path: Path, family: str, tied: bool) -> None:
+    source = reference_dir() / "ckpt_small"
+    config = json.loads((source / "release" / "config.json").read_text())
+    tower = next((source / "playground" / "models").iterdir())
+    config |= {"model_type": family, "tie_word_embeddings": tied, "mm_vision_tower": "tower"}
+    config |= {"mm_projector_type": "local43_guidedirect_global4_guidecoarse"}
+    model = build_model(config, json.loads((tower / "config.json").read_text()))
+    expected = checkpoint_state(model)
+    found = checkpoint_state(load_checkpoint(save_checkpoint(model, tmp_path / "saved")))
+    assert found.keys() == expected.keys()
+    assert ("lm_head.weight" in found) is not tied
+    assert all(torch.equal(found[n], expected[n]) for n in found)
