@@ -1,0 +1,28 @@
+PYTHON ?= python
+
+.PHONY: dev test lint format types bench
+
+dev: .typing/hicom_edge
+	$(PYTHON) -m pip install -e ".[dev]" -c constraints.txt
+
+# type checkers do not follow setuptools' package-dir: this link shows them the package
+.typing/hicom_edge:
+	mkdir -p .typing
+	ln -sfn .. .typing/hicom_edge
+
+test:
+	$(PYTHON) -m pytest
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types: .typing/hicom_edge
+	$(PYTHON) -m mypy
+
+bench:
+	$(PYTHON) benchmarks/compressor.py

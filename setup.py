@@ -1,0 +1,37 @@
+"""The one dependency that depends on the machine: ONNX Runtime for CPU or for CUDA.
+
+The two distributions carry the same module and cannot be installed together, and an extra can only
+add to the base requirements. So the choice is made when the package is built:
+
+    pip install .                       onnxruntime
+    HICOM_EDGE_GPU=1 pip install .      onnxruntime-gpu
+"""
+
+import os
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ONNXRUNTIME = "onnxruntime-gpu" if os.environ.get("HICOM_EDGE_GPU") == "1" else "onnxruntime"
+
+
+class BuildWithoutSetup(build_py):
+    """The root is the package, but this file is no part of it."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] != "setup"]
+
+
+setup(
+    cmdclass={"build_py": BuildWithoutSetup},
+    install_requires=[
+        "numpy>=1.24",
+        f"{ONNXRUNTIME}>=1.23",
+        "av>=14",
+        "pillow>=10",
+        "tokenizers>=0.20",
+        "typer>=0.20",
+        "rich>=13",
+    ],
+)
