@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hicom_edge.errors import CheckpointError
-from hicom_edge.model.config import HicomConfig
+from hicom_edge.model.config import HicomConfig, quiet_transformers
 from hicom_edge.model.locations import find_checkpoint, find_related
 from hicom_edge.model.projector_type import ProjectorSpec
 from hicom_edge.model.stored_tensors import (
@@ -53,9 +53,14 @@ _DERIVED = ("position_ids", "rotary_emb.inv_freq", "logit_scale", "logit_bias")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were found and whose tensors fit its configuration."""
+    """A checkpoint whose files were found and whose tensors fit its configuration.
+
+    `directory` holds config.json; `llm_directory` is the same, or the base language model of a
+    stage-1 or stage-2 output; `tower_directory` holds the tower's configuration and tokenizer.
+    """
 
     directory: Path
+    llm_directory: Path
     tower_directory: Path
     hicom: HicomConfig
     generation_config: dict[str, Any]
@@ -90,10 +95,11 @@ class Checkpoint:
         hicom = HicomConfig(values, _read_json(tower_directory / "config.json"))
         hicom.check()
         own = safetensors_in(directory)
-        files = list(shard_files(directory))
+        files, llm_directory = list(shard_files(directory)), directory
         if not own:
-            own, more = _stage_tensors(directory, values, base_llm)
-            files += more
+            llm_directory = _base_directory(directory, values, base_llm)
+            own = _stage_tensors(directory, llm_directory)
+            files += [directory / PROJECTOR_FILE, *shard_files(llm_directory)]
         parts, foreign = _sorted_into_parts(own, _CHECKPOINT_PREFIXES)
         notes = []
         if not parts["vision"]:
@@ -105,14 +111,22 @@ class Checkpoint:
         _check_tensors(directory, parts, foreign, hicom)
         return cls(
             directory,
+            llm_directory,
             tower_directory,
             hicom,
-            _read_json(directory / "generation_config.json", optional=True),
+            _read_json(directory / "generation_config.json", optional=True)
+            or _read_json(llm_directory / "generation_config.json", optional=True),
             _read_json(tower_directory / "preprocessor_config.json", optional=True),
             parts,
             tuple(files),
             (*notes, *injection_notes(hicom, parts["compressor"])),
         )
+
+    @property
+    def text_directory(self) -> Path:
+        """Where the language model's tokenizer lies: here, or with the base language model."""
+        own = any((self.directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+        return self.directory if own else self.llm_directory
 
     @property
     def config(self) -> dict[str, Any]:
@@ -122,7 +136,8 @@ class Checkpoint:
     @property
     def tower_config(self) -> dict[str, Any]:
         """The tower's config.json, completed with its family's defaults."""
-        config: dict[str, Any] = self.hicom.tower().to_dict()
+        with quiet_transformers():
+            config: dict[str, Any] = self.hicom.tower().to_dict()
         return config
 
     @property
@@ -172,24 +187,25 @@ def _has(names: list[str], part: str, piece: str) -> bool:
     return any(n.startswith(f"{part}_compressor.guide_injector.{piece}") for n in names)
 
 
-def _stage_tensors(
-    directory: Path, values: dict[str, Any], base_llm: str | Path | None
-) -> tuple[dict[str, StoredTensor], list[Path]]:
+def _base_directory(directory: Path, values: dict[str, Any], base_llm: str | Path | None) -> Path:
+    """The base language model of a stage-1 or stage-2 output."""
+    if (directory / PROJECTOR_FILE).is_file():
+        return find_related(directory, base_llm or values.get("_name_or_path"), "the base LLM")
+    pickled = sorted(p.name for p in directory.glob("pytorch_model*.bin"))
+    found = f"only {pickled}, which is never unpickled" if pickled else "no weights"
+    raise CheckpointError(
+        f"{directory} holds {found}; expected *.safetensors or {PROJECTOR_FILE}: "
+        "save the model again with safe_serialization=True"
+    )
+
+
+def _stage_tensors(directory: Path, base: Path) -> dict[str, StoredTensor]:
     """The compressor of a stage-1 or stage-2 output on top of its base language model."""
-    compressor = projector_file_in(directory)
-    if not compressor:
-        pickled = sorted(p.name for p in directory.glob("pytorch_model*.bin"))
-        found = f"only {pickled}, which is never unpickled" if pickled else "no weights"
-        raise CheckpointError(
-            f"{directory} holds {found}; expected *.safetensors or {PROJECTOR_FILE}: "
-            "save the model again with safe_serialization=True"
-        )
-    base = find_related(directory, base_llm or values.get("_name_or_path"), "the base LLM")
     tensors = safetensors_in(base)
     if not tensors:
         raise CheckpointError(f"{base} has no *.safetensors; expected the base language model")
     llm = {n: t for n, t in tensors.items() if _match(n, _CHECKPOINT_PREFIXES)[0] == "llm"}
-    return {**llm, **compressor}, [directory / PROJECTOR_FILE, *shard_files(base)]
+    return {**llm, **projector_file_in(directory)}
 
 
 def _sorted_into_parts(

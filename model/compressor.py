@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,17 @@ from hicom_edge.model.token_layout import TokenLayout, arrange_tokens
 MODALITIES = ("video", "image", "text")
 
 AnyResolution = Mapping[str, Tensor | None]
+
+
+class Inputs(NamedTuple):
+    """What one call of a compressor is given: a batch (b, t, h, w, d) and how to lay it out."""
+
+    features: Tensor
+    embeddings: Tensor | None
+    guide: Tensor | None
+    modality: str
+    newline: Tensor | None
+    anyres: bool = False
 
 
 class Compressor(nn.Module, ABC):
@@ -59,39 +70,21 @@ class Compressor(nn.Module, ABC):
             raise InputError(f"modality is {modality!r}, expected one of {list(MODALITIES)}")
         newline = self.image_newline if image_newline is None else image_newline
         if isinstance(features, Mapping):
-            if embeddings is not None and not isinstance(embeddings, Mapping):
-                raise InputError("features have a base and a patch grid, embeddings have not")
-            return self._compress_any_resolution(features, embeddings, guide, modality, newline)
+            grids = _grids(features, embeddings, guide, modality, newline)
+            return self._compress_any_resolution(grids)[0]
         if features.ndim not in (4, 5) or isinstance(embeddings, Mapping):
             raise InputError(f"features are {tuple(features.shape)}, expected (t, h, w, d)")
         if features.ndim == 5:
-            return self._compress(features, embeddings, guide, modality, newline)
-        return self._compress(
-            features[None], _batched(embeddings), _batched(guide), modality, newline
-        )[0]
+            return self._compress(Inputs(features, embeddings, guide, modality, newline))
+        batch = Inputs(features[None], _batched(embeddings), _batched(guide), modality, newline)
+        return self._compress(batch)[0]
 
     @abstractmethod
-    def _compress(
-        self,
-        features: Tensor,
-        embeddings: Tensor | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-    ) -> Tensor:
-        """Compress a batch (b, t, h, w, d) to (b, n, dl)."""
+    def _compress(self, inputs: Inputs) -> Tensor:
+        """Compress a batch to (b, n, dl)."""
 
-    def _compress_any_resolution(
-        self,
-        features: AnyResolution,
-        embeddings: AnyResolution | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-    ) -> Tensor:
-        raise InputError(
-            f"{type(self).__name__} takes no image of any resolution, pass (t, h, w, d)"
-        )
+    def _compress_any_resolution(self, grids: list[Inputs]) -> Tensor:
+        raise InputError("a baseline takes no image of any resolution; pass features (t, h, w, d)")
 
 
 class HicomCompressor(Compressor):
@@ -120,55 +113,27 @@ class HicomCompressor(Compressor):
                 self.register_parameter(f"{part}_logit_{name}", value)
         self.register_parameter("image_newline", None)
 
-    def _compress(
-        self,
-        features: Tensor,
-        embeddings: Tensor | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-    ) -> Tensor:
-        parts = self._local(features, embeddings, guide, modality, newline)
-        parts += self._global(features, guide)
-        return torch.cat(parts, dim=-2)
+    def _compress(self, inputs: Inputs) -> Tensor:
+        return torch.cat(self._local(inputs) + self._global(inputs), dim=-2)
 
-    def _local(
-        self,
-        features: Tensor,
-        embeddings: Tensor | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-        anyres: bool = False,
-    ) -> list[Tensor]:
+    def _compress_any_resolution(self, grids: list[Inputs]) -> Tensor:
+        """Local tokens of the base grid, then of the patch grid, then global ones of the latter."""
+        parts = [tokens for grid in grids for tokens in self._local(grid)]
+        return torch.cat(parts + self._global(grids[-1]), dim=-2)
+
+    def _local(self, inputs: Inputs) -> list[Tensor]:
         if self.local_compressor is None:
             return []
+        features, embeddings, guide, modality, newline, anyres = inputs
         clip_scale = self._clip_scale("local")
         grid = self.local_compressor(features, embeddings, guide, modality, clip_scale)
         return [arrange_tokens(grid, self.layout, modality, newline, anyres)]
 
-    def _global(self, features: Tensor, guide: Tensor | None) -> list[Tensor]:
+    def _global(self, inputs: Inputs) -> list[Tensor]:
         if self.global_compressor is None:
             return []
-        return [self.global_compressor(features, guide, self._clip_scale("global"))]
-
-    def _compress_any_resolution(
-        self,
-        features: AnyResolution,
-        embeddings: AnyResolution | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-    ) -> Tensor:
-        """Local tokens of the base grid, then of the patch grid, then global ones of the latter."""
-        c, parts = _batched(guide), []
-        for name in ("base", "patch"):
-            grid = features[name]
-            if grid is not None:
-                e = None if embeddings is None else embeddings[name]
-                v, e = grid[None, None], None if e is None else e[None, None]
-                parts += self._local(v, e, c, modality, newline, anyres=name == "patch")
-        return torch.cat(parts + self._global(v, c), dim=-2)[0]
+        clip_scale = self._clip_scale("global")
+        return [self.global_compressor(inputs.features, inputs.guide, clip_scale)]
 
     def _clip_scale(self, part: str) -> tuple[Tensor, Tensor] | None:
         scale = getattr(self, f"{part}_logit_scale")
@@ -186,15 +151,28 @@ class BaselineCompressor(Compressor):
         self._register_state_dict_hook(_without_prefix)
         self._register_load_state_dict_pre_hook(_with_prefix)
 
-    def _compress(
-        self,
-        features: Tensor,
-        embeddings: Tensor | None,
-        guide: Tensor | None,
-        modality: str,
-        newline: Tensor | None,
-    ) -> Tensor:
-        return arrange_tokens(self.projector(features, modality), self.layout, modality, newline)
+    def _compress(self, inputs: Inputs) -> Tensor:
+        grid = self.projector(inputs.features, inputs.modality)
+        return arrange_tokens(grid, self.layout, inputs.modality, inputs.newline)
+
+
+def _grids(
+    features: AnyResolution,
+    embeddings: Tensor | AnyResolution | None,
+    guide: Tensor | None,
+    modality: str,
+    newline: Tensor | None,
+) -> list[Inputs]:
+    """The base grid, if there is one, and the patch grid, as batches of one frame."""
+    if embeddings is not None and not isinstance(embeddings, Mapping):
+        raise InputError("features have a base and a patch grid, embeddings have not")
+    found = []
+    for name in ("base", "patch"):
+        grid, aligned = features[name], embeddings[name] if embeddings else None
+        if grid is not None:
+            batch = grid[None, None], None if aligned is None else aligned[None, None]
+            found.append(Inputs(*batch, _batched(guide), modality, newline, name == "patch"))
+    return found
 
 
 def _batched(x: Tensor | None) -> Tensor | None:

@@ -5,10 +5,13 @@ Sizes come from these files and from tensor shapes, never from the name of a mod
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import CLIPConfig, LlamaConfig, PretrainedConfig, Qwen2Config, SiglipConfig
+from transformers.utils import logging
 
 from hicom_edge.errors import CheckpointError
 from hicom_edge.model.injection import NO_INJECTION
@@ -20,6 +23,17 @@ LLM_CONFIGS: dict[str, type[PretrainedConfig]] = {
     "hicom_llama": LlamaConfig,
 }
 TOWER_CONFIGS: dict[str, type[PretrainedConfig]] = {"siglip": SiglipConfig, "clip": CLIPConfig}
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence remarks on the default ids of SigLIP's text tower, which it does not use."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @dataclass(frozen=True)
@@ -72,11 +86,8 @@ class HicomConfig:
                 f"the tower's config.json has model_type {kind!r}, "
                 f"expected one of {sorted(TOWER_CONFIGS)}"
             )
-        values = dict(self.tower_values)
-        if kind == "siglip":  # its family's default ids lie outside small vocabularies, and unused
-            unused = {"bos_token_id": None, "eos_token_id": None}
-            values["text_config"] = unused | (values.get("text_config") or {})
-        return TOWER_CONFIGS[kind].from_dict(values)
+        with quiet_transformers():
+            return TOWER_CONFIGS[kind].from_dict(self.tower_values)
 
     @property
     def sizes(self) -> TowerSizes:

@@ -32,7 +32,7 @@ class HicomModel(nn.Module):
         self.guide_encoder = (
             GuideEncoder(tower, config.use_guide == "fine") if config.uses_guide else None
         )
-        self.llm = build_llm(config)
+        self.llm: Any = build_llm(config)
         self.compressor = build_compressor_from(config, sizes.vision_dim, sizes.joint_dim)
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class HicomModel(nn.Module):
                 f"the prompt has {len(places)} marks for images and videos, "
                 f"got {len(visual_tokens)} sets of visual tokens"
             )
-        embed = self.llm.get_input_embeddings()
+        embed: nn.Embedding = self.llm.get_input_embeddings()
         pieces, start = [], 0
         for place, tokens in zip(places, visual_tokens, strict=True):
             pieces += [embed(input_ids[start:place]), tokens.to(embed.weight.dtype)]
@@ -138,7 +138,9 @@ def _one_row(ids: Tensor) -> Tensor:
 def build_llm(config: HicomConfig) -> PreTrainedModel:
     """The language model with fresh weights."""
     llm = config.llm()
-    kind = LlamaForCausalLM if config.values["model_type"] == "hicom_llama" else Qwen2ForCausalLM
+    kind: Any = Qwen2ForCausalLM
+    if config.values["model_type"] == "hicom_llama":
+        kind = LlamaForCausalLM
     return kind(llm)
 
 

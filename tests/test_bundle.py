@@ -1,0 +1,231 @@
+"""A bundle is written whole or not at all, and nothing altered, foreign or outside is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
+from hicom_edge.errors import BundleError
+from hicom_edge.manifest import (
+    ChatSpec,
+    FrameSpec,
+    GenerationSpec,
+    GraphEntry,
+    Manifest,
+    ModelSpec,
+    Provenance,
+    TensorSpec,
+)
+
+CONTENT = {"vision.onnx": b"graph", "token_embedding.npy": b"rows", "tokenizer.json": b"{}"}
+
+
+def manifest() -> Manifest:
+    model = ModelSpec(
+        "hicom_qwen2", "local43_global32", "direct", "direct", 64, 64, 48, 126, 14, (9, 9), 4,
+        (3, 3), 32, 448, 2, 2, 16, 32768,
+    )  # fmt: skip
+    return Manifest(
+        name="test",
+        model=model,
+        frames=FrameSpec(32, 126, (0.5,) * 3, (0.5,) * 3, 1 / 255, "bicubic", "pad"),
+        guide=None,
+        chat=ChatSpec(None, "{content}", "{content}", "{content}", ""),
+        generation=GenerationSpec((1,)),
+        tokenizer="tokenizer.json",
+        token_embedding="token_embedding.npy",
+        graphs={
+            "vision": GraphEntry(
+                "vision.onnx",
+                "fp32",
+                23,
+                (TensorSpec("pixel_values", "float32", ("num_frames", 3, 126, 126)),),
+                (),
+            )
+        },
+        files={},
+        provenance=Provenance("test", "0" * 64, {"hicom-edge": "0"}),
+    )
+
+
+def write(target: Path, overwrite: bool = False) -> Bundle:
+    with BundleWriter(target, overwrite) as writer:
+        for name, content in CONTENT.items():
+            (writer.path / name).write_bytes(content)
+        return writer.finish(manifest())
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def change_manifest(bundle: Path, change) -> None:
+    """Change the manifest and sign it again: only its own rules can refuse it."""
+    path = bundle / MANIFEST_NAME
+    text = path.read_text()
+    body = json.loads(Manifest.from_json(text, "").to_json())
+    change(body)
+    del body["digest"]
+    from hicom_edge import manifest as module
+
+    path.write_text(json.dumps(body | {"digest": module._digest(body)}))
+
+
+def test_what_was_written_is_what_is_read(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    expected = replace(manifest(), files=opened.manifest.files)
+    assert opened.manifest == expected
+    assert {n: opened.file(n).read_bytes() for n in opened.manifest.files} == CONTENT
+    assert opened.graph("vision").inputs[0].shape == ("num_frames", 3, 126, 126)
+
+
+def test_an_unknown_graph_or_file_lists_the_known_ones(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    with pytest.raises(BundleError, match=r"no graph 'decoder'; it has \['vision'\]"):
+        opened.graph("decoder")
+    with pytest.raises(BundleError, match=r"no file 'x'; it has \['token_embedding.npy'"):
+        opened.file("x")
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_flipped_byte_in_a_file_is_refused(bundle: Path, name: str) -> None:
+    Bundle.open(bundle)  # hashes are remembered, and must be forgotten with the change
+    path = bundle / name
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=times)  # even a change that hides its modification time
+    with pytest.raises(BundleError, match=f"{name} was altered: sha256 .* its manifest says"):
+        Bundle.open(bundle)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_in_the_manifest_is_refused(bundle: Path, position: float, bit: int) -> None:
+    path = bundle / MANIFEST_NAME
+    original = path.read_bytes()
+    data = bytearray(original)
+    data[int(position * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    try:
+        opened = Bundle.open(bundle)
+    except BundleError as error:
+        assert "\n" not in str(error)
+    else:  # white space between tokens carries no meaning
+        assert opened.manifest == Manifest.from_json(original.decode(), "")
+    finally:
+        path.write_bytes(original)
+
+
+def test_a_file_that_was_cut_short_is_refused(bundle: Path) -> None:
+    (bundle / "vision.onnx").write_bytes(b"gra")
+    with pytest.raises(BundleError, match="has 3 bytes, its manifest says 5"):
+        Bundle.open(bundle)
+
+
+def test_a_missing_file_is_refused(bundle: Path) -> None:
+    (bundle / "vision.onnx").unlink()
+    with pytest.raises(BundleError, match=r"lacks vision.onnx, which its manifest lists"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside"])
+def test_a_manifest_that_points_outside_is_refused(bundle: Path, name: str) -> None:
+    (bundle.parent / "outside").write_bytes(b"x")
+
+    def point_outside(body: dict) -> None:
+        body["files"][name] = body["files"].pop("vision.onnx")
+        body["graphs"]["vision"]["file"] = name
+
+    change_manifest(bundle, point_outside)
+    with pytest.raises(BundleError, match="which lies outside the bundle; do not use"):
+        Bundle.open(bundle)
+
+
+def test_a_link_that_leads_outside_is_refused(bundle: Path) -> None:
+    (bundle.parent / "outside").write_bytes(CONTENT["vision.onnx"])
+    (bundle / "vision.onnx").unlink()
+    (bundle / "vision.onnx").symlink_to(bundle.parent / "outside")
+    with pytest.raises(BundleError, match="which lies outside the bundle"):
+        Bundle.open(bundle)
+
+
+def test_a_file_that_is_used_but_not_hashed_is_refused(bundle: Path) -> None:
+    change_manifest(bundle, lambda body: body["files"].pop("vision.onnx"))
+    with pytest.raises(BundleError, match=r"uses \['vision.onnx'\] but lists no hash"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.update(format_version=99), "format version 99, this hicom-edge reads"),
+        (lambda b: b.update(format="zip"), "is not a hicom-edge-bundle manifest"),
+        (lambda b: b.update(mood="good"), r"unknown keys \['mood'\]"),
+        (lambda b: b.pop("chat"), r"lacks \['chat'\]"),
+        (lambda b: b["model"].update(vision_dim="64"), "ModelSpec.vision_dim: expected int"),
+        (lambda b: b["model"].update(grid=[9]), "expected 2 items, got 1"),
+        (lambda b: b.update(guide=7), "Manifest.guide: expected an object for GuideSpec, got 7"),
+        (lambda b: b.update(graphs=[]), "expected an object"),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(bundle: Path, change, message: str) -> None:
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError, match=message) as error:
+        Bundle.open(bundle)
+    assert "\n" not in str(error.value)
+
+
+def test_a_half_written_bundle_is_refused(bundle: Path) -> None:
+    (bundle / MANIFEST_NAME).unlink()
+    with pytest.raises(BundleError, match=r"no manifest.json: not a bundle, or half-written"):
+        Bundle.open(bundle)
+
+
+def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not exist; pass the directory"):
+        Bundle.open(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="is a file; pass the directory"):
+        Bundle.open(tmp_path / "file")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), BundleWriter(tmp_path / "bundle") as writer:
+        (writer.path / "vision.onnx").write_bytes(b"x")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_bundle_is_replaced_only_on_request(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="already holds a bundle; pass another directory or"):
+        write(bundle)
+    (bundle / "leftover").write_text("")
+    write(bundle, overwrite=True)
+    assert not (bundle / "leftover").exists()
+    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_foreign_directory_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("")
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
+        write(tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "cat.png").exists()
+
+
+def test_a_copied_bundle_opens(bundle: Path) -> None:
+    copy = bundle.parent / "copy"
+    shutil.copytree(bundle, copy)
+    assert Bundle.open(copy).manifest == Bundle.open(bundle).manifest
