@@ -1,0 +1,167 @@
+"""Everything that turns text into token ids, written into a bundle.
+
+It knows a checkpoint's tokenizer files and generation settings. It does not know graphs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from hicom_edge.errors import ExportError
+from hicom_edge.export.chat_template import chat_spec
+from hicom_edge.export.guide_tokenizer import write_guide_tokenizer
+from hicom_edge.manifest import ChatSpec, GenerationSpec, GuideSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER_FILE = "tokenizer.json"
+_TOKENIZER_SOURCES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.model")
+_DEFAULT_TOP_K = 50  # transformers', where generation_config.json says nothing
+
+
+class TextSource(Protocol):
+    """What this module needs of a checkpoint."""
+
+    @property
+    def text_directory(self) -> Path: ...
+    @property
+    def tower_directory(self) -> Path: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def tower_config(self) -> dict[str, Any]: ...
+    @property
+    def generation_config(self) -> dict[str, Any]: ...
+    @property
+    def uses_guide(self) -> bool: ...
+
+
+class TextFiles(NamedTuple):
+    """What the manifest says about text."""
+
+    tokenizer: str
+    guide: GuideSpec | None
+    chat: ChatSpec
+    generation: GenerationSpec
+
+
+def write_text_files(checkpoint: TextSource, directory: Path) -> TextFiles:
+    """Write the tokenizers of `checkpoint` into `directory`; equal checkpoints give equal bytes.
+
+    Raises:
+        ExportError: a tokenizer, the chat template or the stop token is missing or unusable.
+    """
+    config = _tokenizer_config(checkpoint.text_directory)
+    tokenizer = _write_tokenizer(checkpoint.text_directory, directory / TOKENIZER_FILE)
+    guide = None
+    if checkpoint.uses_guide:
+        guide = write_guide_tokenizer(
+            checkpoint.tower_directory, checkpoint.tower_config, directory
+        )
+    return TextFiles(
+        TOKENIZER_FILE,
+        guide,
+        chat_spec(checkpoint.text_directory, config),
+        generation_spec(checkpoint, _end_token_id(tokenizer, config)),
+    )
+
+
+def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> GenerationSpec:
+    """The checkpoint's generation settings; what it leaves out is as in transformers.
+
+    Stop tokens: generation_config.json's, else config.json's, else the tokenizer's end token.
+
+    Raises:
+        ExportError: there is no stop token.
+    """
+    settings = checkpoint.generation_config
+    stops = settings.get("eos_token_id")
+    if stops is None:
+        stops = checkpoint.config.get("eos_token_id")
+    if stops is None:
+        stops = end_token_id
+    if stops is None or stops == []:
+        raise ExportError(
+            f"{checkpoint.text_directory} names no end token; expected eos_token_id in "
+            "generation_config.json or config.json, or eos_token in tokenizer_config.json"
+        )
+    return GenerationSpec(
+        stop_token_ids=tuple(stops) if isinstance(stops, list) else (stops,),
+        repetition_penalty=_number(settings, "repetition_penalty"),
+        temperature=_number(settings, "temperature"),
+        top_p=_number(settings, "top_p"),
+        top_k=int(settings.get("top_k", _DEFAULT_TOP_K) or 0),
+    )
+
+
+def _number(settings: dict[str, Any], name: str) -> float:
+    value = settings.get(name)
+    return 1.0 if value is None else float(value)
+
+
+def _write_tokenizer(source: Path, target: Path) -> Tokenizer:
+    """Copy tokenizer.json, or make it of the vocabulary files; the opened tokenizer."""
+    from tokenizers import Tokenizer
+
+    original = source / TOKENIZER_FILE
+    try:
+        if not original.is_file():
+            tokenizer = Tokenizer.from_str(_converted(source))
+            target.write_text(tokenizer.to_str() + "\n", encoding="utf-8")
+            return tokenizer
+        tokenizer = Tokenizer.from_file(str(original))
+    except ExportError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ExportError(
+            f"the tokenizer of {source} cannot be read ({reason}); expected a tokenizer.json, or "
+            "the vocabulary files of a tokenizer that transformers knows"
+        ) from error
+    shutil.copyfile(original, target)
+    return tokenizer
+
+
+def _converted(source: Path) -> str:
+    """transformers' fast tokenizer of the vocabulary files, as JSON."""
+    from transformers import AutoTokenizer
+
+    if not any((source / name).is_file() for name in _VOCABULARIES):
+        raise ExportError(
+            f"{source} has no tokenizer; expected tokenizer.json or one of {list(_VOCABULARIES)}: "
+            "copy the files from the base language model"
+        )
+    # Without config.json beside them, whose model_type transformers does not know.
+    with tempfile.TemporaryDirectory() as apart:
+        for name in (*_TOKENIZER_SOURCES, *_VOCABULARIES):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, Path(apart) / name)
+        return str(AutoTokenizer.from_pretrained(apart).backend_tokenizer.to_str())
+
+
+def _tokenizer_config(directory: Path) -> dict[str, Any]:
+    """tokenizer_config.json over special_tokens_map.json; empty when there is neither."""
+    merged: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        try:
+            merged |= json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise ExportError(
+                f"{path} is not a JSON object ({error}); download it again"
+            ) from error
+    return merged
+
+
+def _end_token_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int | None:
+    token = config.get("eos_token")
+    text = token["content"] if isinstance(token, dict) else token
+    return None if text is None else tokenizer.token_to_id(text)
