@@ -1,0 +1,198 @@
+"""The decoder graph: embeddings and a KV cache → logits and a longer KV cache.
+
+It knows Qwen2 and Llama language models (Hugging Face's configuration keys and tensor names) in the
+`concat` form: the past comes in, the present goes out. It does not know tokens, sampling or video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from hicom_edge.errors import ExportError
+from hicom_edge.export.activations import activation
+from hicom_edge.export.attention import attention, attention_mask, split_heads
+from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.opsets import Family, Precision
+from hicom_edge.export.rope import cos_sin, inverse_frequencies, rope_settings, rotate
+from hicom_edge.export.weights import WeightSource
+
+EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class DecoderPlan:
+    """The sizes and settings of a language model that a decoder graph needs."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_context: int
+    rms_norm_eps: float
+    hidden_act: str
+    tied: bool
+    rope: Mapping[str, Any]
+
+    @property
+    def groups(self) -> int:
+        """Query heads per key head."""
+        return self.num_heads // self.num_kv_heads
+
+
+def plan_decoder(config: Mapping[str, Any], weights: Mapping[str, WeightSource]) -> DecoderPlan:
+    """Read the sizes of the language model.
+
+    Raises:
+        ExportError: a setting that the graph does not express.
+    """
+    if config.get("use_sliding_window") and config.get("sliding_window"):
+        raise ExportError(
+            "use_sliding_window is true; export handles full attention alone, "
+            "set it to false if the context stays within the window"
+        )
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    return DecoderPlan(
+        hidden_size=hidden,
+        num_layers=config["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or hidden // heads,
+        vocab_size=int(weights[EMBEDDING].shape[0]),
+        max_context=config["max_position_embeddings"],
+        rms_norm_eps=config["rms_norm_eps"],
+        hidden_act=config.get("hidden_act", "silu"),
+        tied=f"{_HEAD}.weight" not in weights,
+        rope=rope_settings(config),
+    )
+
+
+def build_decoder_graph(
+    weights: Mapping[str, WeightSource], plan: DecoderPlan, precision: Precision, family: Family
+) -> ir.Model:
+    """One call of the language model on a batch of one.
+
+    Inputs: inputs_embeds (1, l, Dl); position_ids (1, l) int64, which go on from the past;
+    logit_indices (k) int64, the rows whose logits are wanted; past_key_values.{i}.key and .value
+    (1, kv_heads, past, head_dim). Outputs: logits (1, k, vocab) float32; present.{i}.key and .value
+    (1, kv_heads, past + l, head_dim).
+    """
+    b = GraphBuilder("decoder", precision, family, weights)
+    x = b.input("inputs_embeds", None, (1, "length", plan.hidden_size))
+    position_ids = b.input("position_ids", ir.DataType.INT64, (1, "length"))
+    logit_indices = b.input("logit_indices", ir.DataType.INT64, ("num_logits",))
+    past = [_past(b, i, plan) for i in range(plan.num_layers)]
+
+    cos, sin = cos_sin(b, position_ids, inverse_frequencies(plan.rope, plan.head_dim))
+    mask = _causal_mask(b, position_ids, past[0][0], plan)
+    present = []
+    for index, cache in enumerate(past):
+        x, grown = _layer(b, x, index, plan, cache, (cos, sin), mask)
+        present.append(grown)
+
+    b.output(
+        "logits", _logits(b, x, logit_indices, plan), (1, "num_logits", plan.vocab_size), _FLOAT
+    )
+    for index, grown in enumerate(present):
+        for kind, value in zip(_KINDS, grown, strict=True):
+            shape = (1, plan.num_kv_heads, "total_length", plan.head_dim)
+            b.output(f"present.{index}.{kind}", value, shape)
+    return b.build()
+
+
+_FLOAT = ir.DataType.FLOAT
+_KINDS = ("key", "value")
+_Pair = tuple[ir.Value, ir.Value]
+
+
+def _past(b: GraphBuilder, index: int, plan: DecoderPlan) -> _Pair:
+    shape = (1, plan.num_kv_heads, "past_length", plan.head_dim)
+    key, value = (b.input(f"past_key_values.{index}.{kind}", None, shape) for kind in _KINDS)
+    return key, value
+
+
+def _causal_mask(
+    b: GraphBuilder, position_ids: ir.Value, past_key: ir.Value, plan: DecoderPlan
+) -> ir.Value:
+    """(l, past + l): the query at position p sees the cache up to and including p."""
+    with b.scope("mask"):
+        past = b.op("Shape", past_key, start=2, end=3)
+        new = b.op("Shape", position_ids, start=1, end=2)
+        total = b.op("Squeeze", b.op("Add", past, new), b.constant((0,)))
+        places = b.op("Range", b.constant(0), total, b.constant(1))
+        rows = b.op("Transpose", position_ids, perm=(1, 0))
+        return attention_mask(b, b.op("LessOrEqual", places, rows), plan.groups)
+
+
+def _layer(
+    b: GraphBuilder,
+    x: ir.Value,
+    index: int,
+    plan: DecoderPlan,
+    past: _Pair,
+    turn: _Pair,
+    mask: ir.Value,
+) -> tuple[ir.Value, _Pair]:
+    """One decoder layer on x (1, l, hidden_size); also returns the layer's present."""
+    name = f"model.layers.{index}"
+    normed = b.rms_norm(x, f"{name}.input_layernorm", plan.rms_norm_eps)
+    with b.scope(f"{name}.self_attn"):
+        mixed, present = _self_attention(b, normed, f"{name}.self_attn", plan, past, turn, mask)
+    with b.scope(name):
+        x = b.op("Add", x, mixed)
+    normed = b.rms_norm(x, f"{name}.post_attention_layernorm", plan.rms_norm_eps)
+    with b.scope(name):
+        return b.op("Add", x, _gated_mlp(b, normed, f"{name}.mlp", plan)), present
+
+
+def _self_attention(
+    b: GraphBuilder,
+    x: ir.Value,
+    name: str,
+    plan: DecoderPlan,
+    past: _Pair,
+    turn: _Pair,
+    mask: ir.Value,
+) -> tuple[ir.Value, _Pair]:
+    q = split_heads(b, b.linear(x, f"{name}.q_proj"), plan.num_heads, plan.head_dim)
+    k = split_heads(b, b.linear(x, f"{name}.k_proj"), plan.num_kv_heads, plan.head_dim)
+    v = split_heads(b, b.linear(x, f"{name}.v_proj"), plan.num_kv_heads, plan.head_dim)
+    key = b.op("Concat", past[0], rotate(b, k, *turn), axis=2)
+    value = b.op("Concat", past[1], v, axis=2)
+    mixed = attention(
+        b,
+        rotate(b, q, *turn),
+        key,
+        value,
+        heads=plan.num_heads,
+        kv_heads=plan.num_kv_heads,
+        head_dim=plan.head_dim,
+        mask=mask,
+    )
+    return b.linear(mixed, f"{name}.o_proj"), (key, value)
+
+
+def _gated_mlp(b: GraphBuilder, x: ir.Value, name: str, plan: DecoderPlan) -> ir.Value:
+    gate = b.linear(x, f"{name}.gate_proj")
+    up = b.linear(x, f"{name}.up_proj")
+    with b.scope(name):
+        inner = b.op("Mul", activation(b, gate, plan.hidden_act), up)
+    return b.linear(inner, f"{name}.down_proj")
+
+
+def _logits(b: GraphBuilder, x: ir.Value, indices: ir.Value, plan: DecoderPlan) -> ir.Value:
+    """(1, k, vocab) float32 of the rows asked for; the others never meet the vocabulary."""
+    with b.scope(_HEAD):
+        x = b.op("Gather", x, indices, axis=1)
+    x = b.rms_norm(x, "model.norm", plan.rms_norm_eps)
+    if not plan.tied:
+        return b.to_float32(b.linear(x, _HEAD))
+    with b.scope(_HEAD):
+        return b.to_float32(b.op("MatMul", x, b.weight(EMBEDDING, torch.t)))

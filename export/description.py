@@ -1,0 +1,119 @@
+"""What a manifest says of a model, out of a checkpoint's configuration.
+
+It knows configuration keys and their defaults. It does not know files or graphs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hicom_edge.errors import ExportError
+from hicom_edge.export.decoder import DecoderPlan
+from hicom_edge.export.vision import VisionPlan
+from hicom_edge.manifest import FrameSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from hicom_edge.model.checkpoint import Checkpoint
+    from hicom_edge.model.projector_type import ProjectorSpec
+
+# The values of Pillow's Resampling, as image processors store them.
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# What transformers' image processors use when a tower comes without preprocessor_config.json.
+_PROCESSORS: dict[str, dict[str, Any]] = {
+    "siglip": {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3},
+    "clip": {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD, "do_center_crop": True},
+}
+_DEFAULT_NUM_FRAMES = 32
+_PACKAGES = ("hicom-edge", "onnx", "onnx-ir", "torch", "transformers")
+
+
+def model_spec(checkpoint: Checkpoint, vision: VisionPlan, decoder: DecoderPlan) -> ModelSpec:
+    """Sizes of the model; a kernel or number of tokens of 0 says that the part does not exist."""
+    spec, config = checkpoint.spec, checkpoint.config
+    temporal, spatial = _kernel(spec)
+    return ModelSpec(
+        kind=config["model_type"],
+        projector_type=config.get("mm_projector_type", "linear"),
+        local_injection=spec.local.injection if spec.local else None,
+        global_injection=spec.global_.injection if spec.global_ else None,
+        vision_dim=vision.sizes.hidden_size,
+        joint_dim=vision.embedding_dim,
+        llm_dim=decoder.hidden_size,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        grid=(vision.side, vision.side),
+        temporal_kernel=temporal,
+        spatial_kernel=spatial,
+        global_tokens=_global_tokens(spec),
+        vocab_size=decoder.vocab_size,
+        num_layers=decoder.num_layers,
+        num_kv_heads=decoder.num_kv_heads,
+        head_dim=decoder.head_dim,
+        max_context=decoder.max_context,
+    )
+
+
+def frame_spec(
+    config: Mapping[str, Any], processor: Mapping[str, Any], vision: VisionPlan
+) -> FrameSpec:
+    """How frames become pixel values: HICOM.md's "Frames", with the tower's image processor.
+
+    Raises:
+        ExportError: a resampling filter that the runtime does not have.
+    """
+    known = {**_PROCESSORS[vision.sizes.family], **processor}
+    filter_number = known.get("resample", 3)
+    if filter_number not in _RESAMPLE:
+        raise ExportError(
+            f"preprocessor_config.json has resample {filter_number!r}; the runtime has {_RESAMPLE}"
+        )
+    return FrameSpec(
+        num_frames=config.get("num_frames") or _DEFAULT_NUM_FRAMES,
+        image_size=vision.image_size,
+        mean=tuple(float(v) for v in known["image_mean"]),
+        std=tuple(float(v) for v in known["image_std"]),
+        rescale_factor=float(known.get("rescale_factor", 1 / 255)),
+        resample=_RESAMPLE[filter_number],
+        aspect=_aspect(config.get("image_aspect_ratio"), bool(known.get("do_center_crop"))),
+    )
+
+
+def created_with() -> dict[str, str]:
+    """Versions of what wrote a bundle."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {**versions, "python": platform.python_version()}
+
+
+def _aspect(image_aspect_ratio: str | None, center_crop: bool) -> str:
+    """Only `pad` is the authors' own; every other value leaves it to the tower's processor."""
+    if image_aspect_ratio == "pad":
+        return "pad"
+    return "crop" if center_crop else "squash"
+
+
+def _kernel(spec: ProjectorSpec) -> tuple[int, tuple[int, int]]:
+    if spec.local is not None:
+        side = spec.local.spatial_kernel
+        return spec.local.temporal_kernel, (side, side)
+    if spec.baseline is not None and spec.baseline.kind != "resampler":
+        frames, *sides = spec.baseline.kernel
+        return frames, (sides[0], sides[1])
+    return 0, (0, 0)
+
+
+def _global_tokens(spec: ProjectorSpec) -> int:
+    if spec.global_ is not None:
+        return spec.global_.num_queries
+    return spec.baseline.num_queries if spec.baseline is not None else 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,147 @@
+"""Checkpoint → bundle.
+
+It knows the order of the work and which graphs a bundle has. What a graph computes, and how text is
+tokenised, the sibling modules know. No PyTorch module is made: graphs are written from the
+checkpoint's tensors, one in memory at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.errors import ResourceError
+from hicom_edge.export.decoder import EMBEDDING
+from hicom_edge.export.description import created_with, frame_spec, model_spec
+from hicom_edge.export.opsets import family_for_opset, precision_for
+from hicom_edge.export.plan import Plan, plan_export
+from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
+from hicom_edge.export.text_files import write_text_files
+from hicom_edge.export.weights import write_token_embedding
+from hicom_edge.manifest import GraphEntry, Manifest, Provenance
+from hicom_edge.model.checkpoint import Checkpoint
+
+TOKEN_EMBEDDING_FILE = "token_embedding.npy"
+# Tokenizers, manifest and graphs without their weights.
+_ROOM_FOR_THE_REST = 64 << 20
+
+Progress = Callable[[str, int, int], None]
+
+
+def export_bundle(
+    checkpoint: Checkpoint | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    dtype: str = "fp32",
+    opset: int | None = None,
+    overwrite: bool = False,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write the bundle of a checkpoint; nothing is left behind when it fails.
+
+    Args:
+        checkpoint: opened, or the directory or hub name of one.
+        dtype: fp32 or fp16, of weights and activations.
+        opset: an opset of the current family (23, the default) or of the plain one (18 to 20).
+        name: the bundle's name; by default the checkpoint's.
+        progress: called as progress(tensor, bytes written, bytes in all).
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete or foreign.
+        ExportError: the model cannot be expressed in the requested form.
+        BundleError: the output exists and may not be replaced.
+        ResourceError: not enough disk.
+    """
+    precision, family = precision_for(dtype), family_for_opset(opset)
+    source, opened = _open(checkpoint)
+    with BundleWriter(output, overwrite) as writer, _disk_full_is_one_line(writer.path):
+        plan = plan_export(opened, precision, family)
+        _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
+        tokenizer, guide, chat, generation = write_text_files(opened, writer.path)
+        graphs = _write_weights(plan, writer.path, _Meter(plan.total_bytes, progress))
+        manifest = Manifest(
+            name=name or source,
+            model=model_spec(opened, plan.vision, plan.decoder),
+            frames=frame_spec(opened.config, opened.image_processor, plan.vision),
+            guide=guide,
+            chat=chat,
+            generation=generation,
+            tokenizer=tokenizer,
+            token_embedding=TOKEN_EMBEDDING_FILE,
+            graphs=graphs,
+            files={},
+            provenance=Provenance(source, opened.sha256(), created_with(), opened.notes),
+            extra={"opset_family": family.name, "decoder_form": "concat"},
+        )
+        return writer.finish(manifest)
+
+
+@dataclass
+class _Meter:
+    """Adds up what has been written and tells the caller."""
+
+    total: int
+    progress: Progress | None
+    done: int = field(default=0)
+
+    def __call__(self, name: str, nbytes: int) -> None:
+        if self.progress is not None:
+            self.progress(name, self.done, self.total)
+        self.done += nbytes
+
+    def finish(self, done: int) -> None:
+        """A whole file was written: tensors inside a graph file are not reported one by one."""
+        self.done = done
+
+
+def _write_weights(plan: Plan, directory: Path, meter: _Meter) -> dict[str, GraphEntry]:
+    entries, written = {}, 0
+    for name, model in plan.graphs.items():
+        file = f"{name}.onnx"
+        save_graph(model, directory / file, meter)
+        entries[name] = graph_entry(model, file, plan.precision)
+        written += weight_bytes(model)
+        meter.finish(written)
+    meter(TOKEN_EMBEDDING_FILE, plan.embedding_bytes)
+    source = plan.checkpoint.part("llm")[EMBEDDING]
+    write_token_embedding(source, directory / TOKEN_EMBEDDING_FILE, plan.precision)
+    meter("done", 0)
+    return entries
+
+
+def _open(checkpoint: Checkpoint | str | os.PathLike[str]) -> tuple[str, Checkpoint]:
+    """The checkpoint and its name: a directory's last part, or the hub name."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint.directory.resolve().name, checkpoint
+    text = os.fspath(checkpoint)
+    source = Path(text).resolve().name if Path(text).exists() else text
+    return source, Checkpoint.open(text)
+
+
+def _check_disk(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise ResourceError(
+            f"{directory.parent} has {free / 1e9:.1f} GB free, the bundle takes "
+            f"{needed / 1e9:.1f} GB; free some space or write to another disk"
+        )
+
+
+@contextmanager
+def _disk_full_is_one_line(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceError(
+            f"the disk of {directory.parent} is full ({error.strerror}); nothing was kept, "
+            "free some space or write to another disk"
+        ) from error

@@ -1,0 +1,193 @@
+"""The life of one question in PyTorch and in a bundle, with every stage's output in reach.
+
+Both sides have the same methods and speak NumPy, so that any two can be compared. They know the
+stages; they do not know tolerances.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hicom_edge.engines import AUTO, load_decoder, load_engine
+from hicom_edge.model.hicom import IMAGE_TOKEN_ID, VIDEO_TOKEN_ID
+from hicom_edge.runtime.generation import GenerationOptions, generate
+from hicom_edge.runtime.vision import FRAMES_PER_RUN, run_vision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.base import DecoderEngine, Engine
+    from hicom_edge.model.hicom import HicomModel
+
+    Array = NDArray[Any]
+
+PLACEHOLDERS = {"image": IMAGE_TOKEN_ID, "video": VIDEO_TOKEN_ID}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as token ids; the visual tokens go between prefix and suffix."""
+
+    question: str
+    guide_input_ids: NDArray[np.int64] | None
+    prefix_ids: NDArray[np.int64]
+    suffix_ids: NDArray[np.int64]
+
+
+class Pipeline(ABC):
+    """Runs the stages on one video."""
+
+    @abstractmethod
+    def maps(self) -> dict[str, Array]:
+        """`features` (t, h, w, Dv) and, with a guide, `embeddings` (t, h, w, Dt)."""
+
+    @abstractmethod
+    def guide(self, prompt: Prompt) -> Array | None:
+        """The guide, (Dt) or (l, Dt); None for a model without one."""
+
+    @abstractmethod
+    def visual_tokens(self, guide: Array | None) -> Array:
+        """Visual tokens (n, Dl) of this pipeline's maps under a guide."""
+
+    @abstractmethod
+    def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
+        """Logits (vocab) float32 after the prompt and the beginning of an answer."""
+
+    @abstractmethod
+    def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
+        """The answer's token ids without the stop token, and without repetition penalty."""
+
+
+class PyTorchPipeline(Pipeline):
+    """The checkpoint in PyTorch: the oracle."""
+
+    def __init__(
+        self,
+        model: HicomModel,
+        pixel_values: NDArray[np.float32],
+        modality: str,
+        stop_token_ids: Sequence[int],
+    ) -> None:
+        self._model, self._modality, self._stops = model, modality, stop_token_ids
+        with torch.no_grad():
+            runs = [model.vision_tower(torch.from_numpy(c)) for c in _chunks(pixel_values)]
+        features, embeddings = zip(*runs, strict=True)
+        self._features = torch.cat(features)
+        self._embeddings = torch.cat(embeddings) if embeddings[0] is not None else None
+
+    def maps(self) -> dict[str, Array]:
+        found = {"features": self._features, "embeddings": self._embeddings}
+        return {name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
+
+    def guide(self, prompt: Prompt) -> Array | None:
+        if prompt.guide_input_ids is None:
+            return None
+        with torch.no_grad():
+            guide = self._model.encode_guide(torch.from_numpy(prompt.guide_input_ids))
+        return None if guide is None else guide.numpy()
+
+    def visual_tokens(self, guide: Array | None) -> Array:
+        given = None if guide is None else torch.from_numpy(guide)
+        with torch.no_grad():
+            tokens = self._model.compressor(self._features, self._embeddings, given, self._modality)
+        result: Array = tokens.numpy()
+        return result
+
+    def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
+        ids = torch.cat([self._ids(prompt), torch.tensor(list(answer), dtype=torch.int64)])
+        result: Array = self._model.logits(ids, [torch.from_numpy(visual_tokens)])[-1].numpy()
+        return result
+
+    def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
+        token_ids = self._model.generate(
+            self._ids(prompt),
+            [torch.from_numpy(visual_tokens)],
+            max_new_tokens=max_new_tokens,
+            repetition_penalty=1.0,
+        )
+        ends = [i for i, token in enumerate(token_ids) if token in self._stops]
+        return token_ids[: ends[0]] if ends else token_ids
+
+    def _ids(self, prompt: Prompt) -> torch.Tensor:
+        place = PLACEHOLDERS[self._modality]
+        return torch.tensor([*prompt.prefix_ids, place, *prompt.suffix_ids], dtype=torch.int64)
+
+
+class BundlePipeline(Pipeline):
+    """A bundle through its engines, which live as long as `stack`."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        pixel_values: NDArray[np.float32],
+        modality: str,
+        stack: ExitStack,
+        engine: str = AUTO,
+    ) -> None:
+        manifest = bundle.manifest
+        own = f"compressor_{modality}"
+        self._compressor = own if own in manifest.graphs else "compressor"
+        self._generation = manifest.generation
+        self._engines: dict[str, Engine] = {
+            name: stack.enter_context(load_engine(bundle, name, engine))
+            for name in manifest.graphs
+            if name != "decoder"
+        }
+        self._decoder: DecoderEngine = stack.enter_context(load_decoder(bundle, engine))
+        path = bundle.file(manifest.token_embedding)
+        self._table: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._maps = self._encode(pixel_values)
+
+    def maps(self) -> dict[str, Array]:
+        return dict(self._maps)
+
+    def guide(self, prompt: Prompt) -> Array | None:
+        if prompt.guide_input_ids is None or "guide" not in self._engines:
+            return None
+        feed = {"guide_input_ids": prompt.guide_input_ids}
+        return self._engines["guide"].infer(feed)["guide"]
+
+    def visual_tokens(self, guide: Array | None) -> Array:
+        compressor = self._engines[self._compressor]
+        available = {**self._maps, "guide": guide} if guide is not None else self._maps
+        return compressor.infer({s.name: available[s.name] for s in compressor.inputs})[
+            "visual_tokens"
+        ]
+
+    def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
+        return self._decoder.prefill(self._embed(prompt, visual_tokens, answer))
+
+    def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
+        tokens = generate(
+            self._decoder,
+            self._table,
+            self._embed(prompt, visual_tokens),
+            GenerationOptions(repetition_penalty=1.0).sampling(self._generation),
+            self._generation.stop_token_ids,
+            max_new_tokens,
+        )
+        return list(tokens)
+
+    def _encode(self, pixel_values: NDArray[np.float32]) -> dict[str, Array]:
+        chunks = [run_vision(self._engines["vision"], chunk) for chunk in _chunks(pixel_values)]
+        return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+
+    def _embed(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
+        """(l, Dl): token embeddings with the visual tokens in their place."""
+        after = [*prompt.suffix_ids, *answer]
+        rows = [self._table[prompt.prefix_ids], visual_tokens, self._table[after]]
+        return np.concatenate([row.astype(self._decoder.dtype) for row in rows])
+
+
+def _chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """A few frames at a time, as at run time."""
+    for start in range(0, len(pixel_values), FRAMES_PER_RUN):
+        yield pixel_values[start : start + FRAMES_PER_RUN]

@@ -1,0 +1,62 @@
+"""Which graphs a checkpoint becomes, built and ready to be written.
+
+It knows which part of the configuration decides what. It reads no weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
+from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
+from hicom_edge.export.guide import build_guide_graph, plan_guide
+from hicom_edge.export.opsets import Family, Precision
+from hicom_edge.export.save import weight_bytes
+from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
+from hicom_edge.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be exported: the graphs are built, none of their weights has been read."""
+
+    checkpoint: Checkpoint
+    precision: Precision
+    family: Family
+    vision: VisionPlan
+    decoder: DecoderPlan
+    graphs: dict[str, ir.Model]
+
+    @property
+    def embedding_bytes(self) -> int:
+        """The bytes of the token embedding's values."""
+        return self.decoder.vocab_size * self.decoder.hidden_size * self.precision.numpy.itemsize
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all weights of the bundle."""
+        return sum(map(weight_bytes, self.graphs.values())) + self.embedding_bytes
+
+
+def plan_export(checkpoint: Checkpoint, precision: Precision, family: Family) -> Plan:
+    """Build all graphs of a checkpoint; their weights stay where they are.
+
+    Raises:
+        ExportError: the model cannot be expressed in the requested form.
+    """
+    hicom, tower = checkpoint.hicom, checkpoint.tower_config
+    form = (precision, family)
+    vision_plan = plan_vision(tower, hicom.select_layer, "patch", checkpoint.uses_guide)
+    llm = checkpoint.part("llm")
+    decoder_plan = plan_decoder(hicom.llm().to_dict(), llm)
+    graphs = {"vision": build_vision_graph(checkpoint.part("vision"), vision_plan, *form)}
+    if checkpoint.uses_guide:
+        guide_plan = plan_guide(tower, pooled=hicom.use_guide != "fine")
+        graphs["guide"] = build_guide_graph(checkpoint.part("guide"), guide_plan, *form)
+    graphs["compressor"] = build_compressor_graph(checkpoint, *form)
+    if image_graph_differs(checkpoint):
+        graphs["compressor_image"] = build_compressor_graph(checkpoint, *form, modality="image")
+    graphs["decoder"] = build_decoder_graph(llm, decoder_plan, *form)
+    return Plan(checkpoint, precision, family, vision_plan, decoder_plan, graphs)

@@ -1,0 +1,54 @@
+"""The position table of global compression as graph nodes, one small table per axis.
+
+Rows for frames come from two tables by angle addition, sin(a + b) and cos(a + b), so that a video
+may have up to 65,536 frames and every value is still rounded from float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.opsets import Precision
+from hicom_edge.model.positions import BASE, axis_table
+
+_FINE = 256
+
+
+def spatial_table(b: GraphBuilder, length: int, dim: int, axis: str) -> ir.Value:
+    """p(h) or p(w): (length, dim) in the precision."""
+    return b.constant(axis_table(length, dim).astype(b.precision.numpy), name=f"positions/{axis}")
+
+
+def frame_table(b: GraphBuilder, num_frames: ir.Value, dim: int) -> ir.Value:
+    """p(t) for a number of frames int64 (1): (t, dim) in the precision."""
+    limit = b.op("Squeeze", num_frames, b.constant([0]))
+    zero, one = b.constant(np.array(0, np.int64)), b.constant(np.array(1, np.int64))
+    t = b.op("Range", zero, limit, one)
+    coarse = b.op("Div", t, b.constant([_FINE]))
+    fine = b.op("Sub", t, b.op("Mul", coarse, b.constant([_FINE])))
+    sin_a, cos_a = _sine_and_cosine(b, coarse, _FINE * np.arange(_FINE), dim, "coarse")
+    sin_b, cos_b = _sine_and_cosine(b, fine, np.arange(_FINE), dim, "fine")
+    sine = b.op("Add", b.op("Mul", sin_a, cos_b), b.op("Mul", cos_a, sin_b))
+    cosine = b.op("Sub", b.op("Mul", cos_a, cos_b), b.op("Mul", sin_a, sin_b))
+    even = b.constant(np.arange(dim) % 2 == 0, name="positions/even_channel")
+    table = b.op("Where", even, sine, cosine)
+    return b.from_float32(table)
+
+
+def _sine_and_cosine(
+    b: GraphBuilder, rows: ir.Value, positions: np.ndarray, dim: int, name: str
+) -> tuple[ir.Value, ir.Value]:
+    """Sine and cosine of every channel's angle, float32 (t, dim)."""
+    angle = positions[:, None] / np.power(BASE, 2 * (np.arange(dim) // 2) / dim)
+    tables = (("sin", np.sin(angle)), ("cos", np.cos(angle)))
+    sine, cosine = (
+        b.op(
+            "Gather",
+            b.constant(table.astype(Precision.FP32.numpy), name=f"positions/{name}/{kind}"),
+            rows,
+        )
+        for kind, table in tables
+    )
+    return sine, cosine
