@@ -1,0 +1,121 @@
+"""What this machine can run, and why not the rest.
+
+It knows how to look at the machine and at what is installed. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hicom_edge.engines import engine_names, why_not
+from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+
+_DISTRIBUTIONS = ("hicom-edge", "numpy", "av", "pillow", "tokenizers", "torch", "tensorrt")
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """One engine: available, or the reason why not."""
+
+    name: str
+    available: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `hicom-edge doctor` shows.
+
+    Attributes:
+        versions: of the distributions that matter; None for those that are not installed.
+        providers: the execution providers that ONNX Runtime was built with.
+        memory_bytes: physical memory, or None where the system does not say.
+        warnings: one line each, with what mends it.
+    """
+
+    python: str
+    system: str
+    cpu: str
+    cpu_cores: int
+    memory_bytes: int | None
+    gpus: tuple[Gpu, ...]
+    versions: dict[str, str | None]
+    providers: tuple[str, ...]
+    engines: tuple[EngineStatus, ...]
+    warnings: tuple[str, ...]
+
+
+def examine() -> Diagnosis:
+    """Look at the machine and at what is installed."""
+    versions = {name: _version(name) for name in (*_DISTRIBUTIONS, *_ONNXRUNTIMES)}
+    return Diagnosis(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=_cpu_name(),
+        cpu_cores=os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        gpus=find_gpus(),
+        versions=versions,
+        providers=_providers(),
+        engines=tuple(_engine_status(name) for name in engine_names()),
+        warnings=tuple(_warnings(versions)),
+    )
+
+
+def _engine_status(name: str) -> EngineStatus:
+    reason = why_not(name)
+    return EngineStatus(name, reason is None, reason)
+
+
+def _warnings(versions: dict[str, str | None]) -> list[str]:
+    found = [name for name in _ONNXRUNTIMES if versions[name] is not None]
+    warnings = []
+    if len(found) == 2:
+        warnings.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; keep "
+            "one: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime "
+            "(or onnxruntime-gpu for an NVIDIA GPU)"
+        )
+    if not found:
+        warnings.append(
+            "onnxruntime is not installed, so nothing can be asked; pip install onnxruntime "
+            "(or onnxruntime-gpu for an NVIDIA GPU)"
+        )
+    return warnings
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> tuple[str, ...]:
+    try:
+        import onnxruntime
+
+        return tuple(onnxruntime.get_available_providers())
+    except (ImportError, AttributeError):  # a mixed installation imports without its parts
+        return ()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,125 @@
+"""Tokens one after the other: prefill once, then choose, stop or step.
+
+It knows the loop, the stop tokens and the limit of the context. It does not know text, and leaves
+the choice of a token to the sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicom_edge.engines.base import DecoderEngine
+from hicom_edge.errors import InputError, PromptError
+from hicom_edge.manifest import GenerationSpec
+from hicom_edge.runtime.sampler import Sampler, SamplingSettings, resolve_settings
+
+DEFAULT_MAX_NEW_TOKENS = 512
+
+Embeddings = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """What the caller may say about an answer; None means the checkpoint's own value.
+
+    Attributes:
+        max_new_tokens: the most tokens to generate; None: 512, or what the context leaves.
+        temperature: 0 (default) is greedy, as the authors evaluate.
+        top_k, top_p: limit the draw when the temperature is above 0.
+        repetition_penalty: over the generated tokens only; 1.0 switches it off.
+        seed: makes draws repeatable.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+    def sampling(self, checkpoint: GenerationSpec) -> SamplingSettings:
+        """The settings of the sampler, completed from the checkpoint's."""
+        return resolve_settings(
+            checkpoint,
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.repetition_penalty,
+            self.seed,
+        )
+
+
+class GenerationKeywords(TypedDict, total=False):
+    """GenerationOptions as keyword arguments."""
+
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+
+
+def generate(
+    decoder: DecoderEngine,
+    token_embedding: Embeddings,
+    prompt_embeddings: Embeddings,
+    settings: SamplingSettings,
+    stop_token_ids: tuple[int, ...],
+    max_new_tokens: int,
+) -> Iterator[int]:
+    """Yield token ids until a stop token, which is not yielded, or `max_new_tokens`.
+
+    Args:
+        decoder: active; it is reset, and one sequence at a time may use it.
+        token_embedding: (V, Dl), may be memory-mapped.
+        prompt_embeddings: (l, Dl), of the decoder's dtype.
+
+    Raises:
+        InputError: another sequence was started on the decoder meanwhile.
+    """
+    sampler = Sampler(settings)
+    logits = decoder.prefill(prompt_embeddings)
+    sequence = decoder.sequence
+    for left in reversed(range(max_new_tokens)):
+        token_id = sampler.choose(logits)
+        if token_id in stop_token_ids:
+            return
+        yield token_id
+        if left:
+            _refuse_foreign_sequence(decoder, sequence)
+            row = token_embedding[token_id : token_id + 1]
+            logits = decoder.step(np.asarray(row, dtype=decoder.dtype))
+
+
+def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, max_context: int) -> int:
+    """How many tokens may be generated after a prompt.
+
+    Raises:
+        PromptError: the prompt leaves no room, or less than was asked for.
+    """
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise PromptError(f"max_new_tokens is {max_new_tokens}; pass 1 or more")
+    room = max_context - prompt_tokens
+    wanted = max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, max(room, 1))
+    if wanted > room:
+        advice = f"at most {room} new tokens fit, " if room > 0 else ""
+        raise PromptError(
+            f"the prompt has {prompt_tokens} tokens and {wanted} new ones were asked for, but the "
+            f"model's context is {max_context}: {advice}ask for fewer, take fewer frames or "
+            "shorten the question"
+        )
+    return wanted
+
+
+def _refuse_foreign_sequence(decoder: DecoderEngine, sequence: int) -> None:
+    if decoder.sequence != sequence:
+        raise InputError(
+            "another question was asked while this answer was still being streamed; finish one "
+            "stream before the next, or load a second VideoQA"
+        )

@@ -1,0 +1,271 @@
+"""Questions about video, answered by the engines of a bundle.
+
+It knows the order of the stages and what is kept between questions. The stages themselves are the
+sibling modules and the engines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.bundle import Progress as BundleProgress
+from hicom_edge.engines import AUTO, load_decoder, load_engine
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.errors import BundleError, InputError
+from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
+from hicom_edge.runtime.feature_store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
+from hicom_edge.runtime.generation import GenerationOptions, generate, room_for_answer
+from hicom_edge.runtime.guide_text import guide_text
+from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+from hicom_edge.runtime.prompt import PromptBuilder
+from hicom_edge.runtime.sampling import SamplingOptions
+from hicom_edge.runtime.text_stream import TextStream
+from hicom_edge.runtime.timings import Stopwatch, WatchTimings
+from hicom_edge.runtime.token_embedding import open_token_embedding
+from hicom_edge.runtime.video import VideoInput, read_frames
+from hicom_edge.runtime.vision import encode_frames, preprocessor_from_spec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from hicom_edge.runtime.generation import GenerationKeywords
+
+DECODER = "decoder"
+REQUIRED_GRAPHS = ("vision", "compressor", DECODER)
+DEMO_BUNDLE = Path(__file__).resolve().parent.parent / "demo" / "bundle"
+
+Progress = Callable[[int, int], None]
+
+
+class VideoQA:
+    """Answers questions about videos with one bundle; a video asked twice is encoded once.
+
+    One answer at a time: a second stream ends the first with an error. Not for several threads.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: str = AUTO,
+        options: EngineOptions | None = None,
+        feature_store_bytes: int = DEFAULT_CAPACITY_BYTES,
+    ) -> None:
+        for name in REQUIRED_GRAPHS:
+            bundle.graph(name)
+        graphs = [name for name in bundle.manifest.graphs if name != DECODER]
+        self.bundle = bundle
+        self._preprocessor = preprocessor_from_spec(bundle.manifest.frames)
+        self._prompts = PromptBuilder(bundle)
+        self._guides = GuideTokenizer(bundle) if "guide" in graphs else None
+        self._token_embedding = open_token_embedding(bundle)
+        self._store = FeatureStore(feature_store_bytes)
+        self._engines = {name: load_engine(bundle, name, engine, options) for name in graphs}
+        self._decoder = load_decoder(bundle, engine, options)
+        with ExitStack() as loading:
+            for runner in (*self._engines.values(), self._decoder):
+                loading.enter_context(runner)
+            self._loaded = loading.pop_all()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        engine: str = AUTO,
+        threads: int | None = None,
+        progress: BundleProgress | None = None,
+    ) -> Self:
+        """Open a bundle, by default the demo bundle that comes with the package.
+
+        Args:
+            engine: "auto", or one of hicom_edge.engines.engine_names().
+            threads: CPU threads of one graph; None leaves the choice to the engine.
+            progress: called as progress(file, done_bytes, total_bytes) while hashes are checked.
+
+        Raises:
+            BundleError: not a bundle, half-written, altered, or without a graph that is needed.
+            EngineError: the engine is not available here.
+            ResourceError: not enough memory for the weights.
+        """
+        if path is None and not DEMO_BUNDLE.is_dir():
+            raise BundleError(
+                "this installation carries no demo bundle; pass the directory of a bundle"
+            )
+        options = EngineOptions(threads)
+        return cls(Bundle.open(path or DEMO_BUNDLE, progress), engine, options)
+
+    def watch(
+        self,
+        source: VideoInput,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        progress: Progress | None = None,
+    ) -> Clip:
+        """Decode a video and run the vision tower on it, or take what was kept of it.
+
+        Args:
+            source: a file, a URL, a directory of frames, or an array (t, h, w, 3) uint8, which is
+                used as it is, frame for frame.
+            num_frames, fps: how many frames to look at; by default the bundle's number.
+            start, end: the part to look at, in seconds.
+            progress: called as progress(done, total) after each frame.
+
+        Raises:
+            VideoError: the source cannot be read.
+            InputError: options that do not fit together or the source.
+            ResourceError: not enough memory for so many frames.
+        """
+        if num_frames is None and fps is None:
+            num_frames = self.bundle.manifest.frames.num_frames
+        frames = read_frames(source, SamplingOptions(num_frames, fps, start, end), progress)
+        key = self._feature_key(frames.fingerprint)
+        kept = self._store.get(key)
+        if kept is not None:
+            return Clip(key, kept, frames.modality, WatchTimings(), vision_reused=True)
+        clock = Stopwatch()
+        maps = encode_frames(frames, self._preprocessor, self._engines["vision"], clock)
+        self._store.put(key, maps)
+        ms = clock.ms
+        timings = WatchTimings(ms["decode"], ms["preprocess"], ms["vision"])
+        return Clip(key, maps, frames.modality, timings, vision_reused=False)
+
+    def ask(
+        self,
+        clip: Clip,
+        question: str,
+        guide: str | None = None,
+        **options: Unpack[GenerationKeywords],
+    ) -> Answer:
+        """Answer a question about a clip.
+
+        Args:
+            guide: the text that steers the compression; by default the question without answer
+                options.
+            options: max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed; see
+                GenerationOptions. By default greedy, with the checkpoint's repetition penalty.
+
+        Raises:
+            PromptError: options out of range, or a prompt that does not fit the context.
+            InputError: the clip was watched with another bundle.
+        """
+        return self.stream(clip, question, guide, **options).answer
+
+    def stream(
+        self,
+        clip: Clip,
+        question: str,
+        guide: str | None = None,
+        **options: Unpack[GenerationKeywords],
+    ) -> AnswerStream:
+        """As `ask`, but iterable over the pieces of text as they are generated."""
+        if clip.key != self._feature_key(clip.key.frames):
+            raise InputError("this clip was watched with another bundle; watch it with this one")
+        chosen = GenerationOptions(**options)
+        chosen.sampling(self.bundle.manifest.generation)  # refuses bad values before the work
+        return AnswerStream(self._answer(clip, question, guide, chosen))
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._loaded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer(
+        self, clip: Clip, question: str, guide: str | None, options: GenerationOptions
+    ) -> Generator[str, None, Answer]:
+        """Compress, prefill, generate: the per-question half of the pipeline."""
+        manifest, clock = self.bundle.manifest, Stopwatch()
+        visual_tokens = self._compress(clip, guide or guide_text(question), clock)
+        prompt = self._embed_prompt(question, clip.modality, visual_tokens)
+        room = room_for_answer(len(prompt), options.max_new_tokens, manifest.model.max_context)
+        tokens = generate(
+            self._decoder,
+            self._token_embedding,
+            prompt,
+            options.sampling(manifest.generation),
+            manifest.generation.stop_token_ids,
+            room,
+        )
+        text, pieces, token_ids = TextStream(self._prompts.tokenizer), [], []
+        with clock("prefill"):
+            token_id = next(tokens, None)
+        while token_id is not None:
+            token_ids.append(token_id)
+            if piece := text.push(token_id):
+                pieces.append(piece)
+                yield piece
+            with clock("generate"):
+                token_id = next(tokens, None)
+        if piece := text.finish():
+            pieces.append(piece)
+            yield piece
+        return Answer(
+            text="".join(pieces),
+            token_ids=tuple(token_ids),
+            finish_reason="length" if len(token_ids) == room else "stop",
+            visual_tokens=visual_tokens,
+            timings=timings_of_answer(clip, clock, len(visual_tokens), len(prompt), len(token_ids)),
+        )
+
+    def _compress(self, clip: Clip, guide: str, clock: Stopwatch) -> NDArray[Any]:
+        """Visual tokens (n, Dl) of a clip under a guide text."""
+        # An image has its own graph where its compression is not that of a video of one frame.
+        own = self._engines.get(f"compressor_{clip.modality}")
+        compressor = own or self._engines["compressor"]
+        available = {"features": clip.maps.features, "embeddings": clip.maps.embeddings}
+        if self._guides is not None:
+            with clock("guide"):
+                feed = {"guide_input_ids": self._guides.encode(guide)}
+                available["guide"] = self._engines["guide"].infer(feed)["guide"]
+        feed_dict = {
+            spec.name: _as_dtype(available[spec.name], spec.dtype) for spec in compressor.inputs
+        }
+        with clock("compress"):
+            return compressor.infer(feed_dict)["visual_tokens"]
+
+    def _embed_prompt(
+        self, question: str, modality: str, visual_tokens: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Prompt embeddings (l, Dl): the chat prompt with the visual tokens spliced in."""
+        parts = self._prompts.build(question, modality)
+        rows = [
+            self._token_embedding[parts.prefix_ids],
+            visual_tokens,
+            self._token_embedding[parts.suffix_ids],
+        ]
+        return np.concatenate([_as_dtype(row, self._decoder.dtype) for row in rows])
+
+    def _feature_key(self, frames_fingerprint: str) -> FeatureKey:
+        manifest = self.bundle.manifest
+        graph = manifest.graphs["vision"].file
+        # The graph and its weights, which may lie beside it in files named after it.
+        hashes = [f.sha256 for name, f in manifest.files.items() if name.startswith(graph)]
+        return FeatureKey(frames_fingerprint, repr(manifest.frames), " ".join(hashes))
+
+
+def _as_dtype(array: NDArray[Any] | None, dtype: str) -> NDArray[Any]:
+    if array is None:
+        raise BundleError(
+            "the compressor takes embeddings, but the vision graph makes none; "
+            "export the bundle again"
+        )
+    return array.astype(dtype, copy=False)

@@ -1,0 +1,36 @@
+"""The token embedding of a bundle, mapped into memory and checked.
+
+It knows the file. It does not know tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.errors import BundleError
+
+
+def open_token_embedding(bundle: Bundle) -> NDArray[Any]:
+    """The embedding table (V, Dl), read only where its rows are used.
+
+    Raises:
+        BundleError: the file is not such a table.
+    """
+    path = bundle.file(bundle.manifest.token_embedding)
+    try:
+        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} is not a NumPy array ({error}); export the bundle again"
+        ) from error
+    model = bundle.manifest.model
+    if table.shape != (model.vocab_size, model.llm_dim):
+        raise BundleError(
+            f"{path} has shape {table.shape}, expected ({model.vocab_size}, {model.llm_dim}); "
+            "export the bundle again"
+        )
+    return table

@@ -1,0 +1,50 @@
+"""The doctor sees what is installed, and says how to mend what is not."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import pytest
+
+from hicom_edge.engines import engine_names
+from hicom_edge.engines.doctor import examine
+
+
+def test_every_engine_is_listed_with_a_reason_when_it_is_not_here() -> None:
+    engines = examine().engines
+    assert tuple(engine.name for engine in engines) == engine_names()
+    assert all((engine.reason is None) == engine.available for engine in engines)
+
+
+def test_the_machine_is_described() -> None:
+    diagnosis = examine()
+    assert diagnosis.cpu_cores >= 1
+    assert diagnosis.memory_bytes is None or diagnosis.memory_bytes > 1 << 28
+    assert diagnosis.versions["numpy"] == metadata.version("numpy")
+    assert "CPUExecutionProvider" in diagnosis.providers
+
+
+def test_both_onnxruntimes_at_once_are_a_warning_with_the_cure(tmp_path, monkeypatch) -> None:
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        info = tmp_path / f"{name}-9.9.dist-info"
+        info.mkdir()
+        distribution = name.replace("_", "-")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 9\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (warning,) = examine().warnings
+    assert "both installed" in warning
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime" in warning
+
+
+def test_the_doctor_works_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [m for m in sys.modules if m.split(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
+    sys.path_importer_cache.clear()
+    diagnosis = examine()
+    assert diagnosis.providers == ()
+    assert diagnosis.versions["onnxruntime"] is None
+    (cpu,) = (e for e in diagnosis.engines if e.name == "onnxruntime-cpu")
+    assert cpu.reason == "onnxruntime is not installed (pip install onnxruntime)"
+    assert any("onnxruntime is not installed" in warning for warning in diagnosis.warnings)

@@ -1,0 +1,347 @@
+"""The command line: results on stdout, remarks on stderr, an exit status that can be trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.cli import main
+from hicom_edge.terminal import printable
+
+VERBS = [
+    ["ask"],
+    ["chat"],
+    ["export"],
+    ["verify"],
+    ["inspect"],
+    ["doctor"],
+    ["train", "demo"],
+]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short H.264 clip."""
+    from hicom_edge.training.clips import write_scene
+    from hicom_edge.training.scene import sample_scene
+
+    path = tmp_path_factory.mktemp("cli") / "clip.mp4"
+    write_scene(sample_scene(0, "train", 1), path, side=168, num_frames=4)
+    return path
+
+
+@pytest.fixture
+def bundle(reference_bundle: Bundle) -> str:
+    return str(reference_bundle.path)
+
+
+def ask(video: Path, bundle: str, *options: str) -> int:
+    return main(["ask", str(video), "What is there?", "--bundle", bundle, *options])
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help_with_an_example_and_json(verb, capsys) -> None:
+    assert main([*verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Example: hicom-edge {' '.join(verb)}" in text
+    assert "--json" in text
+
+
+def test_help_lists_every_verb_and_no_other(capsys) -> None:
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.split("Commands:")[1].splitlines()
+    names = {line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "}
+    assert names == {verb[0] for verb in VERBS}
+
+
+def test_without_arguments_help_is_shown(capsys) -> None:
+    assert main([]) == 0
+    assert "Usage: hicom-edge" in capsys.readouterr().out
+
+
+def test_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hicom-edge {metadata.version('hicom-edge')}\n"
+
+
+def test_ask_prints_the_answer_and_then_what_happened(video, bundle, capsys) -> None:
+    assert ask(video, bundle, "--num-frames", "5", "--max-new-tokens", "6") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("\n")
+    assert len(out) > 1
+    (line,) = err.splitlines()
+    assert line.startswith("5 frames · 405 patch tokens → 50 visual tokens · vision ")
+    assert "first token after" in line
+    assert line.endswith(" tokens/s · cut at 6 tokens")
+
+
+def test_ask_as_json_is_one_object_on_stdout(video, bundle, capsys) -> None:
+    assert ask(video, bundle, "--json", "--num-frames", "2", "--max-new-tokens", "4") == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert answer["question"] == "What is there?"
+    assert len(answer["token_ids"]) == answer["timings"]["new_tokens"] == 4
+    assert answer["timings"]["time_to_first_token_ms"] > 0
+    assert err == ""
+
+
+def test_the_guide_is_used(video, bundle, capsys) -> None:
+    answers = []
+    for guide in ("a red ball", "the cat on the left"):
+        assert ask(video, bundle, "--json", "--guide", guide, "--max-new-tokens", "40") == 0
+        answers.append(json.loads(capsys.readouterr().out)["token_ids"])
+    assert answers[0] != answers[1]
+
+
+def test_chat_answers_every_line_and_runs_the_vision_tower_once(
+    video, bundle, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is there?\n\n  And then?\n"))
+    options = ["--bundle", bundle, "--num-frames", "4", "--max-new-tokens", "3"]
+    assert main(["chat", str(video), *options]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert "(kept)" not in first
+    assert "vision 0 ms (kept)" in second
+
+
+def test_chat_as_json_is_one_line_for_each_question(video, bundle, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is there?\nAnd then?\n"))
+    options = ["--bundle", bundle, "--num-frames", "4", "--max-new-tokens", "3", "--json"]
+    assert main(["chat", str(video), *options]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["question"] for answer in answers] == ["What is there?", "And then?"]
+    assert [answer["timings"]["vision_reused"] for answer in answers] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-frames", "4", "--fps", "1"], "exclude each other"),
+        (["--num-frames", "0"], "num_frames=0"),
+        (["--temperature", "-1"], "temperature is -1.0; pass 0"),
+        (["--max-new-tokens", "99999"], "the model's context is 32768"),
+        (["--engine", "abacus"], "there is no engine 'abacus'; the engines are auto, "),
+        (["--threads", "0"], "threads is 0; pass 1 or more"),
+        (["--num-frames", "four"], "see hicom-edge ask --help"),
+        (["--colour", "red"], "--colour"),
+        (["--start", "90"], "the window starts at 90 s"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_option_is_one_line_and_status_2(video, bundle, options, message, capsys) -> None:
+    assert ask(video, bundle, *options) == 2
+    assert message in error_line(capsys)
+
+
+def test_a_missing_argument_is_one_line_and_status_2(capsys) -> None:
+    assert main(["ask"]) == 2
+    assert "Missing argument" in error_line(capsys)
+
+
+def test_an_unknown_verb_is_one_line_and_status_2(capsys) -> None:
+    assert main(["brew"]) == 2
+    assert "No such command 'brew'" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file or directory"),
+        (b"", "the file is empty"),
+        (b"this is no video\n" * 50, "clip.mp4"),
+    ],
+)
+def test_a_bad_video_is_one_line_and_status_2(
+    tmp_path: Path, bundle, content, message, capsys
+) -> None:
+    path = tmp_path / "clip.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    assert ask(path, bundle) == 2
+    assert message in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("absent", "does not exist; pass the directory"),
+        ("no manifest", "has no manifest.json: not a bundle, or half-written"),
+        ("flipped byte", "was altered: sha256"),
+        ("cut short", "bytes, its manifest says"),
+        ("points outside", "lies outside the bundle"),
+    ],
+)
+def test_a_bad_bundle_is_one_line_and_status_2(
+    tmp_path, video, reference_bundle, damage, message, capsys
+) -> None:
+    bad = damaged_copy(reference_bundle, tmp_path / "bad", damage)
+    assert ask(video, str(bad)) == 2
+    assert message in error_line(capsys)
+
+
+def damaged_copy(bundle: Bundle, target: Path, damage: str) -> Path:
+    if damage == "absent":
+        return target
+    target.mkdir()
+    for name in bundle.manifest.files:
+        (target / name).write_bytes(bundle.file(name).read_bytes())
+    manifest = bundle.manifest
+    if damage == "points outside":
+        manifest = replace(manifest, tokenizer="../tokenizer.json")
+    if damage != "no manifest":
+        (target / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    place = target / manifest.token_embedding
+    data = bytearray(place.read_bytes())
+    if damage == "flipped byte":
+        data[-1] ^= 1
+    place.write_bytes(data[:-1] if damage == "cut short" else data)
+    return target
+
+
+def test_an_interrupt_is_status_130(video, bundle, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hicom_edge.runtime.qa.read_frames", interrupt)
+    assert ask(video, bundle) == 130
+
+
+def test_control_c_ends_a_conversation_with_status_130_and_no_traceback(video, bundle) -> None:
+    command = [sys.executable, "-m", "hicom_edge", "chat", str(video), "--bundle", bundle]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--max-new-tokens", "2"], text=True, **streams) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("What is there?\n")
+        process.stdin.flush()
+        assert "visual tokens" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == ""
+
+
+def test_a_bug_keeps_its_traceback(video, bundle, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("hicom_edge.runtime.qa.read_frames", fail)
+    with pytest.raises(ZeroDivisionError):
+        ask(video, bundle)
+
+
+def test_export_writes_a_bundle_that_verify_accepts(
+    reference_checkpoint: Path, video, tmp_path: Path, capsys
+) -> None:
+    target = tmp_path / "bundle"
+    assert main(["export", str(reference_checkpoint), "-o", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bundle"] == str(target)
+    options = ["--checkpoint", str(reference_checkpoint), "--num-frames", "5", "--json"]
+    assert main(["verify", str(target), *options]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert {"features", "embeddings", "guide", "visual_tokens"} <= {r["tensor"] for r in results}
+    assert all(result["ok"] for result in results)
+
+
+def test_verify_against_other_weights_is_status_1_with_the_tensor_named(
+    reference_bundle: Bundle, reference_checkpoint: Path, video, tmp_path: Path, capsys
+) -> None:
+    other = with_louder_readout(reference_checkpoint, tmp_path)
+    options = ["--checkpoint", str(other), "--video", str(video), "--num-frames", "5"]
+    assert main(["verify", str(reference_bundle.path), *options]) == 1
+    out = capsys.readouterr().out
+    assert "visual_tokens: OUT OF TOLERANCE, largest difference" in out
+    assert "features: OUT OF TOLERANCE" not in out
+
+
+def with_louder_readout(checkpoint: Path, target: Path) -> Path:
+    """A copy of a checkpoint whose compressor says the same, 10 % louder."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(checkpoint.parent, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    place = target / checkpoint.name / "model.safetensors"
+    tensors = load_file(place)
+    louder = [name for name in tensors if "mm_projector" in name and "readout.2" in name]
+    assert louder
+    place.unlink()
+    save_file({name: t * 1.1 if name in louder else t for name, t in tensors.items()}, place)
+    return place.parent
+
+
+def test_export_refuses_to_replace_what_is_there(
+    reference_checkpoint: Path, reference_bundle: Bundle, tmp_path: Path, capsys
+) -> None:
+    assert main(["export", str(reference_checkpoint), "-o", str(reference_bundle.path)]) == 2
+    assert "already holds a bundle; pass another directory or --overwrite" in error_line(capsys)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["export", str(reference_checkpoint), "-o", str(tmp_path), "--overwrite"]) == 2
+    assert "exists and is not a bundle" in error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_export_of_what_is_no_checkpoint_leaves_nothing(tmp_path: Path, capsys) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    target = tmp_path / "bundle"
+    assert main(["export", str(tmp_path / "checkpoint"), "-o", str(target)]) == 2
+    assert error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "hicom_edge.export.exporter", None)
+    monkeypatch.delitem(sys.modules, "hicom_edge.export.exporter")
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    for name in [m for m in sys.modules if m.startswith("hicom_edge.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["export", "checkpoint", "-o", str(tmp_path / "b")]) == 2
+    assert "onnx_ir is not installed" in (line := error_line(capsys))
+    assert "pip install 'hicom-edge[export]'" in line
+
+
+def test_inspect_shows_the_graphs(bundle, capsys) -> None:
+    assert main(["inspect", bundle]) == 0
+    assert "compressor" in capsys.readouterr().out
+    assert main(["inspect", bundle, "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert {g["name"] for g in described["graphs"]} >= {"vision", "guide", "compressor", "decoder"}
+
+
+def test_train_refuses_options_that_do_not_fit_and_leaves_nothing(tmp_path: Path, capsys) -> None:
+    assert main(["train", "demo", "-o", str(tmp_path / "run"), "--side", "85"]) == 2
+    assert "side 85 does not fit patch 14" in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_lists_the_engines(capsys) -> None:
+    assert main(["doctor"]) == 0
+    assert "onnxruntime-cpu" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert {"onnxruntime-cpu", "onnxruntime-cuda"} <= {e["name"] for e in diagnosis["engines"]}
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(bundle) -> None:
+    command = f"{sys.executable} -m hicom_edge inspect {bundle} --json | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout == '{"name": "'
+    assert "Traceback" not in done.stderr
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\nc\td\x9b\u200d🙂") == "a�[2Jb\nc\td�\u200d🙂"
