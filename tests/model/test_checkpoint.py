@@ -130,6 +130,17 @@ def test_a_stage_output_is_read_on_top_of_its_base_and_tower(checkpoint: Path) -
     assert "the tower's weights come from tower" in model.notes
 
 
+def test_a_stage_output_without_a_tokenizer_takes_its_bases(checkpoint: Path) -> None:
+    split_into_stage_output(checkpoint)
+    base = checkpoint.parent / "base-llm"
+    assert Checkpoint.open(checkpoint).text_directory == checkpoint
+    for name in ("tokenizer.json", "vocab.json", "generation_config.json"):
+        (checkpoint / name).rename(base / name)
+    opened = Checkpoint.open(checkpoint)
+    assert opened.text_directory == base
+    assert opened.generation_config["repetition_penalty"] == 1.05
+
+
 def test_a_stage_output_without_a_base_says_where_it_looked(checkpoint: Path) -> None:
     split_into_stage_output(checkpoint)
     change_config(checkpoint, _name_or_path="../elsewhere/base")
