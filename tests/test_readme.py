@@ -1,0 +1,91 @@
+"""What README promises a newcomer is run, word for word."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RIGHT = "right"
+
+pytestmark = pytest.mark.skipif(
+    not README.is_file(), reason="the wheel is tested without the README"
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.S)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return [part for part in parts if part.startswith("hicom-edge ")]
+
+
+def test_the_first_command_gives_the_answer_that_readme_shows() -> None:
+    first = commands()[0]
+    assert first.startswith("hicom-edge ask docs/demo.mp4")
+    done = subprocess.run(
+        [sys.executable, "-m", "hicom_edge", *shlex.split(first)[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = next(block for block in blocks("") if "patch tokens" in block)
+    assert done.stdout.strip().splitlines()[0] == RIGHT
+    assert shown.strip().splitlines()[0] == RIGHT
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith(RIGHT)
+
+
+def test_every_verb_that_readme_names_exists_and_the_other_way_round() -> None:
+    from hicom_edge.cli import app
+
+    named = set(re.findall(r"`hicom-edge (\w+)", README.read_text()))
+    verbs = {command.callback.__name__.rstrip("_") for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    assert named == verbs | groups
+
+
+def test_the_example_script_runs_the_vision_tower_once(capsys) -> None:
+    module = runpy.run_path(str(ROOT / "examples" / "several_questions.py"))
+    module["main"](str(ROOT / "docs" / "demo.mp4"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("which way does the red circle move? right")
+    assert [("kept" in line) for line in lines] == [False, True, True]
+
+
+def test_every_folder_in_the_tree_exists() -> None:
+    tree = next(block for block in blocks("") if "errors.py manifest.py" in block)
+    for line in tree.strip().splitlines():
+        for name in re.findall(r"^\S+|(?<=\.py )\S+\.py", line):
+            assert (ROOT / name).exists(), name
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    forbidden = re.compile(rf"{re.escape(os.sep)}(root|home|work){re.escape(os.sep)}\w")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".json", ".txt", ".sh"} and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not forbidden.search(text), name

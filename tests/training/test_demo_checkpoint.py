@@ -1,0 +1,52 @@
+"""The checkpoint that the repository carries, answering from mp4 files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hicom_edge.evaluation.shapes import write_held_out
+from hicom_edge.model import load_checkpoint
+from hicom_edge.training.answering import answer_video, evaluate_checkpoint, prompts_of
+from hicom_edge.training.demo_clip import ANSWER, QUESTION, write_demo_clip
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "demo" / "checkpoint"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("held-out")
+    write_held_out(directory, 200)
+    return directory
+
+
+def test_nine_in_ten_held_out_questions_are_answered_right(held_out: Path) -> None:
+    assert evaluate_checkpoint(CHECKPOINT, held_out, device="cpu").accuracy >= 0.9
+
+
+def test_another_question_s_guide_wrecks_the_answers(held_out: Path) -> None:
+    wrong = evaluate_checkpoint(CHECKPOINT, held_out, wrong_guide=True, device="cpu")
+    assert wrong.accuracy < 0.6
+
+
+def test_the_readme_s_question_has_its_answer(tmp_path: Path) -> None:
+    model = load_checkpoint(CHECKPOINT)
+    prompts = prompts_of(model, CHECKPOINT)
+    write_demo_clip(tmp_path / "demo.mp4")
+    for clip in (ROOT / "docs" / "demo.mp4", tmp_path / "demo.mp4"):
+        assert answer_video(model, prompts, clip, QUESTION, num_frames=8) == ANSWER
+
+
+def test_the_checkpoint_is_a_few_megabytes_of_float32() -> None:
+    size = sum(path.stat().st_size for path in CHECKPOINT.rglob("*") if path.is_file())
+    assert size < 10 * 2**20
+    dtypes = {parameter.dtype for parameter in load_checkpoint(CHECKPOINT).parameters()}
+    assert dtypes == {torch.float32}

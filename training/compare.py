@@ -1,0 +1,172 @@
+"""The comparison of compressors at equal visual tokens, equal steps and equal data.
+
+Knows the rows of the table and how a row of a seed is trained, scored and kept. A row that has its
+result file is not run again, so an interrupted comparison continues.
+
+    python -m hicom_edge.training.compare runs/compare --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from hicom_edge.evaluation.shapes import QUESTIONS_FILE, write_held_out
+from hicom_edge.training.answering import evaluate_checkpoint
+from hicom_edge.training.demo import train_demo
+from hicom_edge.training.options import DemoOptions
+
+COMPRESSORS = {
+    "conditional": ("local43_guidedirect_global4_guidecoarse", "direct"),
+    "conditional-released": ("local43_global4", "direct"),
+    "unconditional": ("local43_global4", "off"),
+    "resampler": ("resampler12", "off"),
+    "average-pooling": ("avgpool423", "off"),
+}
+"""mm_projector_type and use_guide; 12 visual tokens each from 8 frames of 6x6 patches.
+
+"conditional" is the paper's mix of injections and the demo itself, "conditional-released" the form
+of the released checkpoint, in which all global tokens are equal.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Accuracies of one trained compressor."""
+
+    row: str
+    seed: int
+    accuracy: float
+    by_kind: dict[str, float]
+    unseen_combinations: float
+    wrong_guide: float | None
+    """None where no guide is used."""
+
+
+def compare(output: Path, options: DemoOptions, rows: Sequence[str], seeds: Sequence[int],
+            *, questions: int = 1000, progress: bool = True) -> list[Result]:  # fmt: skip
+    """Train and score every row for every seed; clips and towers are shared within a seed."""
+    held_out, unseen = output / "held-out", output / "held-out-unseen"
+    write_sets(held_out, unseen, options, questions)
+    results = []
+    for seed in seeds:
+        for row in rows:
+            kind, guide = COMPRESSORS[row]
+            chosen = replace(options, seed=seed, projector_type=kind, use_guide=guide)
+            place = output / f"seed{seed}" / row
+            results.append(run_row(place, row, chosen, held_out, unseen, progress))
+    return results
+
+
+def write_sets(held_out: Path, unseen: Path, options: DemoOptions, questions: int) -> None:
+    """Write both held-out sets, unless they are there."""
+    for directory, is_unseen in ((held_out, False), (unseen, True)):
+        if not (directory / QUESTIONS_FILE).exists():
+            count = questions // 2 if is_unseen else questions
+            write_held_out(
+                directory,
+                count,
+                unseen_combinations=is_unseen,
+                side=options.side,
+                num_frames=options.frames,
+            )
+
+
+def run_row(
+    place: Path, row: str, options: DemoOptions, held_out: Path, unseen: Path, progress: bool
+) -> Result:
+    """Train one compressor and score it, or read its result back."""
+    stored = place / "result.json"
+    if stored.exists():
+        return Result(**json.loads(stored.read_text()))
+    towers = place.parent / "towers"
+    checkpoint = train_demo(place, options, progress, towers=towers)
+    score = evaluate_checkpoint(checkpoint, held_out)
+    guided = options.use_guide != "off"
+    result = Result(
+        row=row,
+        seed=options.seed,
+        accuracy=score.accuracy,
+        by_kind=score.by_kind,
+        unseen_combinations=evaluate_checkpoint(checkpoint, unseen).accuracy,
+        wrong_guide=(
+            evaluate_checkpoint(checkpoint, held_out, wrong_guide=True).accuracy if guided else None
+        ),
+    )
+    partial = stored.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(result), indent=1))
+    partial.replace(stored)
+    return result
+
+
+def table(results: Sequence[Result]) -> str:
+    """Mean and standard deviation over seeds, as a Markdown table."""
+    lines = [
+        "| compressor | seeds | accuracy | unseen combinations | wrong guide |",
+        "|---|---|---|---|---|",
+    ]
+    for row in dict.fromkeys(result.row for result in results):
+        group = [result for result in results if result.row == row]
+        wrong = [r.wrong_guide for r in group if r.wrong_guide is not None]
+        cells = [
+            row,
+            str(len(group)),
+            _spread([r.accuracy for r in group]),
+            _spread([r.unseen_combinations for r in group]),
+            _spread(wrong) if wrong else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def described(options: DemoOptions, results: Sequence[Result]) -> dict[str, Any]:
+    """The results with what they depend on: options, machine, versions."""
+    return {
+        "format_version": 1,
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "av")},
+        "options": asdict(options),
+        "results": [asdict(result) for result in results],
+    }
+
+
+def _spread(values: Sequence[float]) -> str:
+    text = f"{mean(values):.3f}"
+    return text if len(values) < 2 else f"{text} ± {stdev(values):.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the comparison from a shell; prints the table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=COMPRESSORS, default=list(COMPRESSORS))
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--save", type=Path, help="write the results with hardware and versions")
+    given = parser.parse_args(arguments)
+    results = compare(
+        given.output, DemoOptions(), given.rows, given.seeds, questions=given.questions
+    )
+    print(table(results))
+    document = described(DemoOptions(), results)
+    print(json.dumps(document))
+    if given.save:
+        given.save.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

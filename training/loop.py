@@ -1,0 +1,122 @@
+"""The optimiser loop that every stage runs: schedule, progress, periodic state, exact resume.
+
+Knows steps, learning rates and state files. Refuses to know what a loss is made of. Batches are
+drawn from (seed, stage, step) by the caller, so that a resumed run sees what an uninterrupted one
+would have seen, and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hicom_edge.errors import InputError
+
+Report = Callable[[str, int, int, str], None]
+"""Told (stage, steps done, steps in all, a short remark) as training goes on."""
+
+
+def silent(_stage: str, _done: int, _total: int, _remark: str) -> None:
+    """A report that says nothing."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a peak learning rate."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One stage's optimisation.
+
+    Attributes:
+        state: the file that periodic state goes to, and that an interrupted run continues from.
+        fingerprint: of the options; state of another fingerprint is refused.
+        modules: what learns, by name.
+    """
+
+    name: str
+    state: Path
+    fingerprint: str
+    modules: Mapping[str, nn.Module]
+    groups: Sequence[ParameterGroup]
+    steps: int
+    warmup: float
+    weight_decay: float
+    save_every: int
+    report: Report = silent
+
+    def run(self, loss_at: Callable[[int], Tensor]) -> None:
+        """Take the steps that are left; `loss_at(step)` is the scalar loss of that step's batch.
+
+        Raises:
+            InputError: the state on disk belongs to a run with other options.
+        """
+        optimizer = torch.optim.AdamW(
+            [{"params": list(g.parameters), "lr": g.rate, "peak": g.rate} for g in self.groups],
+            weight_decay=self.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        done = self._resume(optimizer)
+        average = math.nan
+        for step in range(done, self.steps):
+            loss = self._step(optimizer, loss_at, step)
+            average = loss if math.isnan(average) else 0.97 * average + 0.03 * loss
+            self.report(self.name, step + 1, self.steps, f"loss {average:.3f}")
+            if (step + 1) % self.save_every == 0 or step + 1 == self.steps:
+                self._save(optimizer, step + 1)
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], step: int
+    ) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * cosine_with_warmup(step, self.steps, self.warmup)
+        loss = loss_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for parameters in (group["params"] for group in optimizer.param_groups):
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return float(loss.detach())
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        if not self.state.exists():
+            return 0
+        saved = torch.load(self.state, weights_only=True, map_location="cpu")
+        if saved["fingerprint"] != self.fingerprint:
+            raise InputError(
+                f"{self.state} was written by a run with other options; expected the same options, "
+                "choose another output directory or delete it"
+            )
+        for name, module in self.modules.items():
+            module.load_state_dict(saved["modules"][name])
+        optimizer.load_state_dict(saved["optimizer"])
+        return int(saved["step"])
+
+    def _save(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.state.with_suffix(".partial")
+        content = {
+            "fingerprint": self.fingerprint,
+            "step": step,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizer": optimizer.state_dict(),
+        }
+        torch.save(content, partial)
+        partial.replace(self.state)
+
+
+def cosine_with_warmup(step: int, steps: int, warmup: float) -> float:
+    """The learning rate of a step as a share of the peak: a linear rise, then half a cosine."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -1,0 +1,124 @@
+"""The options of a demo training run: sizes, data, steps and rates, in one flat frozen dataclass.
+
+Knows which numbers a run depends on, and nothing of what is done with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hicom_edge.errors import InputError
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Everything that decides the weights of a demo checkpoint (besides the machine).
+
+    Attributes:
+        seed: of the clips, the initial weights and every batch.
+        clips: training clips, each a decoded H.264 file.
+        side, patch: frame side and patch side in pixels.
+        frames: frames the model sees of each clip.
+        projector_type, use_guide: the compressor, in the words of the authors' config.json.
+        *_steps: optimiser steps of each stage; 0 skips it.
+        questions_per_clip: instructions asked about each clip of a batch.
+        tower_rate, text_scale: stage 0's learning rate; in the last stage text tower and pooling
+            head learn at `text_scale` times `tuning_rate`.
+    """
+
+    seed: int = 0
+    clips: int = 10_000
+    side: int = 84
+    patch: int = 14
+    frames: int = 8
+    vision_layers: int = 4
+    text_layers: int = 2
+    tower_width: int = 128
+    guide_length: int = 32
+    llm_width: int = 128
+    llm_layers: int = 2
+    projector_type: str = "local43_guidedirect_global4_guidecoarse"
+    use_guide: str = "direct"
+    tower_steps: int = 2_400
+    alignment_steps: int = 600
+    conditional_steps: int = 800
+    tuning_steps: int = 3_000
+    tower_batch: int = 64
+    clip_batch: int = 32
+    questions_per_clip: int = 3
+    tower_rate: float = 2e-3
+    alignment_rate: float = 1e-3
+    conditional_rate: float = 1e-3
+    tuning_rate: float = 1e-3
+    text_scale: float = 0.3
+    warmup: float = 0.03
+    weight_decay: float = 0.01
+    save_every: int = 200
+
+    def __post_init__(self) -> None:
+        positive = {
+            "clips": self.clips,
+            "frames": self.frames,
+            "tower_batch": self.tower_batch,
+            "clip_batch": self.clip_batch,
+            "questions_per_clip": self.questions_per_clip,
+            "save_every": self.save_every,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}, expected at least 1; choose a larger {name}")
+        if self.patch < 1 or self.side % self.patch or self.side % 2:
+            raise InputError(
+                f"side {self.side} does not fit patch {self.patch}, expected an even multiple "
+                "of the patch; choose another side"
+            )
+        if self.tower_width % 128:
+            raise InputError(
+                f"tower_width is {self.tower_width}, expected a multiple of 128 (the width of one "
+                "attention head of the global compressor); choose another tower_width"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches along each side of a frame."""
+        return self.side // self.patch
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal options, different otherwise."""
+        return _digest(asdict(self))
+
+    @property
+    def tower_values(self) -> dict[str, Any]:
+        """The options that clips and towers depend on: runs that agree in them can share both."""
+        return {name: getattr(self, name) for name in _TOWER_OPTIONS}
+
+    @property
+    def tower_fingerprint(self) -> str:
+        """Equal for runs that can share clips and towers."""
+        return _digest(self.tower_values)
+
+
+_TOWER_OPTIONS = (
+    "seed",
+    "clips",
+    "side",
+    "patch",
+    "frames",
+    "vision_layers",
+    "text_layers",
+    "tower_width",
+    "guide_length",
+    "tower_steps",
+    "tower_batch",
+    "tower_rate",
+    "warmup",
+    "weight_decay",
+)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
