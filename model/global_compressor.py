@@ -24,6 +24,8 @@ class GlobalCompressor(nn.Module):
         self.attn_layer = MultiheadAttention(vision_dim)
         self.readout = mlp(vision_dim, llm_dim)
         self.apply(init_weights)
+        # the authors' zeros would leave unguided queries equal for ever
+        nn.init.trunc_normal_(self.query, std=0.02)
 
     def forward(
         self,

@@ -94,7 +94,12 @@ class AnswerStream(Iterator[str]):
 
 
 def timings_of_answer(
-    clip: Clip, clock: Stopwatch, visual_tokens: int, prompt_tokens: int, new_tokens: int
+    clip: Clip,
+    clock: Stopwatch,
+    visual_tokens: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    finish_reason: str,
 ) -> Timings:
     """The timings of one answer; only a clip's first answer carries what watching took."""
     first = clip.questions == 0
@@ -106,6 +111,7 @@ def timings_of_answer(
         visual_tokens=visual_tokens,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
+        decode_steps=new_tokens - (finish_reason == "length"),
         decode_ms=watch.decode_ms,
         preprocess_ms=watch.preprocess_ms,
         vision_ms=watch.vision_ms,

@@ -218,12 +218,15 @@ class VideoQA:
         if piece := text.finish():
             pieces.append(piece)
             yield piece
+        reason = "length" if len(token_ids) == room else "stop"
         return Answer(
             text="".join(pieces),
             token_ids=tuple(token_ids),
-            finish_reason="length" if len(token_ids) == room else "stop",
+            finish_reason=reason,
             visual_tokens=visual_tokens,
-            timings=timings_of_answer(clip, clock, len(visual_tokens), len(prompt), len(token_ids)),
+            timings=timings_of_answer(
+                clip, clock, len(visual_tokens), len(prompt), len(token_ids), reason
+            ),
         )
 
     def _compress(self, clip: Clip, guide: str, clock: Stopwatch) -> NDArray[Any]:

@@ -34,11 +34,12 @@ class Timings:
         frames, patch_tokens, visual_tokens: of the video, before and after compression.
         prompt_tokens: length of the whole prompt, visual tokens included.
         new_tokens: generated tokens, without the stop token.
+        decode_steps: runs of the language model after the prefill, the stop token's included.
         decode_ms, preprocess_ms, vision_ms: of the video; 0 when its maps were kept.
         vision_reused: the vision tower did not run for this answer.
         guide_ms, compress_ms: of the question.
         prefill_ms: the prompt through the language model, up to the first token.
-        generate_ms: all further tokens.
+        generate_ms: the decode steps.
     """
 
     frames: int
@@ -46,6 +47,7 @@ class Timings:
     visual_tokens: int
     prompt_tokens: int
     new_tokens: int
+    decode_steps: int
     decode_ms: float
     preprocess_ms: float
     vision_ms: float
@@ -63,10 +65,8 @@ class Timings:
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed after the first token; 0 when there was none to measure."""
-        if self.new_tokens < 2 or self.generate_ms == 0:
-            return 0.0
-        return (self.new_tokens - 1) * 1000 / self.generate_ms
+        """Speed of the decode steps; 0 when there was none to measure."""
+        return self.decode_steps * 1000 / self.generate_ms if self.decode_steps else 0.0
 
 
 class Stopwatch:

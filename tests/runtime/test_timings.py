@@ -13,7 +13,16 @@ def timings(**values: float) -> Timings:
     stages = ("decode", "preprocess", "vision", "guide", "compress", "prefill", "generate")
     measured = {f"{stage}_ms": 1.0 for stage in stages}
     counts = {"frames": 8, "patch_tokens": 288, "visual_tokens": 12, "prompt_tokens": 40}
-    return Timings(**{"new_tokens": 5, "vision_reused": False, **counts, **measured, **values})
+    return Timings(
+        **{
+            "new_tokens": 5,
+            "decode_steps": 4,
+            "vision_reused": False,
+            **counts,
+            **measured,
+            **values,
+        }
+    )
 
 
 def test_a_stage_inside_another_counts_only_once() -> None:
@@ -46,6 +55,6 @@ def test_the_first_token_waits_for_everything_but_generation() -> None:
     assert timings(prefill_ms=10.0).time_to_first_token_ms == 15.0
 
 
-@pytest.mark.parametrize(("new_tokens", "expected"), [(0, 0.0), (1, 0.0), (5, 4000.0)])
-def test_speed_is_that_of_the_tokens_after_the_first(new_tokens, expected) -> None:
-    assert timings(new_tokens=new_tokens).tokens_per_second == expected
+@pytest.mark.parametrize(("decode_steps", "expected"), [(0, 0.0), (4, 4000.0)])
+def test_speed_is_that_of_the_steps_after_the_prefill(decode_steps, expected) -> None:
+    assert timings(decode_steps=decode_steps).tokens_per_second == expected
