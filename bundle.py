@@ -98,8 +98,8 @@ class Bundle:
 class BundleWriter:
     """Writes a bundle in a temporary sibling directory and renames it into place at the end.
 
-    Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes the
-    manifest last and renames. Leaving without `finish` removes everything.
+    Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes
+    the manifest last and renames. Leaving without `finish` removes everything.
     """
 
     def __init__(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:

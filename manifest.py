@@ -1,7 +1,7 @@
 """The manifest of a bundle: what `manifest.json` may say, and nothing else.
 
-It knows the schema and reads it strictly (unknown, missing and mistyped keys are errors). It does not
-know where files lie, nor how graphs are run. `docs/bundle_format.md` is the specification.
+It knows the schema and reads it strictly (unknown, missing and mistyped keys are errors). It does
+not know where files lie, nor how graphs are run. `docs/bundle_format.md` is the specification.
 """
 
 from __future__ import annotations
