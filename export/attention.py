@@ -71,8 +71,8 @@ def _fused(
 ) -> ir.Value:
     del heads, kv_heads  # the operator reads them from the shapes
     inputs = [q, k, v] if mask is None else [q, k, v, mask]
-    scale = float(head_dim) ** -0.5
-    return b.op("Attention", *inputs, scale=scale, softmax_precision=int(ir.DataType.FLOAT))
+    # TensorRT refuses softmax_precision, and ONNX Runtime computes the same bits without it.
+    return b.op("Attention", *inputs, scale=float(head_dim) ** -0.5)
 
 
 def _plain(

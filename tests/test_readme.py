@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.S)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), flags=re.M | re.S)
+    return [text for name, text in fenced if name == language]
 
 
 def commands() -> list[str]:
