@@ -38,6 +38,10 @@ class FunctionBuilder(GraphBuilder):
             self._constants[key] = self.op("Constant", value=ir.tensor(array))
         return self._constants[key]
 
+    def _unique(self, name: str) -> str:
+        """Names of its own, so that an inlined body repeats none of the main graph's."""
+        return super()._unique(f"{self.name}/{name}")
+
     def build_function(self, domain: str, attributes: Sequence[ir.Attr]) -> ir.Function:
         """The finished function, with the attributes that its nodes carry."""
         graph = ir.Graph(
