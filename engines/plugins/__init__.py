@@ -1,0 +1,12 @@
+"""CUDA plugins: the sources, and how a machine with a compiler builds them."""
+
+from __future__ import annotations
+
+from hicom_edge.engines.plugins.build import (
+    AUTOLOAD_NAME,
+    LIBRARY_NAME,
+    build_plugin,
+    find_include_dir,
+)
+
+__all__ = ["AUTOLOAD_NAME", "LIBRARY_NAME", "build_plugin", "find_include_dir"]

@@ -1,0 +1,62 @@
+// How one group is shared among the threads of a block, for given sizes.
+//
+// A row of K or V is a sequence of columns: one load of 16 bytes each, or one element where rows
+// are not aligned. In the first half of a tile every warp takes whole rows of K, its lanes the
+// columns; in the second half every thread keeps one column of V, and `slices` threads share a
+// column's members.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace hicom_edge {
+
+constexpr int kWarp = 32;
+constexpr int kMinThreads = 128;
+// With at least two blocks on a multiprocessor, these leave 80 registers to a thread.
+constexpr int kMaxThreads = 384;
+constexpr int kMinBlocks = 2;
+// Members whose scores are held at once. One tile covers the released model's 36; larger windows
+// take several, and the online softmax joins them.
+constexpr int kTile = 64;
+// Loads of a row of K that a lane has in flight: five of 32 columns cover 1152 channels of 16 bits
+// (144 columns) in one sweep.
+constexpr int kSweep = 5;
+// Rows of V that a thread loads ahead of their use.
+constexpr int kAhead = 4;
+
+struct BlockPlan {
+    int32_t elements;        // per column
+    int32_t key_columns;     // of a row of K
+    int32_t padded_columns;  // likewise, up to whole sweeps: the query is padded with zeros
+    int32_t split_columns;   // of a row of V, for one block
+    int32_t splits;          // blocks per group; above 1 each of them reads K
+    int32_t threads;
+    int32_t slices;
+    size_t shared_bytes;  // dynamic: the query, later the slices' sums
+};
+
+HICOM_EDGE_HOST_DEVICE int32_t round_up(int32_t size, int32_t multiple) {
+    return (size + multiple - 1) / multiple * multiple;
+}
+
+HICOM_EDGE_HOST_DEVICE BlockPlan plan_block(int32_t dk, int32_t dv, int32_t elements) {
+    BlockPlan plan;
+    const int32_t value_columns = dv / elements;
+    plan.elements = elements;
+    plan.key_columns = dk / elements;
+    plan.padded_columns = round_up(plan.key_columns, kSweep * kWarp);
+    plan.splits = (value_columns + kMaxThreads - 1) / kMaxThreads;
+    plan.split_columns = (value_columns + plan.splits - 1) / plan.splits;
+    const int32_t threads = round_up(plan.split_columns, kWarp);
+    plan.threads = threads < kMinThreads ? kMinThreads : threads;
+    plan.slices = plan.threads / plan.split_columns;
+    const int32_t query = plan.padded_columns * elements;
+    const int32_t sums = plan.slices > 1 ? plan.threads * (elements + 1) : 0;
+    plan.shared_bytes = sizeof(float) * static_cast<size_t>(query > sums ? query : sums);
+    return plan;
+}
+
+}  // namespace hicom_edge

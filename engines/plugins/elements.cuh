@@ -1,0 +1,86 @@
+// Columns of fp32, fp16 or bf16 elements in memory, one element or 16 bytes at a time, as float32.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace hicom_edge {
+
+template <int Bytes>
+struct BitsOf;
+template <>
+struct BitsOf<2> {
+    using Type = uint16_t;
+};
+template <>
+struct BitsOf<4> {
+    using Type = uint32_t;
+};
+template <>
+struct BitsOf<16> {
+    using Type = uint4;
+};
+
+// K and V are read once: in L1 they would only push each other out.
+__device__ __forceinline__ uint4 load_once(const uint4* at) {
+#ifdef __CUDA_ARCH__
+    uint4 bits;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(__cvta_generic_to_global(at)));
+    return bits;
+#else
+    return *at;
+#endif
+}
+
+// Neighbouring lanes share a sector here, so that L1 is what makes element-wise reading bearable.
+template <typename Bits>
+__device__ __forceinline__ Bits load_once(const Bits* at) {
+#ifdef __CUDA_ARCH__
+    return __ldg(at);
+#else
+    return *at;
+#endif
+}
+
+// N elements as they lie in memory. Loading and unpacking are two steps, so that many loads are
+// under way before the first value is needed.
+template <typename T, int N>
+struct Column {
+    using Bits = typename BitsOf<sizeof(T) * N>::Type;
+    Bits bits;
+
+    static __device__ __forceinline__ Column load(const T* at) {
+        return {load_once(reinterpret_cast<const Bits*>(at))};
+    }
+
+    static __device__ __forceinline__ Column load_if(bool wanted, const T* at) {
+        return wanted ? load(at) : Column{};
+    }
+
+    __device__ __forceinline__ void unpack(float (&x)[N]) const {
+        T elements[N];
+        memcpy(static_cast<void*>(elements), &bits, sizeof bits);
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+            x[e] = static_cast<float>(elements[e]);
+        }
+    }
+
+    static __device__ __forceinline__ void store(T* at, const float (&x)[N]) {
+        T elements[N];
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+            elements[e] = static_cast<T>(x[e]);
+        }
+        Bits packed;
+        memcpy(&packed, elements, sizeof packed);
+        *reinterpret_cast<Bits*>(at) = packed;
+    }
+};
+
+}  // namespace hicom_edge

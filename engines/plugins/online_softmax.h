@@ -1,0 +1,58 @@
+// The online softmax: weights relative to the largest score so far, corrected when it grows.
+//
+// Scores are in base 2 (the factor log2(e) is folded into the query), because 2^x is one
+// instruction. A constant added to every score, such as the bias of the clip scale, cancels and
+// appears nowhere.
+#pragma once
+
+#include <cmath>
+
+#include "host_device.h"
+
+namespace hicom_edge {
+
+constexpr float kLog2E = 1.4426950408889634f;
+
+// 2^(score - largest). Weights under 2^-126 are zero on the GPU: one instruction instead of five.
+HICOM_EDGE_HOST_DEVICE float softmax_weight(float score, float largest) {
+#ifdef __CUDA_ARCH__
+    float weight;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(weight) : "f"(score - largest));
+    return weight;
+#else
+    return std::exp2(score - largest);
+#endif
+}
+
+// What one thread has gathered: N columns of sum(weight * value), and sum(weight).
+template <int N>
+struct RunningMean {
+    float largest = -INFINITY;
+    float weights = 0.0f;
+    float columns[N] = {};
+
+    // Must precede `add` for scores of which `score` is the largest.
+    HICOM_EDGE_HOST_DEVICE void raise_largest(float score) {
+        if (score <= largest) {
+            return;
+        }
+        const float correction = softmax_weight(largest, score);  // 2^-inf = 0 the first time
+        weights *= correction;
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+            columns[e] *= correction;
+        }
+        largest = score;
+    }
+
+    HICOM_EDGE_HOST_DEVICE void add(float score, const float (&value)[N]) {
+        const float weight = softmax_weight(score, largest);  // 0 for a score of -inf
+        weights += weight;
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+            columns[e] = std::fma(weight, value[e], columns[e]);
+        }
+    }
+};
+
+}  // namespace hicom_edge

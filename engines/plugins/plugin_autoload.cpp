@@ -1,0 +1,64 @@
+// For tools that only open a plugin library (Polygraphy's --plugins, trtexec's --staticPlugins): on
+// being opened, this one hands the plugin library beside it to TensorRT.
+//
+// It is a library of its own because TensorRT refuses a plugin library that registers itself.
+
+#include <NvInfer.h>
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <string>
+
+namespace {
+
+constexpr const char* kPlugins = "libhicom_edge_plugins.so";
+
+#ifdef TRT_MAJOR_RTX
+const std::string kBuiltFor = "libtensorrt_rtx.so." + std::to_string(TRT_MAJOR_RTX);
+#else
+const std::string kBuiltFor = "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR);
+#endif
+// The public headers of TensorRT also make libraries that TensorRT-RTX takes.
+const std::string kAlternative = "libtensorrt_rtx.so.1";
+
+// The one that the process has; else, as Polygraphy opens plugins first, the one on the search
+// path.
+nvinfer1::IPluginRegistry* find_registry() {
+    using GetRegistry = nvinfer1::IPluginRegistry* (*)() noexcept;
+    for (const int mode : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW}) {
+        for (const std::string& name : {kBuiltFor, kAlternative}) {
+            void* library = dlopen(name.c_str(), mode);
+            void* symbol = library == nullptr ? nullptr : dlsym(library, "getPluginRegistry");
+            if (symbol != nullptr) {
+                return reinterpret_cast<GetRegistry>(symbol)();
+            }
+        }
+    }
+    return nullptr;
+}
+
+std::string plugins_path() {
+    Dl_info here{};
+    if (dladdr(reinterpret_cast<const void*>(&plugins_path), &here) == 0) {
+        return kPlugins;
+    }
+    const std::string path = here.dli_fname;
+    return path.substr(0, path.rfind('/') + 1) + kPlugins;
+}
+
+// An object, because it must be made after the names above.
+const struct Loading {
+    Loading() {
+        nvinfer1::IPluginRegistry* registry = find_registry();
+        const std::string path = plugins_path();
+        if (registry == nullptr) {
+            std::fprintf(stderr,
+                         "hicom-edge: %s was not registered, because %s was not found; %s\n",
+                         path.c_str(), kBuiltFor.c_str(), "name its directory in LD_LIBRARY_PATH");
+        } else if (registry->loadLibrary(path.c_str()) == nullptr) {
+            std::fprintf(stderr, "hicom-edge: TensorRT did not take %s\n", path.c_str());
+        }
+    }
+} loading;
+
+}  // namespace
