@@ -198,6 +198,48 @@ def verify(
 
 
 @app.command()
+def build(
+    bundle: Annotated[Path, typer.Argument(help="Bundle to build engines for.")],
+    engine: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt",
+    max_frames: Annotated[
+        int | None, typer.Option(help="Frames of the longest video; 128 by default.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(help="Most memory of a layer, MiB.")] = None,
+    device_memory: Annotated[
+        float | None, typer.Option(help="Device memory that the engines may take, GB.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Run in later versions, too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Run on any GPU from Ampere on.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines of a bundle for this machine; an interrupted build is continued.
+
+    Example: hicom-edge build bundles/hicom-7b --max-frames 64
+    """
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+
+    options = BuildOptions(
+        engine,
+        max_frames,
+        workspace,
+        device_memory,
+        version_compatible,
+        hardware_compatible,
+    )
+    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
+    built = build_engines(opened, options, terminal.step_progress(), terminal.remark)
+    if json:
+        terminal.say_json(built)
+    else:
+        terminal.show_engines(built)
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Bundle to look into.")], json: Json = False
 ) -> None:

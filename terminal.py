@@ -17,6 +17,7 @@ from hicom_edge.errors import HicomEdgeError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.doctor import Diagnosis
+    from hicom_edge.engines.tensorrt_build import BuiltEngine
     from hicom_edge.runtime.answer import Answer
 
 
@@ -63,6 +64,15 @@ def byte_progress(what: str) -> Callable[[str, int, int], None]:
 
     def show(name: str, done: int, total: int) -> None:
         progress(f"{what} {name}, MB")(done >> 20, total >> 20)
+
+    return show
+
+
+def step_progress() -> Callable[[str, str, int, int], None]:
+    """As `progress`, for (graph, phase, done, total) of a build."""
+
+    def show(graph: str, phase: str, done: int, total: int) -> None:
+        progress(f"{graph}: {phase}")(done, total)
 
     return show
 
@@ -119,6 +129,20 @@ def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         rows.append(("gpu", "none that CUDA shows"))
     rows += [(name, version or "not installed") for name, version in diagnosis.versions.items()]
     return [*rows, ("onnxruntime providers", ", ".join(diagnosis.providers) or "none")]
+
+
+def show_engines(engines: Sequence[BuiltEngine]) -> None:
+    """What `hicom-edge build` prints."""
+    rows = [
+        (
+            engine.path.name,
+            f"{engine.size_bytes / 1e6:.1f} MB",
+            "kept" if engine.kept else f"{engine.seconds:.1f} s",
+            "yes" if engine.plugin else "no",
+        )
+        for engine in engines
+    ]
+    table(f"Engines in {engines[0].path.parent}", ("engine", "size", "built", "plugin"), rows)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

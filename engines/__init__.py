@@ -29,7 +29,8 @@ def load_engine(
         BundleError: the bundle has no such graph.
         EngineError: the engine is unknown or not available here; the message lists those that are.
     """
-    return choose_backend(engine).load_engine(bundle, graph_name, options or _default_options())
+    backend = choose_backend(engine, bundle)
+    return backend.load_engine(bundle, graph_name, options or _default_options())
 
 
 def load_decoder(
@@ -40,7 +41,7 @@ def load_decoder(
     Raises:
         EngineError: the engine is unknown or not available here; the message lists those that are.
     """
-    return choose_backend(engine).load_decoder(bundle, options or _default_options())
+    return choose_backend(engine, bundle).load_decoder(bundle, options or _default_options())
 
 
 def engine_names() -> tuple[str, ...]:
@@ -53,8 +54,12 @@ def why_not(name: str) -> str | None:
     return _backend(name).unavailable()
 
 
-def choose_backend(name: str) -> Backend:
-    """The backend of that name, or for "auto" the best one that this machine has."""
+def choose_backend(name: str, bundle: Bundle | None = None) -> Backend:
+    """The backend of that name, or for "auto" the best one that this machine has.
+
+    With a bundle, "auto" passes over a backend that cannot run it: TensorRT is taken when engines
+    were built that fit this machine.
+    """
     if name != AUTO:
         backend = _backend(name)
         reason = backend.unavailable()
@@ -62,8 +67,9 @@ def choose_backend(name: str) -> Backend:
             return backend
         raise EngineError(f"engine {name} is not available: {reason}; {_available()}")
     for candidate in engine_names():
-        if why_not(candidate) is None:
-            return _backend(candidate)
+        backend = _backend(candidate)
+        if backend.unavailable() is None and (bundle is None or backend.unfit(bundle) is None):
+            return backend
     reasons = "; ".join(f"{name}: {why_not(name)}" for name in engine_names())
     raise EngineError(f"no engine is available on this machine ({reasons})")
 
@@ -98,7 +104,21 @@ def _onnxruntime_cpu() -> Backend:
     return onnxruntime_backend.CPU
 
 
+def _tensorrt() -> Backend:
+    from hicom_edge.engines import tensorrt_backend
+
+    return tensorrt_backend.TENSORRT_BACKEND
+
+
+def _tensorrt_rtx() -> Backend:
+    from hicom_edge.engines import tensorrt_backend
+
+    return tensorrt_backend.TENSORRT_RTX_BACKEND
+
+
 _BACKENDS: dict[str, Callable[[], Backend]] = {
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
     "onnxruntime-cuda": _onnxruntime_cuda,
     "onnxruntime-cpu": _onnxruntime_cpu,
 }

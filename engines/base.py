@@ -49,12 +49,15 @@ class Backend:
         unavailable: the reason why it cannot run on this machine, or None when it can.
         load_engine: makes the engine of one graph, not yet activated.
         load_decoder: makes the engine of the `decoder` graph, not yet activated.
+        unfit: the reason why it cannot run this bundle, such as engines that were not built, or
+            None when it can; by default any bundle is run.
     """
 
     name: str
     unavailable: Callable[[], str | None]
     load_engine: Callable[[Bundle, str, EngineOptions], Engine]
     load_decoder: Callable[[Bundle, EngineOptions], DecoderEngine]
+    unfit: Callable[[Bundle], str | None] = lambda bundle: None
 
 
 class Runner(ABC):

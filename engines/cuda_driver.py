@@ -10,21 +10,25 @@ import ctypes
 from dataclasses import dataclass
 
 _NAMES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+_MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76  # CUdevice_attribute
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, compute capability such as (8, 7), and memory."""
+    """One GPU: its name, compute capability such as (8, 7), memory and number of multiprocessors.
+
+    All Jetson Orins have the same name; they differ in their multiprocessors.
+    """
 
     name: str
     compute_capability: tuple[int, int]
     memory_bytes: int
+    multiprocessors: int = 0
 
 
 def find_gpus() -> tuple[Gpu, ...]:
     """The GPUs that the driver shows; empty without a driver or a GPU."""
-    driver = _load_driver()
+    driver = load_driver()
     if driver is None or driver.cuInit(0) != 0:
         return ()
     count = ctypes.c_int(0)
@@ -33,7 +37,8 @@ def find_gpus() -> tuple[Gpu, ...]:
     return tuple(_describe(driver, index) for index in range(count.value))
 
 
-def _load_driver() -> ctypes.CDLL | None:
+def load_driver() -> ctypes.CDLL | None:
+    """The CUDA driver's library, or None where there is none."""
     for name in _NAMES:
         try:
             return ctypes.CDLL(name)
@@ -52,7 +57,9 @@ def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
         _attribute(driver, _CAPABILITY_MAJOR, device),
         _attribute(driver, _CAPABILITY_MINOR, device),
     )
-    return Gpu(name.value.decode(errors="replace"), capability, memory.value)
+    text = name.value.decode(errors="replace")
+    multiprocessors = _attribute(driver, _MULTIPROCESSORS, device)
+    return Gpu(text, capability, memory.value, multiprocessors)
 
 
 def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:

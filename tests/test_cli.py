@@ -23,6 +23,7 @@ VERBS = [
     ["chat"],
     ["export"],
     ["verify"],
+    ["build"],
     ["inspect"],
     ["doctor"],
     ["train", "demo"],

@@ -28,7 +28,8 @@ int cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev) {
     return 0;
 }
 int cuDeviceGetAttribute(int *value, int attribute, CUdevice dev) {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    int multiprocessors = dev == 10 ? 16 : 8;
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 16 ? multiprocessors : -1;
     return 0;
 }
 """
@@ -43,7 +44,8 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(tmp_path, DRIVER)
     monkeypatch.setattr(cuda_driver, "_NAMES", (library,))
-    assert find_gpus() == (Gpu("Orin", (8, 7), 64 << 30), Gpu("Orin NX", (8, 7), 16 << 30))
+    orin, nx = Gpu("Orin", (8, 7), 64 << 30, 16), Gpu("Orin NX", (8, 7), 16 << 30, 8)
+    assert find_gpus() == (orin, nx)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -1,0 +1,123 @@
+"""Do graphs of the real geometry build in TensorRT-RTX, and what does a build take?
+
+    python benchmarks/tensorrt_rtx_builds.py
+    python benchmarks/tensorrt_rtx_builds.py --dtype fp16 --opset 20
+
+Random weights in the released sizes (SigLIP so400m, a 7B language model's widths) with two tower
+layers, one decoder layer and a small vocabulary; no GPU is needed. Each bundle is built by a fresh
+process whose peak memory is reported beside the bytes of its largest graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import export_memory  # type: ignore[import-not-found]  # beside this script
+
+from hicom_edge.export.exporter import export_bundle
+
+LAYERS, VOCABULARY = 2, 4096
+GIB = 2**30
+
+# Run in a process of its own, so that its peak memory is that of one bundle's builds.
+CHILD = """
+import json, sys
+from pathlib import Path
+from hicom_edge.bundle import Bundle
+from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+from hicom_edge.engines.tensorrt_memory import weight_bytes
+bundle = Bundle.open(sys.argv[1])
+
+
+def peak_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+base = peak_bytes()
+rows = [
+    {
+        "graph": built.graph,
+        "weight_bytes": weight_bytes(bundle.manifest, built.graph),
+        "engine_bytes": built.size_bytes,
+        "seconds": built.seconds,
+    }
+    for built in build_engines(bundle, BuildOptions("tensorrt-rtx"))
+]
+print(json.dumps({"graphs": rows, "peak_bytes": peak_bytes() - base}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", choices=("fp32", "fp16"), help="default: both")
+    parser.add_argument("--opset", type=int, choices=(23, 20), help="default: both families")
+    parser.add_argument("--directory", type=Path, help="where to write; default: the system's")
+    options = parser.parse_args()
+    dtypes = [options.dtype] if options.dtype else ["fp32", "fp16"]
+    opsets = [options.opset] if options.opset else [23, 20]
+    with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+        checkpoint = Path(directory) / "checkpoint"
+        write_checkpoint(checkpoint)
+        results = [
+            measure(checkpoint, Path(directory) / f"{dtype}-{opset}", dtype, opset)
+            for dtype in dtypes
+            for opset in opsets
+        ]
+    print_table(results)
+    print(json.dumps(results))
+
+
+def write_checkpoint(directory: Path) -> None:
+    """The released widths with few layers and a small vocabulary."""
+    tower = copy.deepcopy(export_memory.TOWER_CONFIG)
+    for part in ("vision_config", "text_config"):
+        tower[part]["num_hidden_layers"] = LAYERS
+    tower["text_config"]["vocab_size"] = VOCABULARY
+    export_memory.TOWER_CONFIG = tower
+    sizes = {**export_memory.SHAPES["7b"], "num_hidden_layers": 1, "vocab_size": VOCABULARY}
+    export_memory.write_checkpoint(directory, {**export_memory.HICOM, **sizes})
+
+
+def measure(checkpoint: Path, bundle: Path, dtype: str, opset: int) -> dict[str, Any]:
+    """Export, then build in a fresh process."""
+    export_bundle(checkpoint, bundle, dtype=dtype, opset=opset)
+    child = [sys.executable, "-c", CHILD, str(bundle)]
+    answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result = json.loads(answer.splitlines()[-1])
+    largest = max(row["weight_bytes"] for row in result["graphs"])
+    date = time.strftime("%Y-%m-%d")
+    return {
+        "dtype": dtype,
+        "opset": opset,
+        **result,
+        "peak_over_weights": result["peak_bytes"] / largest,
+        "date": date,
+    }
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    print("dtype opset graph           weights      engine      time")
+    for result in results:
+        for row in result["graphs"]:
+            print(
+                f"{result['dtype']:>5} {result['opset']:>5} {row['graph']:<12}"
+                f"{row['weight_bytes'] / 1e6:>8.1f} MB {row['engine_bytes'] / 1e6:>8.1f} MB "
+                f"{row['seconds']:>7.1f} s"
+            )
+        print(
+            f"            peak memory {result['peak_bytes'] / GIB:.2f} GiB, "
+            f"{result['peak_over_weights']:.1f} times the largest graph's weights"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Device memory and streams through the CUDA driver, without any GPU library installed.
+
+It knows libcuda through ctypes and works in the primary context, which TensorRT uses too. Not yet
+run on a device: written against the documented driver interface.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hicom_edge.engines.cuda_driver import load_driver
+from hicom_edge.errors import EngineError, ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.base import Array
+
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (ctypes.c_uint,),
+    "cuDriverGetVersion": (ctypes.POINTER(_INT),),
+    "cuDeviceGet": (ctypes.POINTER(_INT), _INT),
+    "cuDeviceGetAttribute": (ctypes.POINTER(_INT), _INT, _INT),
+    "cuDevicePrimaryCtxRetain": (ctypes.POINTER(_POINTER), _INT),
+    "cuDevicePrimaryCtxRelease_v2": (_INT,),
+    "cuCtxSetCurrent": (_POINTER,),
+    "cuMemAlloc_v2": (ctypes.POINTER(ctypes.c_uint64), _SIZE),
+    "cuMemFree_v2": (ctypes.c_uint64,),
+    "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, _POINTER, _SIZE, _POINTER),
+    "cuMemcpyDtoHAsync_v2": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER),
+    "cuStreamCreate": (ctypes.POINTER(_POINTER), ctypes.c_uint),
+    "cuStreamSynchronize": (_POINTER,),
+    "cuStreamDestroy_v2": (_POINTER,),
+}
+
+
+class DeviceMemory(Protocol):
+    """What engines need of a device: memory, copies and one stream, all by address."""
+
+    @property
+    def stream(self) -> int: ...
+
+    def allocate(self, nbytes: int) -> int: ...
+
+    def free(self, address: int) -> None: ...
+
+    def upload(self, array: Array, address: int) -> None: ...
+
+    def download(self, address: int, array: Array) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CudaDevice:
+    """The first GPU: its primary context and one stream of our own."""
+
+    def __init__(self) -> None:
+        self._driver = _bound_driver()
+        self._call("cuInit", 0)
+        self._device = _device(self._driver)
+        self._context, stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
+        self._make_current()
+        self._call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+        self._stream: ctypes.c_void_p | None = stream
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return 0 if self._stream is None else self._stream.value or 0
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of `nbytes` of device memory.
+
+        Raises:
+            ResourceError: there is not so much.
+        """
+        self._make_current()
+        address = ctypes.c_uint64(0)
+        status = self._driver.cuMemAlloc_v2(ctypes.byref(address), max(1, nbytes))
+        if status == _OUT_OF_MEMORY:
+            raise ResourceError(
+                f"{nbytes / 1e6:.0f} MB of device memory are not free; build with a smaller "
+                "--max-frames, or close other programs that use the GPU"
+            )
+        _check("cuMemAlloc_v2", status)
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        self._make_current()
+        self._call("cuMemFree_v2", address)
+
+    def upload(self, array: Array, address: int) -> None:
+        """Copy a host array, in C order, to the device; it may be reused on return."""
+        self._make_current()
+        data = np.ascontiguousarray(array)
+        if data.nbytes:
+            self._call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
+            self.synchronize()  # the copy's source must outlive it
+
+    def download(self, address: int, array: Array) -> None:
+        """Fill a C-ordered host array from the device, after the work queued before."""
+        self._make_current()
+        if array.nbytes:
+            target, nbytes = array.ctypes.data, array.nbytes
+            self._call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self._call("cuStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        """Give stream and context back; idempotent."""
+        if self._stream is None:
+            return
+        self._make_current()
+        self._call("cuStreamDestroy_v2", self._stream)
+        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        self._stream = None
+
+    def _make_current(self) -> None:
+        # The current context belongs to a thread, and a caller may come from any.
+        self._call("cuCtxSetCurrent", self._context)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        _check(name, getattr(self._driver, name)(*arguments))
+
+
+def driver_version() -> str | None:
+    """The CUDA version of the driver, such as "12.6"; None without a driver."""
+    driver, number = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def shares_memory_with_host() -> bool:
+    """Whether the first GPU works in main memory, as on a Jetson."""
+    driver, integrated = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0:
+        return False
+    status = driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, _device(driver))
+    return status == 0 and integrated.value == 1
+
+
+def _bound_driver() -> ctypes.CDLL:
+    driver = load_driver()
+    if driver is None:
+        raise EngineError("there is no CUDA driver; install NVIDIA's, or use another --engine")
+    for name, arguments in _FUNCTIONS.items():
+        function = getattr(driver, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int
+    return driver
+
+
+def _device(driver: ctypes.CDLL) -> int:
+    device = ctypes.c_int(0)
+    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    return device.value
+
+
+def _check(name: str, status: int) -> None:
+    if status != 0:
+        raise EngineError(
+            f"{name} failed with CUDA error {status}; run hicom-edge doctor, or use another "
+            "--engine"
+        )

@@ -1,0 +1,118 @@
+"""TensorRT and TensorRT-RTX: two libraries with one programming interface.
+
+It knows how each is imported, what to do when it is not there, and the library link that the RTX
+wheel lacks. It does not build or run anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hicom_edge.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One of the two libraries.
+
+    Attributes:
+        name: what `--engine` calls it.
+        modules: names it may be imported by, first choice first.
+        advice: how it is installed.
+        portable: its engines run on any GPU that it supports and are finished on first use.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    advice: str
+    portable: bool
+
+
+TENSORRT = Flavour(
+    "tensorrt",
+    ("tensorrt",),
+    "on a Jetson it comes with JetPack (make the environment with --system-site-packages), "
+    "elsewhere pip install tensorrt",
+    portable=False,
+)
+TENSORRT_RTX = Flavour(
+    "tensorrt-rtx",
+    ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "pip install 'hicom-edge[tensorrt-rtx]'",
+    portable=True,
+)
+FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}
+
+_RTX_LIBRARIES = "tensorrt_rtx_libs"
+_RTX_LINK, _RTX_LIBRARY = "libtensorrt_rtx.so", "libtensorrt_rtx.so.1"
+
+
+def flavour_named(name: str) -> Flavour:
+    """The flavour that `--engine` calls `name`.
+
+    Raises:
+        EngineError: it is not one of them.
+    """
+    if name not in FLAVOURS:
+        raise EngineError(
+            f"engines are not built for {name!r}; those that are: {', '.join(FLAVOURS)}"
+        )
+    return FLAVOURS[name]
+
+
+def load_api(flavour: Flavour) -> Any:
+    """The module of a flavour.
+
+    Raises:
+        EngineError: it is not installed, or does not load.
+    """
+    for name in flavour.modules:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            api = importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            raise EngineError(f"{name} does not load ({error}); reinstall it") from error
+        if hasattr(api, "Builder"):
+            return api
+    raise EngineError(f"{flavour.name} is not installed ({flavour.advice})")
+
+
+def why_not_installed(flavour: Flavour) -> str | None:
+    """The reason why `load_api` would fail, or None."""
+    try:
+        load_api(flavour)
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+def link_rtx_library() -> None:
+    """Make the link that TensorRT-RTX's parser opens when a plugin is loaded; idempotent.
+
+    The wheel carries `libtensorrt_rtx.so.1` alone, and without the unversioned name beside it the
+    process ends instead of raising.
+
+    Raises:
+        EngineError: the link is missing and cannot be made.
+    """
+    spec = importlib.util.find_spec(_RTX_LIBRARIES)
+    if spec is None or spec.origin is None:  # not from a wheel: the system's own libraries
+        return
+    directory = Path(spec.origin).parent
+    link = directory / _RTX_LINK
+    if link.exists() or not (directory / _RTX_LIBRARY).exists():
+        return
+    try:
+        link.symlink_to(_RTX_LIBRARY)
+    except FileExistsError:  # another process was faster
+        return
+    except OSError as error:
+        raise EngineError(
+            f"{directory} lacks {_RTX_LINK}, which plugins need, and cannot be written "
+            f"({error.strerror}); as its owner: ln -s {_RTX_LIBRARY} {link}"
+        ) from error

@@ -1,0 +1,118 @@
+"""Calls of the CUDA driver, against a library with its signatures that works in main memory."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hicom_edge.engines import cuda_driver
+from hicom_edge.engines.cuda_memory import CudaDevice, driver_version, shares_memory_with_host
+from hicom_edge.errors import EngineError, ResourceError
+
+# The functions of cuda.h that are called, with its signatures; a call without the context fails.
+DRIVER = """
+#include <stdlib.h>
+#include <string.h>
+typedef int CUdevice;
+typedef unsigned long long CUdeviceptr;
+static int context, stream, retained, streams, blocks;
+static void *current;
+int cuInit(unsigned int flags) { return flags; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+int cuDeviceGet(CUdevice *device, int ordinal) { *device = 10 + ordinal; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
+    *value = attribute == 18 && device == 10;
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void **out, CUdevice device) {
+    *out = &context; retained++; return device == 10 ? 0 : 101;
+}
+int cuDevicePrimaryCtxRelease_v2(CUdevice device) { retained--; return 0; }
+int cuCtxSetCurrent(void *ctx) { current = ctx; return ctx == &context ? 0 : 201; }
+int cuMemAlloc_v2(CUdeviceptr *out, size_t bytes) {
+    if (current != &context) return 201;
+    if (bytes > 1000000) return 2;
+    *out = (CUdeviceptr)malloc(bytes); blocks++;
+    return 0;
+}
+int cuMemFree_v2(CUdeviceptr block) { free((void *)block); blocks--; return 0; }
+int cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, void *on) {
+    memcpy((void *)to, from, bytes); return on == &stream ? 0 : 400;
+}
+int cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, void *on) {
+    memcpy(to, (void *)from, bytes); return on == &stream ? 0 : 400;
+}
+int cuStreamCreate(void **out, unsigned int flags) { *out = &stream; streams++; return flags != 1; }
+int cuStreamSynchronize(void *on) { return on == &stream ? 0 : 400; }
+int cuStreamDestroy_v2(void *on) { streams--; return 0; }
+int left_over(void) { return retained + streams + blocks; }
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    source, library = tmp_path / "driver.c", tmp_path / "libdriver.so"
+    source.write_text(DRIVER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    monkeypatch.setattr(cuda_driver, "_NAMES", (str(library),))
+    return cuda_driver.load_driver()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1,), (0, 4), (2, 0, 7)])
+def test_what_is_uploaded_comes_back_and_nothing_is_left(driver, shape: tuple[int, ...]) -> None:
+    device = CudaDevice()
+    array = np.arange(np.prod(shape), dtype=np.float16).reshape(shape)
+    address = device.allocate(array.nbytes)
+    device.upload(array, address)
+    back = np.empty_like(array)
+    device.download(address, back)
+    np.testing.assert_array_equal(back, array)
+    assert device.stream != 0
+    device.free(address)
+    device.close()
+    device.close()
+    assert driver.left_over() == 0
+
+
+def test_an_array_out_of_order_is_uploaded_in_order(driver) -> None:
+    device, array = CudaDevice(), np.arange(12, dtype=np.int64).reshape(3, 4).T
+    address, back = device.allocate(array.nbytes), np.empty((4, 3), np.int64)
+    device.upload(array, address)
+    device.download(address, back)
+    np.testing.assert_array_equal(back, array)
+    device.free(address)
+    device.close()
+
+
+def test_too_much_memory_is_refused_with_advice(driver) -> None:
+    device = CudaDevice()
+    with pytest.raises(ResourceError, match="2 MB of device memory are not free; build with a sm"):
+        device.allocate(2_000_000)
+    device.close()
+    assert driver.left_over() == 0
+
+
+def test_an_error_of_the_driver_is_named(driver) -> None:
+    device = CudaDevice()
+    device._stream.value = 1
+    with pytest.raises(EngineError, match="cuStreamSynchronize failed with CUDA error 400; run"):
+        device.synchronize()
+
+
+def test_the_driver_says_its_version_and_whether_memory_is_shared(driver) -> None:
+    assert driver_version() == "12.6"
+    assert shares_memory_with_host()
+
+
+def test_without_a_driver_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_driver, "_NAMES", ("libnothing.so.1",))
+    assert driver_version() is None
+    assert not shares_memory_with_host()
+    with pytest.raises(EngineError, match="there is no CUDA driver; install NVIDIA's"):
+        CudaDevice()

@@ -1,0 +1,214 @@
+"""An engine counts only with a sidecar that fits: half-written, stale and foreign ones do not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from hicom_edge.bundle import sha256_of
+from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.engine_files import (
+    EngineFiles,
+    Expected,
+    Sidecar,
+    device_name,
+    device_place,
+    engine_directory,
+    graph_sha256,
+)
+from hicom_edge.engines.tensorrt_backend import find_engine
+from hicom_edge.engines.tensorrt_profiles import ShapeRange
+from hicom_edge.errors import EngineError
+
+DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"
+ORIN = Gpu("Orin (nvgpu)", (8, 7), 8 << 30, 8)
+HERE = Expected("a" * 64, "tensorrt", "10.3.0", device_name(ORIN), "8.7", "b" * 64)
+SIDECAR = Sidecar(
+    format_version=1,
+    graph="vision",
+    graph_sha256="a" * 64,
+    engine="tensorrt",
+    engine_version="10.3.0",
+    cuda_version="12.6",
+    device=device_name(ORIN),
+    compute_capability="8.7",
+    precision="fp16",
+    plugin_sha256="b" * 64,
+    version_compatible=False,
+    options={"workspace_bytes": 5},
+    profiles=({"x": ShapeRange((1, 2), (4, 2), (8, 2))},),
+    size=5,
+    sha256="0" * 64,
+)
+
+
+def written(files: EngineFiles, sidecar: Sidecar = SIDECAR, content: bytes = b"plan!") -> Sidecar:
+    files.directory.mkdir(parents=True, exist_ok=True)
+    partial = files.directory / "partial"
+    partial.write_bytes(content)
+    own = replace(sidecar, size=len(content), sha256=sha256_of(partial))
+    files.publish(partial, own)
+    return own
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> EngineFiles:
+    return EngineFiles(tmp_path / "engines" / "tensorrt-orin", "vision")
+
+
+def test_a_sidecar_comes_back_as_it_was_written(files) -> None:
+    assert files.directory.name == "tensorrt-orin"
+    own = written(files)
+    assert files.read_sidecar() == own
+    files.check_content(own)
+    assert sorted(p.name for p in files.directory.iterdir()) == ["vision.engine", "vision.json"]
+
+
+GOLDEN = """{
+  "format_version": 1,
+  "graph": "vision",
+  "graph_sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+  "engine": "tensorrt",
+  "engine_version": "10.3.0",
+  "cuda_version": "12.6",
+  "device": "Orin (nvgpu), 8 multiprocessors",
+  "compute_capability": "8.7",
+  "precision": "fp16",
+  "plugin_sha256": "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+  "version_compatible": false,
+  "options": {"workspace_bytes": 5},
+  "profiles": [{"x": [[1, 2], [4, 2], [8, 2]]}],
+  "size": 5,
+  "sha256": "0000000000000000000000000000000000000000000000000000000000000000"
+}
+"""
+
+
+def test_a_sidecar_is_written_as_specified(tmp_path: Path) -> None:
+    assert SIDECAR.to_json() == GOLDEN
+    assert Sidecar.from_json(GOLDEN, tmp_path) == SIDECAR
+
+
+@pytest.mark.skipif(not DOC.is_file(), reason="the documentation is not part of the wheel")
+def test_the_specification_names_every_key() -> None:
+    lines = DOC.read_text(encoding="utf-8").splitlines()
+    keys = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    assert keys == [field.name for field in fields(Sidecar)]
+
+
+def test_an_engine_without_a_sidecar_does_not_count(files) -> None:
+    written(files)
+    files.sidecar.unlink()
+    with pytest.raises(EngineError, match=r"there is no engine .*vision\.engine"):
+        files.read_sidecar()
+
+
+def test_half_an_engine_does_not_count(files) -> None:
+    written(files)
+    files.engine.write_bytes(b"pla")
+    with pytest.raises(EngineError, match=r"vision\.engine is not the file that its sidecar"):
+        files.read_sidecar()
+
+
+def test_a_flipped_byte_is_found(files) -> None:
+    own = written(files)
+    files.engine.write_bytes(b"plan?")
+    with pytest.raises(EngineError, match=r"vision\.engine was altered after it was built"):
+        files.check_content(own)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"profiles": []}', "{", '{"profiles": [{"x": 1}]}']
+)
+def test_something_else_is_no_sidecar(files, text: str) -> None:
+    written(files)
+    files.sidecar.write_text(text)
+    with pytest.raises(EngineError, match=r"vision\.json is not an engine's sidecar"):
+        files.read_sidecar()
+
+
+def test_a_sidecar_of_another_format_version_is_refused(files) -> None:
+    written(files)
+    body = json.loads(files.sidecar.read_text())
+    files.sidecar.write_text(json.dumps({**body, "format_version": 2}))
+    with pytest.raises(EngineError, match="has format version 2, this hicom-edge reads version 1"):
+        files.read_sidecar()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"graph_sha256": "c" * 64}, "another graph: cccccccccccc, here is aaaaaaaaaaaa"),
+        ({"engine": "tensorrt-rtx"}, "another engine: tensorrt-rtx, here is tensorrt"),
+        ({"engine_version": "10.7.0"}, "another version: 10.7.0, here is 10.3.0"),
+        (
+            {"device": "Orin (nvgpu), 16 multiprocessors"},
+            r"another device: Orin \(nvgpu\), 16 mult[a-z]+, here is Orin \(nvgpu\), 8 mult[a-z]+",
+        ),
+        ({"compute_capability": "8.6"}, "another compute capability: 8.6, here is 8.7"),
+        ({"plugin_sha256": "d" * 64}, "another plugin: dddddddddddd, here is bbbbbbbbbbbb"),
+    ],
+)
+def test_a_stale_or_foreign_engine_is_refused_with_the_command(
+    reference_bundle, tmp_path: Path, change: dict, reason: str
+) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    files = EngineFiles(engine_directory(bundle, "tensorrt", device_place(ORIN)), "vision")
+    written(files)
+    assert find_engine(bundle, "vision", HERE)[0] == files
+    written(files, replace(SIDECAR, **change))
+    command = f"hicom-edge build {tmp_path} --engine tensorrt"
+    with pytest.raises(EngineError, match=rf"built from or for {reason}; build it: {command}"):
+        find_engine(bundle, "vision", HERE)
+
+
+def test_no_engine_at_all_is_refused_with_the_command(reference_bundle, tmp_path: Path) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    with pytest.raises(EngineError, match=r"there is no engine .*hicom-edge build "):
+        find_engine(bundle, "vision", HERE)
+
+
+def test_a_portable_engine_runs_on_any_device(reference_bundle, tmp_path: Path) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    files = EngineFiles(engine_directory(bundle, "tensorrt", "ampere-plus"), "vision")
+    written(files, replace(SIDECAR, device=None, compute_capability=None))
+    assert find_engine(bundle, "vision", HERE)[0] == files
+
+
+def test_an_engine_without_a_plugin_needs_none() -> None:
+    plain = replace(SIDECAR, plugin_sha256=None)
+    assert HERE.difference(plain) is None
+    assert replace(HERE, plugin_sha256=None).difference(plain) is None
+
+
+@pytest.mark.parametrize(
+    ("built_with", "runs_in", "fits"),
+    [
+        ("10.3.0", "10.13.2", True),
+        ("10.13.2", "10.3.0", False),
+        ("10.3.0", "11.0.0", False),
+    ],
+)
+def test_a_version_compatible_engine_runs_in_later_versions(built_with, runs_in, fits) -> None:
+    sidecar = replace(SIDECAR, engine_version=built_with, version_compatible=True)
+    assert (replace(HERE, engine_version=runs_in).difference(sidecar) is None) == fits
+
+
+def test_the_digest_of_a_graph_follows_its_weights(reference_bundle) -> None:
+    manifest = reference_bundle.manifest
+    before = graph_sha256(manifest, "vision")
+    name = next(n for n in manifest.files if n.startswith("vision.onnx"))
+    changed = {**manifest.files, name: replace(manifest.files[name], sha256="f" * 64)}
+    assert graph_sha256(replace(manifest, files=changed), "vision") != before
+    assert graph_sha256(replace(manifest, files=changed), "guide") == graph_sha256(
+        manifest, "guide"
+    )
+
+
+def test_a_device_names_its_directory() -> None:
+    assert device_place(ORIN) == "orin-nvgpu-8-multiprocessors-sm87"
+    other = Gpu("NVIDIA H200", (9, 0), 0, 132)
+    assert device_place(other) == "nvidia-h200-132-multiprocessors-sm90"
