@@ -130,6 +130,9 @@ def export(
     opset: Annotated[
         int | None, typer.Option(help="23 (default), or 18 to 20 for older TensorRT.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name; by default the checkpoint's.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
     json: Json = False,
 ) -> None:
@@ -145,6 +148,7 @@ def export(
             output,
             dtype=dtype,
             opset=opset,
+            name=name,
             overwrite=overwrite,
             progress=terminal.byte_progress("writing"),
         )
