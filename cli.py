@@ -443,5 +443,5 @@ def _needs_extra(extra: str) -> Iterator[None]:
             raise
         raise EngineError(
             f"{error.name} is not installed, which this command needs; "
-            f"pip install 'hicom-edge[{extra}]'"
+            f"pip install '.[{extra}]' in a checkout of hicom-edge"
         ) from error

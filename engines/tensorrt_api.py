@@ -42,7 +42,7 @@ TENSORRT = Flavour(
 TENSORRT_RTX = Flavour(
     "tensorrt-rtx",
     ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-    "pip install 'hicom-edge[tensorrt-rtx]'",
+    "pip install '.[tensorrt-rtx]' in a checkout of hicom-edge",
     portable=True,
 )
 FLAVOURS = {flavour.name: flavour for flavour in (TENSORRT, TENSORRT_RTX)}

@@ -312,7 +312,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
         monkeypatch.delitem(sys.modules, name)
     assert main(["export", "checkpoint", "-o", str(tmp_path / "b")]) == 2
     assert "onnx_ir is not installed" in (line := error_line(capsys))
-    assert "pip install 'hicom-edge[export]'" in line
+    assert "pip install '.[export]' in a checkout" in line
 
 
 def test_inspect_shows_the_graphs(bundle, capsys) -> None:

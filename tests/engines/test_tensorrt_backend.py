@@ -33,7 +33,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
 def built_bundle(reference_bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with engines of TensorRT-RTX."""
     if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        pytest.skip("TensorRT-RTX is not installed (pip install 'hicom-edge[tensorrt-rtx]')")
+        pytest.skip("TensorRT-RTX is not installed (pip install '.[tensorrt-rtx]')")
     path = tmp_path_factory.mktemp("built") / "bundle"
     shutil.copytree(reference_bundle.path, path)
     bundle = replace(reference_bundle, path=path)

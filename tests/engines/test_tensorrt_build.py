@@ -28,7 +28,7 @@ needs_rtx = [
     pytest.mark.tensorrt,
     pytest.mark.skipif(
         importlib.util.find_spec("tensorrt_rtx_bindings") is None,
-        reason="TensorRT-RTX is not installed (pip install 'hicom-edge[tensorrt-rtx]')",
+        reason="TensorRT-RTX is not installed (pip install '.[tensorrt-rtx]')",
     ),
 ]
 

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning"),
 ]
 pytest.importorskip(
-    "tensorrt_rtx_bindings", reason="needs TensorRT-RTX (pip install 'hicom-edge[tensorrt-rtx]')"
+    "tensorrt_rtx_bindings", reason="needs TensorRT-RTX (pip install '.[tensorrt-rtx]')"
 )
 
 GPU = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)

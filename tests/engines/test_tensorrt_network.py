@@ -19,7 +19,7 @@ from hicom_edge.engines.tensorrt_profiles import limits_from_manifest, profiles_
 
 pytestmark = pytest.mark.tensorrt
 pytest.importorskip(
-    "tensorrt_rtx_bindings", reason="needs TensorRT-RTX (pip install 'hicom-edge[tensorrt-rtx]')"
+    "tensorrt_rtx_bindings", reason="needs TensorRT-RTX (pip install '.[tensorrt-rtx]')"
 )
 
 
