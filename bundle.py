@@ -198,6 +198,7 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     """Every name stays inside the bundle, and every name that is used is listed with a hash."""
     used = {manifest.tokenizer, manifest.token_embedding}
     used |= {graph.file for graph in manifest.graphs.values()}
+    used |= {file for graph in manifest.graphs.values() for file in graph.variants.values()}
     used |= {manifest.guide.tokenizer} if manifest.guide else set()
     for name in sorted(used | set(manifest.files)):
         pure = PurePosixPath(name)

@@ -33,13 +33,25 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One ONNX graph of the bundle."""
+    """One ONNX graph of the bundle.
+
+    quantization: how its weights are stored, such as "int8" or "int4-block32"; None in a
+        floating-point graph.
+    variants: files with the same graph in a form that one engine runs faster, by engine name; same
+        inputs and outputs, same weights.
+    """
 
     file: str
     precision: str
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    quantization: str | None = None
+    variants: dict[str, str] = field(default_factory=dict)
+
+    def file_for(self, engine: str) -> str:
+        """The file that an engine of this name runs."""
+        return self.variants.get(engine, self.file)
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,25 @@ class GenerationSpec:
 
 
 @dataclass(frozen=True)
+class LanguageModelEntry:
+    """A language model in the format of another runtime, instead of the `decoder` graph.
+
+    runtime: "tensorrt-llm".
+    version: the version of the runtime that the files are written for, such as "0.12".
+    directory: where its files lie in the bundle.
+    quantization: as in the runtime's own words, such as "W4A16_AWQ"; None: floating point.
+    """
+
+    runtime: str
+    version: str
+    directory: str
+    dtype: str
+    quantization: str | None
+    tp_size: int
+    pp_size: int
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a bundle came from."""
 
@@ -154,6 +185,7 @@ class Manifest:
     files: dict[str, FileEntry]
     provenance: Provenance
     extra: dict[str, str] = field(default_factory=dict)
+    language_model: LanguageModelEntry | None = None
 
     def to_json(self) -> str:
         """The manifest as JSON text, with its format version and digest."""

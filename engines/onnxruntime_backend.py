@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+ENGINES = {CPU_PROVIDER: "onnxruntime-cpu", CUDA_PROVIDER: "onnxruntime-cuda"}
 _MEMORY_SIGNS = ("allocate memory", "bad allocation", "bad_alloc", "out of memory", "BFCArena")
 _LONGEST_REASON = 300
 
@@ -39,7 +40,7 @@ def open_session(
     """
     import onnxruntime
 
-    path = bundle.file(bundle.graph(graph_name).file)
+    path = bundle.file(bundle.graph(graph_name).file_for(ENGINES[provider]))
     providers = [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]
     with one_line_errors(f"{path} does not load"):
         session = onnxruntime.InferenceSession(

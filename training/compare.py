@@ -3,7 +3,7 @@
 Knows the rows of the table and how a row of a seed is trained, scored and kept. A row that has its
 result file is not run again, so an interrupted comparison continues.
 
-    python -m hicom_edge.training.compare runs/compare --seeds 0 1 2
+    python -m hicom_edge.training.compare runs/compare --seeds 0 1 2 --steps 300 300 1200
 """
 
 from __future__ import annotations
@@ -156,13 +156,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=COMPRESSORS, default=list(COMPRESSORS))
     parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs=3,
+        metavar=("ALIGNMENT", "CONDITIONAL", "TUNING"),
+        help="of every row; by default the demo's own",
+    )
     parser.add_argument("--save", type=Path, help="write the results with hardware and versions")
     given = parser.parse_args(arguments)
-    results = compare(
-        given.output, DemoOptions(), given.rows, given.seeds, questions=given.questions
-    )
+    options = DemoOptions()
+    if given.steps:
+        names = ("alignment_steps", "conditional_steps", "tuning_steps")
+        options = replace(options, **dict(zip(names, given.steps, strict=True)))
+    results = compare(given.output, options, given.rows, given.seeds, questions=given.questions)
     print(table(results))
-    document = described(DemoOptions(), results)
+    document = described(options, results)
     print(json.dumps(document))
     if given.save:
         given.save.write_text(json.dumps(document, indent=1) + "\n")
