@@ -1,0 +1,1 @@
+"""Quantisation by measurement: ranges from real videos, rewritten graphs, and proof of the cost."""

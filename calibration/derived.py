@@ -1,0 +1,188 @@
+"""A bundle made from another: some graphs replaced, everything else the same files.
+
+It knows files, hard links and the manifest. It does not know how a graph was changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import onnx_ir as ir
+
+from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
+from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.manifest import GraphEntry, Manifest
+
+CPU_ENGINE = "onnxruntime-cpu"
+# Protobuf files end at 2 GiB; below this, one file is handier than two.
+_INLINE_BYTES = 4 << 20
+# Inside a model with external data, small tensors stay in the graph for those who read it.
+_KEPT_INSIDE_BYTES = 1 << 10
+# What the file system says where it makes no hard link, but can be copied to.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+@dataclass(frozen=True)
+class DerivedGraph:
+    """A graph in place of one of the bundle's, with the same inputs and outputs.
+
+    Attributes:
+        model: what every engine runs.
+        quantization: how its weights are stored, such as "int8" or "int4-block32"; None: floats.
+        cpu_variant: the same graph as ONNX Runtime's CPU runs it fastest, if that is another one;
+            tensors of a name that `model` has, too, are those of `model`.
+    """
+
+    model: ir.Model
+    quantization: str | None
+    cpu_variant: ir.Model | None = None
+
+
+def derive_bundle(
+    bundle: Bundle,
+    target: str | os.PathLike[str],
+    graphs: Mapping[str, DerivedGraph],
+    *,
+    name: str | None = None,
+    extra_files: Mapping[str, bytes | Path] | None = None,
+    notes: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle with some graphs replaced; nothing is left behind when it fails.
+
+    Files that do not change are hard links to those of `bundle`, or copies where the file system
+    has no links. Engines that were built from `bundle` are not taken along.
+
+    Args:
+        name: the new bundle's name; by default that of `bundle`.
+        extra_files: further files, by their path in the bundle: contents, or a file to copy.
+        notes: added to the manifest's provenance.
+
+    Raises:
+        InputError: the target is `bundle` itself, or an extra file has a name that is taken.
+        BundleError: the target exists and may not be replaced, or a graph is not in the bundle.
+        ResourceError: the disk is full.
+    """
+    _refuse_itself(bundle, Path(target))
+    entries = {graph: bundle.graph(graph) for graph in graphs}
+    replaced = {file for entry in entries.values() for file in _files_of(entry)}
+    with BundleWriter(target, overwrite) as writer, _disk_full_is_one_line(Path(target)):
+        for file in bundle.manifest.files:
+            if file not in replaced:
+                _link_or_copy(bundle.file(file), writer.path / file)
+        for graph, derived in graphs.items():
+            entries[graph] = _write_graph(derived, entries[graph], writer.path)
+        for file, content in (extra_files or {}).items():
+            _write_extra(writer.path, file, content)
+        return writer.finish(_manifest(bundle.manifest, entries, name, notes))
+
+
+def _manifest(
+    manifest: Manifest, entries: Mapping[str, GraphEntry], name: str | None, notes: Sequence[str]
+) -> Manifest:
+    provenance = manifest.provenance
+    return replace(
+        manifest,
+        name=name or manifest.name,
+        graphs={**manifest.graphs, **entries},
+        provenance=replace(provenance, notes=(*provenance.notes, *notes)),
+    )
+
+
+def _write_graph(derived: DerivedGraph, entry: GraphEntry, directory: Path) -> GraphEntry:
+    """Save the graph under its file name, and its variant beside it."""
+    path = directory / entry.file
+    _check_same_ends(derived.model, entry)
+    _save(derived.model, path, shared=derived.cpu_variant is not None)
+    variants = {}
+    if derived.cpu_variant is not None:
+        _check_same_ends(derived.cpu_variant, entry)
+        file = PurePosixPath(entry.file).with_suffix(".cpu.onnx").as_posix()
+        _save_variant(derived.cpu_variant, path, directory / file)
+        variants[CPU_ENGINE] = file
+    return replace(
+        entry,
+        opset=derived.model.opset_imports[""],
+        quantization=derived.quantization,
+        variants=variants,
+    )
+
+
+def _save(model: ir.Model, path: Path, shared: bool) -> None:
+    """Write `path`, and `<path>.data` for weights that are large, or shared by two files."""
+    values = model.graph.initializers.values()
+    nbytes = sum(v.const_value.nbytes for v in values if v.const_value is not None)
+    external = f"{path.name}.data" if shared or nbytes > _INLINE_BYTES else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, path, external_data=external, size_threshold_bytes=_KEPT_INSIDE_BYTES)
+
+
+def _save_variant(variant: ir.Model, main: Path, path: Path) -> None:
+    """Write a variant of the graph that was saved as `main`, with its external data file."""
+    shared, own = ir.load(main).graph.initializers, variant.clone()
+    for name, value in own.graph.initializers.items():
+        if name in shared:
+            value.const_value = shared[name].const_value
+    ir.save(own, path)
+
+
+def _files_of(entry: GraphEntry) -> Iterator[str]:
+    """The files of a graph, whether they exist or not."""
+    for file in (entry.file, *entry.variants.values()):
+        yield file
+        yield f"{file}.data"
+
+
+def _check_same_ends(model: ir.Model, entry: GraphEntry) -> None:
+    found = [[value.name for value in ends] for ends in (model.graph.inputs, model.graph.outputs)]
+    promised = [[spec.name for spec in ends] for ends in (entry.inputs, entry.outputs)]
+    assert found == promised, f"{entry.file}: {found} in place of {promised}"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _write_extra(directory: Path, file: str, content: bytes | Path) -> None:
+    pure, target = PurePosixPath(file), directory / file
+    inside = not pure.is_absolute() and ".." not in pure.parts and file != MANIFEST_NAME
+    if not inside or target.exists():
+        raise InputError(
+            f"{file!r} cannot be added to a bundle: the name is taken, or leads outside; "
+            "choose another"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        target.write_bytes(content)
+    else:
+        shutil.copyfile(content, target)
+
+
+def _refuse_itself(bundle: Bundle, target: Path) -> None:
+    if target.exists() and target.resolve() == bundle.path.resolve():
+        raise InputError(f"{target} is the bundle that is being quantised; write to another path")
+
+
+@contextmanager
+def _disk_full_is_one_line(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceError(
+            f"the disk of {target.parent} is full ({error.strerror}); nothing was kept, "
+            "free some space or write to another disk"
+        ) from error

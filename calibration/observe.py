@@ -1,0 +1,169 @@
+"""A bundle's graph in ONNX Runtime that also shows what flows inside it.
+
+It knows how tensors are made visible and who is told. It does not know what is counted. The graph
+with more outputs exists in memory alone; large weights stay in the bundle's files and are mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.onnxruntime_backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from numpy.typing import NDArray
+
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.base import Array, FeedDict
+    from hicom_edge.engines.device_array import AnyArray
+
+Observer: TypeAlias = "Callable[[str, str, NDArray[Any]], None]"
+"""observer(graph, tensor, array); the array may be reused after the call"""
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_PAST, _PRESENT = "past_key_values.", "present."
+
+
+class ObservedEngine(Engine):
+    """Runs a graph on the CPU and hands chosen tensors to an observer, in the order given.
+
+    Args:
+        tensors: names of inputs, outputs or tensors between nodes; an unknown one is an error.
+        rows_per_run: at most so many rows of the first axis at a time, where the graph treats rows
+            apart, as the vision graph does with frames. All observed tensors of one run are in
+            memory together: at 729 patches, 27 layers and 1152 wide 0.6 GB a frame.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph_name: str,
+        tensors: Iterable[str],
+        observer: Observer,
+        options: EngineOptions | None = None,
+        rows_per_run: int | None = None,
+    ) -> None:
+        entry = bundle.graph(graph_name)
+        self.name, self.inputs, self.outputs = graph_name, entry.inputs, entry.outputs
+        self.observer = observer
+        self._path = bundle.file(entry.file)
+        self._tensors = tuple(dict.fromkeys(tensors))
+        self._options, self._rows_per_run = options or EngineOptions(), rows_per_run
+        self._session: onnxruntime.InferenceSession | None = None
+
+    def activate(self) -> None:
+        if self._session is not None:
+            return
+        import onnxruntime
+
+        settings = session_options(self._options)
+        settings.add_session_config_entry(_WEIGHTS_FOLDER, str(self._path.parent))
+        with one_line_errors(f"{self._path} does not load for calibration"):
+            self._session = onnxruntime.InferenceSession(
+                self._with_more_outputs(), sess_options=settings, providers=[CPU_PROVIDER]
+            )
+
+    def deactivate(self) -> None:
+        self._session = None
+
+    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
+        step = self._rows_per_run
+        first = feed_dict[self.inputs[0].name]
+        if step is None or len(first) <= step:
+            return self._run(dict(feed_dict))
+        runs = [
+            self._run({name: rows[start : start + step] for name, rows in feed_dict.items()})
+            for start in range(0, len(first), step)
+        ]
+        return {
+            spec.name: np.concatenate([run[spec.name] for run in runs]) for spec in self.outputs
+        }
+
+    def _run(self, feed_dict: dict[str, Array]) -> dict[str, Array]:
+        if self._session is None:
+            raise EngineError(f"{self.name} is not loaded; run it inside `with engine:`")
+        own = [spec.name for spec in self.outputs]
+        names = own + [t for t in self._tensors if t not in own and t not in feed_dict]
+        with one_line_errors(f"{self.name} does not run"):
+            outputs = dict(zip(names, self._session.run(names, feed_dict), strict=True))
+        visible = feed_dict | outputs
+        for tensor in self._tensors:
+            self.observer(self.name, tensor, visible[tensor])
+        return {name: outputs[name] for name in own}
+
+    def _with_more_outputs(self) -> bytes:
+        """The graph, serialised, with the observed tensors among its outputs."""
+        import onnx
+
+        model = onnx.load(self._path, load_external_data=False)
+        made = {name for node in model.graph.node for name in node.output}
+        outside = {spec.name for spec in (*self.inputs, *self.outputs)}
+        if unknown := [t for t in self._tensors if t not in made | outside]:
+            raise InputError(
+                f"{self._path} has no tensor {', '.join(unknown[:5])}; pass tensors of this graph"
+            )
+        # ONNX Runtime infers the type of an output that says nothing but its name.
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=tensor) for tensor in self._tensors if tensor not in outside
+        )
+        serialised: bytes = model.SerializeToString()
+        return serialised
+
+
+class ObservedDecoder(DecoderEngine):
+    """The language model over an observed `decoder` graph; its KV cache lies in host arrays."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        tensors: Iterable[str],
+        observer: Observer,
+        options: EngineOptions | None = None,
+    ) -> None:
+        self.name = "decoder"
+        self._engine = ObservedEngine(bundle, self.name, tensors, observer, options)
+        model = bundle.manifest.model
+        self.llm_dim = model.llm_dim
+        self.dtype = self._engine.input_dtype("inputs_embeds")
+        self._empty_shape = (1, model.num_kv_heads, 0, model.head_dim)
+        self._past: dict[str, Array] = {}
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def activate(self) -> None:
+        self._engine.activate()
+        self.reset()
+
+    def deactivate(self) -> None:
+        self._engine.deactivate()
+        self._past, self._length = {}, 0
+
+    def reset(self) -> None:
+        self._past = {
+            spec.name: np.empty(self._empty_shape, dtype=spec.dtype)
+            for spec in self._engine.inputs
+            if spec.name.startswith(_PAST)
+        }
+        self._length = 0
+
+    def _append(self, inputs_embeds: AnyArray) -> Array:
+        end = self._length + len(inputs_embeds)
+        feed = {
+            "inputs_embeds": np.asarray(inputs_embeds)[None],
+            "position_ids": np.arange(self._length, end, dtype=np.int64)[None],
+            "logit_indices": np.array([len(inputs_embeds) - 1], dtype=np.int64),
+        }
+        outputs = self._engine.infer(feed | self._past)
+        self._past = {name: outputs[name.replace(_PAST, _PRESENT)] for name in self._past}
+        self._length = end
+        logits: Array = outputs["logits"][0, 0]
+        return logits

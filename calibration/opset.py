@@ -1,0 +1,62 @@
+"""Raising a graph's opset where quantisation needs operators that it does not have yet.
+
+It knows which operators only learned new types between two opsets. It does not convert operators
+whose meaning changed: such a graph is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from hicom_edge.errors import ExportError
+
+# Between opsets 18 and 21 these learned more types, or an attribute whose default is what they did
+# before (ONNX's Changelog.md): a node of the older opset means the same.
+_WIDENED = {
+    *("Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "Equal", "Flatten", "Identity"),
+    *("If", "Loop", "Pad", "QuantizeLinear", "ReduceMax", "ReduceMin", "Reshape", "Shape", "Size"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+}
+_HIGHEST = 21
+# The lowest IR version that carries the opset, so that old parsers read it.
+_IR_VERSIONS = {19: 9, 20: 9, 21: 10}
+
+
+def raise_opset(model: ir.Model, opset: int) -> None:
+    """Make the opset of the model, and of its local functions, at least `opset`, in place.
+
+    Raises:
+        ExportError: an operator of the graph changed its meaning in between.
+    """
+    assert opset <= _HIGHEST
+    found = model.opset_imports[""]
+    if found >= opset:
+        return
+    changed = sorted(_changed(_operators(model), found, opset))
+    if changed:
+        raise ExportError(
+            f"a graph at opset {found} has to be raised to {opset} for this quantisation, and "
+            f"{', '.join(changed)} changed in between; export the bundle with --opset 23"
+        )
+    for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
+        if "" in imports:
+            imports[""] = max(imports[""], opset)
+    model.ir_version = max(model.ir_version, _IR_VERSIONS[opset])
+
+
+def _operators(model: ir.Model) -> set[str]:
+    nodes: list[Iterable[ir.Node]] = [model.graph.all_nodes()]
+    nodes += [function.all_nodes() for function in model.functions.values()]
+    return {node.op_type for part in nodes for node in part if node.domain == ""}
+
+
+def _changed(operators: set[str], old: int, new: int) -> set[str]:
+    from onnx import defs
+
+    def version(operator: str, opset: int) -> int:
+        since: int = defs.get_schema(operator, opset, "").since_version
+        return since
+
+    return {o for o in operators - _WIDENED if version(o, old) != version(o, new)}

@@ -1,0 +1,169 @@
+"""What a calibration leaves in the bundle beside the graphs: report, choice, data, scales, caches.
+
+It knows which file holds what. It does not know how anything was found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.chain import DECODER
+from hicom_edge.calibration.data import data_manifest
+from hicom_edge.calibration.data_sides import CalibrationData
+from hicom_edge.calibration.decoder_scales import DECODER_SCALES, write_decoder_scales
+from hicom_edge.calibration.linears import find_linears
+from hicom_edge.calibration.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.quality import Quality
+from hicom_edge.calibration.ranges import RangeMethod
+from hicom_edge.calibration.recipe import PreparedGraph, decoder_smoothing
+from hicom_edge.calibration.report import (
+    CalibrationReport,
+    GateReport,
+    LayerReport,
+    RangeReport,
+    SpeedReport,
+    report_json,
+)
+from hicom_edge.calibration.report_page import report_page
+from hicom_edge.calibration.report_parts import (
+    data_report,
+    graph_reports,
+    layer_reports,
+    range_reports,
+)
+from hicom_edge.calibration.sensitivity import LayerSensitivity
+from hicom_edge.calibration.tensorrt_cache import cache_text
+
+DIRECTORY = "calibration"
+_PACKAGES = ("hicom-edge", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that a run found out; `result` is the quantised bundle, called `name`."""
+
+    source: Bundle
+    result: Bundle
+    name: str
+    options: CalibrationOptions
+    statistics: BundleStatistics
+    prepared: tuple[PreparedGraph, ...]
+    choice: PrecisionChoice
+    sensitivities: tuple[LayerSensitivity, ...]
+    quality: Quality
+    speed: SpeedReport | None
+    gate: GateReport
+    data: CalibrationData
+    seconds: float
+
+
+def result_files(findings: Findings, scratch: Path) -> dict[str, bytes | Path]:
+    """Contents by path in the bundle; `scratch` is a directory for what is written as a file."""
+    report = make_report(findings)
+    files: dict[str, bytes | Path] = {
+        f"{DIRECTORY}/report.html": report_page(report).encode(),
+        f"{DIRECTORY}/report.json": report_json(report).encode(),
+        f"{DIRECTORY}/precision_choice.json": findings.choice.to_json().encode(),
+        f"{DIRECTORY}/data.json": _data_json(findings).encode(),
+    }
+    for graph, text in _caches(findings):
+        files[f"{DIRECTORY}/{graph}.cache"] = text.encode()
+    scales = _decoder_scales(findings, scratch)
+    return files | ({DECODER_SCALES: scales} if scales is not None else {})
+
+
+def make_report(findings: Findings) -> CalibrationReport:
+    """What the page and the JSON say."""
+    source, options = findings.source, findings.options
+    return CalibrationReport(
+        source=source.manifest.name,
+        source_sha256=_digest(source),
+        result=findings.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=findings.seconds,
+        versions={name: version(name) for name in _PACKAGES if _installed(name)},
+        options=asdict(options),
+        data=data_report(findings.data.calibration, findings.data.held_out, options.seed),
+        gate=findings.gate,
+        quality=findings.quality,
+        graphs=graph_reports(source, findings.result),
+        layers=tuple(_layers(findings)),
+        ranges=tuple(_ranges(findings)),
+        speed=findings.speed,
+    )
+
+
+def _layers(findings: Findings) -> Iterator[LayerReport]:
+    for prepared in findings.prepared:
+        linears = find_linears(prepared.plan.model)
+        yield from layer_reports(
+            prepared.plan.graph,
+            [linear for linear in linears if linear.name in prepared.plan.layers],
+            findings.choice,
+            findings.sensitivities,
+        )
+
+
+def _ranges(findings: Findings) -> Iterator[RangeReport]:
+    for prepared in findings.prepared:
+        graph = prepared.plan.graph
+        yield from range_reports(
+            prepared,
+            findings.statistics.tensors[graph],
+            findings.choice.quantised(graph),
+            findings.options.activations,
+        )
+
+
+def _caches(findings: Findings) -> Iterator[tuple[str, str]]:
+    """A TensorRT calibration cache per graph, for the floating-point graphs of the source."""
+    ranges = findings.statistics.ranges(RangeMethod(findings.options.activations))
+    for prepared in findings.prepared:
+        graph = prepared.plan.graph
+        if prepared.plan.amax is not None and ranges[graph]:
+            yield graph, cache_text(ranges[graph])
+
+
+def _decoder_scales(findings: Findings, scratch: Path) -> Path | None:
+    found = [one for one in findings.prepared if one.plan.graph == DECODER]
+    attention = findings.statistics.attention()
+    if not found or not attention:
+        return None
+    rows = list(decoder_smoothing(found[0]))
+    path = scratch / "decoder_scales.safetensors"
+    write_decoder_scales(
+        path,
+        {layer: factors for layer, factors, _ in rows},
+        {layer: amax for layer, _, amax in rows},
+        attention,
+    )
+    return path
+
+
+def _data_json(findings: Findings) -> str:
+    data = findings.data
+    body = {
+        "calibration": data_manifest(data.calibration),
+        "held_out": data_manifest(data.held_out),
+    }
+    return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+
+def _digest(bundle: Bundle) -> str:
+    digest: str = json.loads(bundle.manifest.to_json())["digest"]
+    return digest
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False

@@ -1,0 +1,117 @@
+"""Weights as integers and scales: per output channel or per block of inputs.
+
+It knows the grids in which graphs store weights. It does not know graphs, nor which layers are
+worth storing so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Float32s = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int8]
+
+# A weight is converted to float32 and rounded a few rows at a time: no second copy of it exists.
+_WORKING_BYTES = 16 << 20
+# The parts of a block's range among which the best is searched. 7/8 is where the largest weight can
+# take the level -8, which a range up to 7 never reaches.
+_CUTS = (1.0, 0.95, 0.9, 7 / 8, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
+
+
+def channel_scale(weight: Floats) -> Floats:
+    """max|w| / 127 of every output channel: (in, out) → (out), in the weight's dtype."""
+    largest = np.maximum(weight.max(0), -weight.min(0))
+    return positive_scale(largest.astype(np.float32) / 127, weight.dtype)
+
+
+def block_scale(weight: Floats, bits: int, block: int, search: bool = False) -> Floats:
+    """The scale of every `block` weights along the input: (in, out) → (in / block, out).
+
+    It is max|w| / 7 at 4 bits and max|w| / 127 at 8. With `search` it is the one of several parts
+    of that with the least squared error of the block: a cut range loses the largest weights
+    and rounds the others more finely.
+    """
+    features_in, features_out = weight.shape
+    scales = np.empty((features_in // block, features_out), weight.dtype)
+    step = _working_rows(features_out, block)
+    for start in range(0, features_in, step):
+        rows = weight[start : start + step].astype(np.float32).reshape(-1, block, features_out)
+        scale = np.maximum(rows.max(1), -rows.min(1)) / _highest(bits)
+        scale = _least_error(rows, scale, bits, weight.dtype) if search else scale
+        first = start // block
+        scales[first : first + len(rows)] = positive_scale(scale, weight.dtype)
+    return scales
+
+
+def integers_of(weight: Floats, scale: Floats, bits: int) -> Integers:
+    """The integers of a weight (in, out) for scales (out) or (in / block, out), as int8.
+
+    8 bits: -127..127; 4 bits: -8..7. Rounded half to even, as QuantizeLinear does.
+    """
+    integers = np.empty(weight.shape, np.int8)
+    by_block = np.atleast_2d(scale)
+    block = weight.shape[0] // len(by_block)
+    step = _working_rows(weight.shape[1], 1 if len(by_block) == 1 else block)
+    for start in range(0, weight.shape[0], step):
+        rows = weight[start : start + step].astype(np.float32)
+        integers[start : start + step] = _levels(
+            rows, _scale_of_rows(by_block, block, start, len(rows)), bits
+        )
+    return integers
+
+
+def weights_of(integers: Integers, scale: Floats) -> Float32s:
+    """What the integers (in, out) stand for: integers · scale, float32."""
+    by_block = np.atleast_2d(scale)
+    rows = len(integers)
+    values: Float32s = integers * _scale_of_rows(by_block, rows // len(by_block), 0, rows)
+    return values
+
+
+def positive_scale(scale: npt.ArrayLike, dtype: npt.DTypeLike) -> Floats:
+    """Scales in `dtype`, none of them zero, because engines refuse a scale of zero.
+
+    A channel of zeros gets 1; what is below the smallest number of `dtype` becomes that number.
+    """
+    exact = np.asarray(scale, np.float32)
+    converted = np.maximum(exact.astype(dtype), np.finfo(dtype).smallest_subnormal)
+    usable: Floats = np.where(exact == 0, np.ones_like(converted), converted)
+    return usable
+
+
+def _least_error(rows: Float32s, scale: Float32s, bits: int, dtype: npt.DTypeLike) -> Float32s:
+    """Of every block (blocks, block, out) the scale (blocks, out) with the least squared error."""
+    best, least = scale, np.full(scale.shape, np.inf, np.float32)
+    for cut in _CUTS:
+        # The error that counts is that of the scale as it is stored.
+        tried = positive_scale(scale * cut, dtype).astype(np.float32)
+        wide = tried[:, None, :]
+        error = np.square(_levels(rows, wide, bits) * wide - rows).sum(1)
+        better = error < least
+        best, least = np.where(better, tried, best), np.where(better, error, least)
+    return best
+
+
+def _levels(rows: Float32s, scale: Float32s, bits: int) -> Float32s:
+    lowest = -_highest(bits) - (bits < 8)
+    levels: Float32s = np.clip(np.rint(rows / scale), lowest, _highest(bits))
+    return levels
+
+
+def _highest(bits: int) -> int:
+    return int(2 ** (bits - 1) - 1)
+
+
+def _scale_of_rows(by_block: Floats, block: int, start: int, rows: int) -> Float32s:
+    """The float32 scales of `rows` rows from `start` on; a single row where all share it."""
+    if len(by_block) == 1:
+        return by_block.astype(np.float32)
+    first = start // block
+    return np.repeat(by_block[first : first + rows // block].astype(np.float32), block, axis=0)
+
+
+def _working_rows(columns: int, multiple: int) -> int:
+    """Rows that are worked on at once, a multiple of `multiple`."""
+    return max(1, _WORKING_BYTES // (4 * columns * multiple)) * multiple

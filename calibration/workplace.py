@@ -1,0 +1,204 @@
+"""The directory of an unfinished calibration: what is done, so that it is not done again.
+
+It knows steps by name, in JSON, arrays or lines, and for what they were made. It does not know what
+a step means. Every write is whole or absent; a line that was cut short is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicom_edge.errors import InputError, ResourceError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from hicom_edge.bundle import Bundle
+
+Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
+
+FORMAT_VERSION = 1
+_KEY, _LOCK_FILE, _META = "key", "lock", "__meta__"
+
+
+@dataclass(frozen=True)
+class WorkplaceKey:
+    """For what the steps were made: fingerprints of the bundle, the data and the options."""
+
+    bundle: str
+    data: str
+    options: str
+
+
+def bundle_fingerprint(bundle: Bundle) -> str:
+    """Equal only for bundles with the same graphs, weights, tokenizers and frames."""
+    return hashlib.sha256(bundle.manifest.to_json().encode()).hexdigest()
+
+
+class Workplace:
+    """Steps of one run, in `.<output name>.calibration` beside the output.
+
+    Use as a context manager: one process at a time works in it. Leaving keeps what is there;
+    `remove` throws it away once the output is whole.
+    """
+
+    def __init__(self, output: Path, key: WorkplaceKey, restart: bool = False) -> None:
+        self.path = output.resolve().with_name(f".{output.resolve().name}.calibration")
+        self._key, self._restart = key, restart
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Raises InputError when it is in use, or was made for something else."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be made ({error.strerror}); write the bundle elsewhere"
+            ) from error
+        self._take_lock()
+        try:
+            if self._restart:
+                self._empty()
+            self._check_key()
+        except BaseException:
+            self._release_lock()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._release_lock()
+
+    def load_json(self, step: str) -> Any | None:
+        """What was saved as JSON, or None."""
+        path = self.path / f"{step}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def save_json(self, step: str, data: Any) -> None:
+        """Replace a step's JSON."""
+        text = json.dumps(data, ensure_ascii=False)
+        self._write(f"{step}.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def load_arrays(self, step: str) -> tuple[dict[str, NDArray[Any]], Any] | None:
+        """The arrays and the JSON that were saved together, or None."""
+        path = self.path / f"{step}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, json.loads(arrays.pop(_META).tobytes())
+
+    def save_arrays(self, step: str, arrays: Arrays, meta: Any = None) -> None:
+        """Replace a step's arrays and the JSON that belongs to them, both or neither."""
+        text = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
+        content: dict[str, Any] = {**arrays, _META: text}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez(file, **content)
+
+        self._write(f"{step}.npz", write)
+
+    def append(self, step: str, record: Any) -> None:
+        """Add one record to a step that is done line by line."""
+        path = self.path / f"{step}.jsonl"
+        _drop_cut_line(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self, step: str) -> list[Any]:
+        """The whole records of a step, in order."""
+        path = self.path / f"{step}.jsonl"
+        _drop_cut_line(path)
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def directory(self, step: str) -> Path:
+        """A directory for a step that keeps files of its own."""
+        path = self.path / step
+        path.mkdir(exist_ok=True)
+        return path
+
+    def remove(self) -> None:
+        """Throw everything away."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        partial = self.path / f".{name}.partial"
+        try:
+            write(partial)
+            partial.replace(self.path / name)
+        except OSError as error:
+            raise ResourceError(
+                f"{self.path / name} cannot be written ({error.strerror}); free disk space"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / _LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._release_lock()
+            raise InputError(
+                f"{self.path} is in use by another calibration; wait for it, or write the bundle "
+                "elsewhere"
+            ) from error
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_key(self) -> None:
+        expected = {"format_version": FORMAT_VERSION, **asdict(self._key)}
+        try:
+            found = self.load_json(_KEY)
+        except ValueError:
+            found = {}
+        if found is None:
+            self._empty()  # steps without a key say nothing about what they are of
+            self.save_json(_KEY, expected)
+            return
+        known = found if isinstance(found, dict) else {}
+        differ = [name for name, value in expected.items() if known.get(name) != value]
+        if differ:
+            raise InputError(
+                f"{self.path} is an unfinished run with another {' and '.join(differ)}; finish it "
+                "with what it was started with, or throw it away with --restart"
+            )
+
+    def _empty(self) -> None:
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK_FILE:
+                path.unlink()
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Remove what follows the last newline: a line whose writing was interrupted."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,106 @@
+"""Two bundles on the same videos and questions, and where their answers differ.
+
+It knows pairs of answers and pairs of texts. It does not print, and does not judge which is better.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+from hicom_edge.runtime.answer import Answer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from hicom_edge.runtime.generation import GenerationKeywords
+    from hicom_edge.runtime.qa import VideoQA
+    from hicom_edge.runtime.video import VideoInput
+
+_WORD = re.compile(r"\s*\S+|\s+")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of an answer; `differs` where the other answer has something else or nothing."""
+
+    text: str
+    differs: bool
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerPair:
+    """One question, answered by both bundles; each answer carries its own timings."""
+
+    question: str
+    left: Answer
+    right: Answer
+
+    @property
+    def is_same(self) -> bool:
+        """Both generated the same tokens."""
+        return self.left.token_ids == self.right.token_ids
+
+    @property
+    def first_difference(self) -> int | None:
+        """Position of the first token that differs or that one answer lacks; None when the same."""
+        if self.is_same:
+            return None
+        pairs = zip(self.left.token_ids, self.right.token_ids)
+        shorter = min(len(self.left.token_ids), len(self.right.token_ids))
+        return next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
+
+    @property
+    def pieces(self) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+        """Both texts in pieces, the differing words marked."""
+        return differing_words(self.left.text, self.right.text)
+
+
+def answer_side_by_side(
+    left: VideoQA,
+    right: VideoQA,
+    source: VideoInput,
+    questions: Iterable[str],
+    guide: str | None = None,
+    *,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    **options: Unpack[GenerationKeywords],
+) -> Iterator[AnswerPair]:
+    """Ask both bundles the same questions about one video; each watches it once.
+
+    Args:
+        source, num_frames, fps, start, end: as for VideoQA.watch. Without a number of frames each
+            bundle takes its own.
+        guide, options: as for VideoQA.ask. With a temperature, pass a seed: without one the
+            answers differ by chance.
+
+    Raises:
+        VideoError, InputError, PromptError: as VideoQA.watch and VideoQA.ask.
+    """
+    clips = [qa.watch(source, num_frames, fps, start, end) for qa in (left, right)]
+    for question in questions:
+        yield AnswerPair(
+            question,
+            left.ask(clips[0], question, guide, **options),
+            right.ask(clips[1], question, guide, **options),
+        )
+
+
+def differing_words(left: str, right: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Both texts cut into pieces of equal and of differing words; the pieces join to the texts."""
+    words = _WORD.findall(left), _WORD.findall(right)
+    pieces: tuple[list[Piece], list[Piece]] = ([], [])
+    matcher = SequenceMatcher(None, *words, autojunk=False)
+    for operation, left_start, left_end, right_start, right_end in matcher.get_opcodes():
+        differs = operation != "equal"
+        bounds = (left_start, left_end), (right_start, right_end)
+        for side, side_words, (first, last) in zip(pieces, words, bounds):
+            if first < last:
+                side.append(Piece("".join(side_words[first:last]), differs))
+    return tuple(pieces[0]), tuple(pieces[1])

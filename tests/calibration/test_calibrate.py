@@ -1,0 +1,223 @@
+"""The whole run: a float bundle and videos in, a quantised bundle and its proof out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hicom_edge import VideoQA, cli
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibrate import Calibrated, calibrate
+from hicom_edge.calibration.data import Sample, read_samples
+from hicom_edge.calibration.data_sides import CalibrationData
+from hicom_edge.calibration.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.errors import InputError
+from hicom_edge.evaluation.shapes import write_held_out
+from hicom_edge.runtime.qa import DEMO_BUNDLE
+
+OPTIONS = CalibrationOptions(samples=10, held_out=10)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("clips")
+    write_held_out(directory, 24, seed=77)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(clips: Path) -> CalibrationData:
+    return CalibrationData.divide(read_samples(clips), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def int8(data: CalibrationData, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    output = tmp_path_factory.mktemp("int8") / "bundle"
+    return calibrate(Bundle.open(DEMO_BUNDLE), output, data, OPTIONS, min_agreement=0.5)
+
+
+def test_every_graph_is_quantised_and_the_cpu_gets_its_own_form(int8: Calibrated) -> None:
+    graphs = int8.bundle.manifest.graphs
+    assert {entry.quantization for entry in graphs.values()} == {"int8"}
+    assert {tuple(entry.variants) for entry in graphs.values()} == {("onnxruntime-cpu",)}
+
+
+def test_the_quantised_bundle_is_smaller_and_answers(int8: Calibrated, clips: Path) -> None:
+    def size(bundle: Bundle) -> int:
+        graphs = bundle.manifest.graphs.values()
+        return sum(
+            file.size
+            for graph in graphs
+            for name, file in bundle.manifest.files.items()
+            if name.startswith(graph.file)
+        )
+
+    reopened = Bundle.open(int8.bundle.path)
+    assert size(reopened) < 0.6 * size(Bundle.open(DEMO_BUNDLE))
+    with VideoQA.load(int8.bundle.path) as qa:
+        assert qa.ask(qa.watch(clips / "00000.mp4"), "how many objects are there").text.isdigit()
+
+
+def test_the_report_says_what_was_measured(int8: Calibrated, data: CalibrationData) -> None:
+    report = json.loads(int8.report.with_name("report.json").read_text())
+    assert report["verdict"] == "ship"
+    assert report["quality"]["questions"] == len(data.held_out)
+    assert report["quality"]["agreement"] == int8.quality.agreement >= 0.5
+    assert {layer["precision"] for layer in report["layers"]} == {"int8"}
+    assert all(layer["sqnr_db"] > 10 for layer in report["layers"])
+    page = int8.report.read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_bundle_keeps_what_the_next_steps_need(int8: Calibrated) -> None:
+    from safetensors.numpy import load_file
+
+    directory = int8.bundle.path / "calibration"
+    scales = load_file(directory / "decoder_scales.safetensors")
+    assert scales["model.layers.0.self_attn.q_proj.smoothing"].shape == (128,)
+    assert scales["model.layers.1.self_attn.qkv_amax"] > 0
+    assert (directory / "vision.cache").read_text().startswith("TRT-100300-EntropyCalibration2")
+    assert not list(int8.bundle.path.parent.glob(".*"))
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(
+    int8: Calibrated, data: CalibrationData, tmp_path: Path
+) -> None:
+    output, steps = tmp_path / "bundle", []
+
+    def stop_while_judging(step: str, done: int, total: int) -> None:
+        if step == "held out, tested" and done == 3:
+            raise KeyboardInterrupt
+
+    def note(step: str, done: int, total: int) -> None:
+        steps.append(step)
+
+    source = Bundle.open(DEMO_BUNDLE)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(source, output, data, OPTIONS, progress=stop_while_judging)
+    assert not output.exists()
+    again = calibrate(source, output, data, OPTIONS, progress=note)
+    assert "ranges" not in steps
+    assert "held out, reference" not in steps
+    files, expected = (
+        {n: f for n, f in one.bundle.manifest.files.items() if n.endswith((".onnx", ".data"))}
+        for one in (again, int8)
+    )
+    assert files == expected
+
+
+def test_an_unfinished_run_of_something_else_is_refused(
+    data: CalibrationData, tmp_path: Path
+) -> None:
+    def stop(step: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    source, output = Bundle.open(DEMO_BUNDLE), tmp_path / "bundle"
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(source, output, data, OPTIONS, progress=stop)
+    other = replace(OPTIONS, activations="minmax")
+    with pytest.raises(InputError, match=r"unfinished run with another options.*--restart"):
+        calibrate(source, output, data, other)
+
+
+def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> None:
+    options = replace(OPTIONS, decoder="int4", lm_head=True)
+    done = calibrate(Bundle.open(DEMO_BUNDLE), tmp_path / "int4", data, options)
+    forms = {name: entry.quantization for name, entry in done.bundle.manifest.graphs.items()}
+    assert forms == {
+        "vision": "int8",
+        "guide": "int8",
+        "compressor": "int8",
+        "decoder": "int4-block32",
+    }
+    assert done.quality.agreement >= 0.5
+
+
+def test_a_target_that_holds_leaves_every_layer_quantised_and_a_choice_can_be_pinned(
+    data: CalibrationData, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, keep=("vision", "decoder"), target_agreement=0.1)
+    source = Bundle.open(DEMO_BUNDLE)
+    done = calibrate(source, tmp_path / "first", data, options)
+    path = done.bundle.path / "calibration" / "precision_choice.json"
+    choice = PrecisionChoice.from_json(path.read_text(), "choice")
+    assert not choice.kept
+    layer = next(iter(choice.graphs["guide"]))
+    choice.graphs["guide"][layer] = "float"
+    pinned = calibrate(source, tmp_path / "pinned", data, options, pinned=choice)
+    report = json.loads(pinned.report.with_name("report.json").read_text())
+    kept = [row["layer"] for row in report["layers"] if row["precision"] == "float"]
+    assert kept == [layer]
+
+
+def test_a_quantised_bundle_and_an_unknown_graph_are_refused(
+    int8: Calibrated, data: CalibrationData, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is quantised already; pass the floating-point bundle"):
+        calibrate(int8.bundle, tmp_path / "x", data, OPTIONS)
+    with pytest.raises(InputError, match="no graph 'visoin' to keep"):
+        calibrate(
+            Bundle.open(DEMO_BUNDLE), tmp_path / "x", data, replace(OPTIONS, keep=("visoin",))
+        )
+
+
+def test_both_sides_share_no_video(clips: Path) -> None:
+    samples = read_samples(clips)
+    with pytest.raises(InputError, match="is both calibrated on and held out"):
+        CalibrationData(samples[:1], samples[:1])
+    sides = CalibrationData.divide(samples, OPTIONS)
+    assert not {s.video for s in sides.calibration} & {s.video for s in sides.held_out}
+
+
+class TestCommand:
+    def run(self, clips: Path, output: Path, *options: str) -> int:
+        arguments = ["calibrate", str(DEMO_BUNDLE), "--videos", str(clips), "-o", str(output)]
+        return cli.main([*arguments, "--samples", "4", "--held-out-samples", "10", *options])
+
+    def test_what_it_prints_is_what_it_measured(
+        self, clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(clips, tmp_path / "out", "--json") == 0
+        printed = json.loads(capfd.readouterr().out)
+        report = json.loads((tmp_path / "out/calibration/report.json").read_text())
+        assert printed["verdict"] == report["verdict"] == "not judged"
+        assert printed["agreement"] == report["quality"]["agreement"]
+
+    def test_the_exit_status_is_1_exactly_below_a_threshold(
+        self, clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        rough = ["--decoder", "int4", "--weights", "round", "--block", "128", "--smoothing", "off"]
+        status = self.run(clips, tmp_path / "out", *rough, "--min-agreement", "1", "--json")
+        printed = json.loads(capfd.readouterr().out)
+        assert status == int(printed["agreement"] < 1)
+        assert printed["verdict"] == ("do not ship" if status else "ship")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("-o x", "pass either a bundle or --demo"),
+            ("b --demo -o x", "pass either a bundle or --demo"),
+            ("--demo -o x --videos v", "--demo draws its own clips"),
+            (f"{DEMO_BUNDLE} -o x", "pass --videos or --questions"),
+            (f"{DEMO_BUNDLE} -o x --videos nowhere", "nowhere does not exist"),
+            (f"{DEMO_BUNDLE} -o x --videos v --decoder int3", "decoder is 'int3', expected one of"),
+            (f"{DEMO_BUNDLE} -o x --videos v --smoothing much", "--smoothing is 'much', expected"),
+            (f"{DEMO_BUNDLE} -o x --videos v --samples 0", "samples is 0, expected at least 1"),
+        ],
+    )
+    def test_bad_input_is_one_line(
+        self, arguments: str, message: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["calibrate", *arguments.split()]) == 2
+        error = capfd.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_labels_are_read_from_the_file_of_questions(data: CalibrationData) -> None:
+    assert all(isinstance(s, Sample) and s.answer for s in data.held_out)

@@ -1,0 +1,113 @@
+"""Two bundles side by side: each answers as alone, and differences are where they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hicom_edge import VideoQA
+from hicom_edge.errors import PromptError
+from hicom_edge.runtime.side_by_side import AnswerPair, answer_side_by_side, differing_words
+
+FRAMES = np.random.default_rng(5).integers(0, 256, (5, 40, 60, 3), dtype=np.uint8)
+QUESTIONS = ("What is there?", "And what else?")
+TEXTS = st.text(alphabet="ab \n.é", max_size=30)
+
+
+@pytest.fixture(scope="module")
+def pair(variant_bundle):
+    """The same model in float32 and in float16."""
+    with (
+        VideoQA(variant_bundle("release"), "onnxruntime-cpu") as left,
+        VideoQA(variant_bundle("release", dtype="fp16"), "onnxruntime-cpu") as right,
+    ):
+        yield left, right
+
+
+def test_each_answers_as_it_does_alone(pair) -> None:
+    found = list(answer_side_by_side(*pair, FRAMES, QUESTIONS, max_new_tokens=5))
+    assert [p.question for p in found] == list(QUESTIONS)
+    for side, qa in zip(("left", "right"), pair):
+        clip = qa.watch(FRAMES)
+        for question, both in zip(QUESTIONS, found):
+            alone = qa.ask(clip, question, max_new_tokens=5)
+            assert getattr(both, side).token_ids == alone.token_ids
+            assert getattr(both, side).text == alone.text
+
+
+def test_a_video_is_watched_once_and_the_first_answer_carries_its_time(pair) -> None:
+    frames = np.full((3, 30, 30, 3), 41, np.uint8)
+    first, second = answer_side_by_side(*pair, frames, QUESTIONS, max_new_tokens=2)
+    for answer in (first.left, first.right):
+        assert answer.timings.vision_ms > 0
+        assert not answer.timings.vision_reused
+    for answer in (second.left, second.right):
+        assert answer.timings.vision_ms == 0
+        assert answer.timings.vision_reused
+
+
+def test_a_bundle_beside_itself_differs_nowhere(pair) -> None:
+    found = list(answer_side_by_side(pair[0], pair[0], FRAMES, QUESTIONS, max_new_tokens=4))
+    assert all(p.is_same and p.first_difference is None for p in found)
+    assert not any(piece.differs for p in found for side in p.pieces for piece in side)
+
+
+def test_answers_come_one_by_one(pair) -> None:
+    def questions():
+        yield QUESTIONS[0]
+        raise AssertionError("asked for the second question before the first was answered")
+
+    found = answer_side_by_side(*pair, FRAMES, questions(), max_new_tokens=1)
+    assert next(found).question == QUESTIONS[0]
+
+
+def test_options_are_refused_as_by_ask(pair) -> None:
+    with pytest.raises(PromptError, match="max_new_tokens is 0; pass 1 or more"):
+        list(answer_side_by_side(*pair, FRAMES, QUESTIONS, max_new_tokens=0))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "first"),
+    [
+        ((1, 2, 3), (1, 2, 3), None),
+        ((1, 2, 3), (1, 4, 3), 1),
+        ((1, 2), (1, 2, 3), 2),
+        ((), (1,), 0),
+    ],
+)
+def test_the_first_difference_is_a_token(pair, left, right, first) -> None:
+    answer = next(answer_side_by_side(*pair, FRAMES, QUESTIONS, max_new_tokens=1)).left
+    both = AnswerPair("?", replace(answer, token_ids=left), replace(answer, token_ids=right))
+    assert both.first_difference == first
+    assert both.is_same is (first is None)
+
+
+def marked(text_pieces) -> list[str]:
+    return [piece.text.strip() for piece in text_pieces if piece.differs]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("a red ball", "a red ball", ([], [])),
+        ("a red ball", "a blue ball", (["red"], ["blue"])),
+        ("a ball", "a red ball", ([], ["red"])),
+        ("", "a ball", ([], ["a ball"])),
+        ("a red ball moves left", "a red cube moves right", (["ball", "left"], ["cube", "right"])),
+    ],
+)
+def test_the_words_that_differ_are_marked(left: str, right: str, expected) -> None:
+    pieces = differing_words(left, right)
+    assert (marked(pieces[0]), marked(pieces[1])) == expected
+
+
+@given(TEXTS, TEXTS)
+def test_pieces_join_to_the_texts_and_equal_ones_match(left: str, right: str) -> None:
+    one, other = differing_words(left, right)
+    assert "".join(p.text for p in one) == left
+    assert "".join(p.text for p in other) == right
+    assert [p.text for p in one if not p.differs] == [p.text for p in other if not p.differs]
