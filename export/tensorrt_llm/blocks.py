@@ -1,0 +1,47 @@
+"""A stored tensor, a few rows at a time, in the dtype that is written.
+
+It knows blocks, dtypes and values that do not fit. It does not know names in files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hicom_edge.errors import ExportError
+
+_BLOCK_BYTES = 8 << 20
+# float32 copies are made of a block
+_WORKING_BYTES = 4
+
+
+def row_blocks(rows: Tensor) -> Iterator[Tensor]:
+    """The rows of a tensor in order, an even number at a time (4-bit rows are stored in pairs)."""
+    row_bytes = max(1, rows[:1].numel() * _WORKING_BYTES)
+    step = max(2, _BLOCK_BYTES // row_bytes // 2 * 2)
+    for start in range(0, rows.shape[0], step):
+        yield rows[start : start + step]
+
+
+def converted(block: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """A block in another dtype.
+
+    Raises:
+        ExportError: a value is not finite, or does not fit the dtype.
+    """
+    values = block.to(dtype)
+    if not torch.isfinite(torch.stack(torch.aminmax(values))).all():
+        raise ExportError(_why_not_finite(block, name))
+    return values
+
+
+def _why_not_finite(block: Tensor, name: str) -> str:
+    if not torch.isfinite(block).all():
+        return f"{name} holds NaN or infinity; repair or download the checkpoint again"
+    largest = float(block.abs().max())
+    return (
+        f"{name} holds {largest:g}, which is beyond float16's largest value 65504; "
+        "export with --dtype bf16 or fp32"
+    )
