@@ -200,7 +200,8 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     used |= {graph.file for graph in manifest.graphs.values()}
     used |= {file for graph in manifest.graphs.values() for file in graph.variants.values()}
     used |= {manifest.guide.tokenizer} if manifest.guide else set()
-    for name in sorted(used | set(manifest.files)):
+    places = {manifest.language_model.directory} if manifest.language_model else set()
+    for name in sorted(used | places | set(manifest.files)):
         pure = PurePosixPath(name)
         inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
         if not inside or not (root / name).resolve().is_relative_to(root.resolve()):

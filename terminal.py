@@ -68,6 +68,15 @@ def byte_progress(what: str) -> Callable[[str, int, int], None]:
     return show
 
 
+def named_progress() -> Callable[[str, int, int], None]:
+    """As `progress`, for (step, done, total) of a run of several steps."""
+
+    def show(step: str, done: int, total: int) -> None:
+        progress(step)(done, total)
+
+    return show
+
+
 def step_progress() -> Callable[[str, str, int, int], None]:
     """As `progress`, for (graph, phase, done, total) of a build."""
 

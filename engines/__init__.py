@@ -57,8 +57,8 @@ def why_not(name: str) -> str | None:
 def choose_backend(name: str, bundle: Bundle | None = None) -> Backend:
     """The backend of that name, or for "auto" the best one that this machine has.
 
-    With a bundle, "auto" passes over a backend that cannot run it: TensorRT is taken when engines
-    were built that fit this machine.
+    With a bundle, "auto" passes over a backend that cannot run it: TensorRT, by itself or in ONNX
+    Runtime, is taken when engines were built that fit this machine.
     """
     if name != AUTO:
         backend = _backend(name)
@@ -104,6 +104,12 @@ def _onnxruntime_cpu() -> Backend:
     return onnxruntime_backend.CPU
 
 
+def _onnxruntime_tensorrt() -> Backend:
+    from hicom_edge.engines import onnxruntime_backend
+
+    return onnxruntime_backend.TENSORRT
+
+
 def _tensorrt() -> Backend:
     from hicom_edge.engines import tensorrt_backend
 
@@ -119,6 +125,7 @@ def _tensorrt_rtx() -> Backend:
 _BACKENDS: dict[str, Callable[[], Backend]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
+    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
     "onnxruntime-cuda": _onnxruntime_cuda,
     "onnxruntime-cpu": _onnxruntime_cpu,
 }

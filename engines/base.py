@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
+from hicom_edge.engines.device_array import MAIN_MEMORY, DeviceArray, Memory, placed, write
+from hicom_edge.engines.specs import check_feed, fits_spec, spec_named
 from hicom_edge.errors import EngineError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from typing_extensions import Self
 
     from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.manifest import TensorSpec
 
     Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
     FeedDict: TypeAlias = Mapping[str, Array]
+    DeviceFeed: TypeAlias = Mapping[str, AnyArray]
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,17 @@ class Runner(ABC):
 
 
 class Engine(Runner):
-    """Runs one graph on host arrays; inputs are checked before every run."""
+    """Runs one graph, on host arrays or on arrays that stay on the device.
+
+    Inputs are checked before every run.
+
+    Attributes:
+        memory: where its device arrays lie; known once it is active.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    memory: Memory = MAIN_MEMORY
 
     def infer(self, feed_dict: FeedDict) -> dict[str, Array]:
         """Run the graph on host arrays and return its outputs by name; the caller owns them.
@@ -107,13 +119,54 @@ class Engine(Runner):
         check_feed(self.name, self.inputs, feed_dict)
         return self._infer(feed_dict)
 
+    def infer_on_device(
+        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray] | None = None
+    ) -> dict[str, DeviceArray]:
+        """Run the graph and leave its outputs where they were computed.
+
+        Args:
+            feed_dict: host arrays, which are copied to the device, and device arrays, which are
+                read where they lie when that is the engine's place.
+            out: outputs that are to be written to arrays of the caller's, in this engine's place;
+                the others are made, and are valid while the engine is active.
+
+        Raises:
+            EngineError: a name, dtype or fixed dimension does not fit the graph.
+            ResourceError: not enough memory for inputs of this size.
+        """
+        check_feed(self.name, self.inputs, feed_dict)
+        self._check_out(out or {})
+        return self._infer_on_device(feed_dict, out or {})
+
     def input_dtype(self, name: str) -> str:
         """The dtype that the graph takes for an input, such as "float16"."""
-        return _spec(self.name, self.inputs, name).dtype
+        return spec_named(self.name, self.inputs, name).dtype
 
     @abstractmethod
     def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
         """Run the graph on inputs that fit it."""
+
+    def _infer_on_device(
+        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray]
+    ) -> dict[str, DeviceArray]:
+        """By way of host arrays; an engine that takes addresses does without."""
+        outputs = self._infer({name: np.asarray(array) for name, array in feed_dict.items()})
+        for name, target in out.items():
+            write(outputs[name], target)
+        return {
+            name: out[name] if name in out else placed(array, self.memory)
+            for name, array in outputs.items()
+        }
+
+    def _check_out(self, out: Mapping[str, DeviceArray]) -> None:
+        for name, target in out.items():
+            spec = spec_named(self.name, self.outputs, name)
+            fits = fits_spec(target, spec, {}) and target.memory.place == self.memory.place
+            if not fits:
+                raise EngineError(
+                    f"{self.name}: output {name} cannot be written to {target!r}, expected "
+                    f"{spec.dtype} {spec.shape} in {self.memory.place}"
+                )
 
 
 class DecoderEngine(Runner):
@@ -125,19 +178,23 @@ class DecoderEngine(Runner):
         llm_dim: size Dl of one embedding.
         dtype: dtype of the embeddings, such as "float32".
         sequence: how many sequences were started, so that a caller sees when its own was replaced.
+        memory: where embeddings are read without a copy; known once it is active.
     """
 
     llm_dim: int
     dtype: str
     sequence: int = 0
+    memory: Memory = MAIN_MEMORY
 
     @property
     @abstractmethod
     def length(self) -> int:
         """Tokens in the KV cache."""
 
-    def prefill(self, inputs_embeds: Array) -> Array:
+    def prefill(self, inputs_embeds: AnyArray) -> Array:
         """Start a sequence with embeddings (l, Dl); returns float32 logits (V) of the last one.
+
+        The logits are a host array, wherever the embeddings lie.
 
         Raises:
             EngineError: the embeddings do not fit the graph.
@@ -146,12 +203,12 @@ class DecoderEngine(Runner):
         self._check(inputs_embeds)
         self.reset()
         self.sequence += 1
-        return self._append(inputs_embeds)
+        return self._append_any(inputs_embeds)
 
-    def step(self, inputs_embeds: Array) -> Array:
+    def step(self, inputs_embeds: AnyArray) -> Array:
         """Append embeddings (l, Dl), usually l = 1; returns float32 logits (V) of the last one."""
         self._check(inputs_embeds)
-        return self._append(inputs_embeds)
+        return self._append_any(inputs_embeds)
 
     @abstractmethod
     def reset(self) -> None:
@@ -161,7 +218,16 @@ class DecoderEngine(Runner):
     def _append(self, inputs_embeds: Array) -> Array:
         """Run embeddings that fit after the KV cache, which grows by l."""
 
-    def _check(self, inputs_embeds: Array) -> None:
+    def _append_on_device(self, inputs_embeds: DeviceArray) -> Array:
+        """As `_append`, by way of a host array; an engine that takes addresses does without."""
+        return self._append(inputs_embeds.numpy())
+
+    def _append_any(self, inputs_embeds: AnyArray) -> Array:
+        if isinstance(inputs_embeds, DeviceArray):
+            return self._append_on_device(inputs_embeds)
+        return self._append(inputs_embeds)
+
+    def _check(self, inputs_embeds: AnyArray) -> None:
         shape = inputs_embeds.shape
         fits = inputs_embeds.ndim == 2 and shape[0] > 0 and shape[1] == self.llm_dim
         if not fits or inputs_embeds.dtype.name != self.dtype:
@@ -169,28 +235,3 @@ class DecoderEngine(Runner):
                 f"{self.name}: embeddings are {inputs_embeds.dtype.name} {shape}, "
                 f"expected {self.dtype} (l, {self.llm_dim}) with l of at least 1"
             )
-
-
-def check_feed(name: str, inputs: tuple[TensorSpec, ...], feed_dict: FeedDict) -> None:
-    """Names, dtypes, ranks and fixed dimensions fit, and a dynamic axis has one size everywhere."""
-    expected = [spec.name for spec in inputs]
-    if set(expected) != set(feed_dict):
-        raise EngineError(f"{name}: got inputs {sorted(feed_dict)}, expected {sorted(expected)}")
-    sizes: dict[str, int] = {}
-    for spec in inputs:
-        array = feed_dict[spec.name]
-        fits = array.dtype.name == spec.dtype and array.ndim == len(spec.shape)
-        for size, dim in zip(array.shape, spec.shape, strict=False):
-            fits = fits and size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
-        if not fits:
-            raise EngineError(
-                f"{name}: input {spec.name} is {array.dtype.name} {array.shape}, "
-                f"expected {spec.dtype} {spec.shape}"
-            )
-
-
-def _spec(name: str, specs: tuple[TensorSpec, ...], wanted: str) -> TensorSpec:
-    for spec in specs:
-        if spec.name == wanted:
-            return spec
-    raise EngineError(f"{name} has no tensor {wanted!r}; it has {[spec.name for spec in specs]}")

@@ -7,11 +7,14 @@ run on a device: written against the documented driver interface.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from hicom_edge.engines.cuda_driver import load_driver
+from hicom_edge.engines.device_array import CUDA_PLACE, Memory
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
@@ -32,27 +35,36 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuMemFree_v2": (ctypes.c_uint64,),
     "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, _POINTER, _SIZE, _POINTER),
     "cuMemcpyDtoHAsync_v2": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER),
+    "cuMemcpyDtoDAsync_v2": (ctypes.c_uint64, ctypes.c_uint64, _SIZE, _POINTER),
     "cuStreamCreate": (ctypes.POINTER(_POINTER), ctypes.c_uint),
     "cuStreamSynchronize": (_POINTER,),
     "cuStreamDestroy_v2": (_POINTER,),
+    "cuStreamBeginCapture_v2": (_POINTER, _INT),
+    "cuStreamEndCapture": (_POINTER, ctypes.POINTER(_POINTER)),
+    "cuGraphInstantiateWithFlags": (ctypes.POINTER(_POINTER), _POINTER, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_POINTER, _POINTER),
+    "cuGraphExecDestroy": (_POINTER,),
+    "cuGraphDestroy": (_POINTER,),
 }
 
 
-class DeviceMemory(Protocol):
-    """What engines need of a device: memory, copies and one stream, all by address."""
+class DeviceGraph(Protocol):
+    """Work that was captured, to be launched again."""
+
+    def launch(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DeviceMemory(Memory, Protocol):
+    """What engines need of a device: its memory and one stream."""
 
     @property
     def stream(self) -> int: ...
 
-    def allocate(self, nbytes: int) -> int: ...
-
-    def free(self, address: int) -> None: ...
-
-    def upload(self, array: Array, address: int) -> None: ...
-
-    def download(self, address: int, array: Array) -> None: ...
-
     def synchronize(self) -> None: ...
+
+    def capture(self, work: Callable[[], None]) -> DeviceGraph: ...
 
     def close(self) -> None: ...
 
@@ -60,15 +72,18 @@ class DeviceMemory(Protocol):
 class CudaDevice:
     """The first GPU: its primary context and one stream of our own."""
 
+    place = CUDA_PLACE
+
     def __init__(self) -> None:
         self._driver = _bound_driver()
-        self._call("cuInit", 0)
+        self.call("cuInit", 0)
         self._device = _device(self._driver)
         self._context, stream = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
         self._make_current()
-        self._call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+        self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
         self._stream: ctypes.c_void_p | None = stream
+        self._blocks: set[int] = set()
 
     @property
     def stream(self) -> int:
@@ -90,19 +105,22 @@ class CudaDevice:
                 "--max-frames, or close other programs that use the GPU"
             )
         _check("cuMemAlloc_v2", status)
+        self._blocks.add(address.value)
         return address.value
 
     def free(self, address: int) -> None:
-        """Give memory back."""
-        self._make_current()
-        self._call("cuMemFree_v2", address)
+        """Give memory back; what `close` gave back already is nothing to do."""
+        if address in self._blocks:
+            self._make_current()
+            self.call("cuMemFree_v2", address)
+            self._blocks.remove(address)
 
     def upload(self, array: Array, address: int) -> None:
         """Copy a host array, in C order, to the device; it may be reused on return."""
         self._make_current()
         data = np.ascontiguousarray(array)
         if data.nbytes:
-            self._call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
+            self.call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
             self.synchronize()  # the copy's source must outlive it
 
     def download(self, address: int, array: Array) -> None:
@@ -110,28 +128,51 @@ class CudaDevice:
         self._make_current()
         if array.nbytes:
             target, nbytes = array.ctypes.data, array.nbytes
-            self._call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
+            self.call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
+        self.synchronize()
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Copy bytes on the device, after the work queued before."""
+        self._make_current()
+        if nbytes:
+            self.call("cuMemcpyDtoDAsync_v2", target, source, nbytes, self._stream)
         self.synchronize()
 
     def synchronize(self) -> None:
         """Wait for the stream."""
-        self._call("cuStreamSynchronize", self._stream)
+        self.call("cuStreamSynchronize", self._stream)
+
+    def capture(self, work: Callable[[], None]) -> DeviceGraph:
+        """Record what `work` queues on the stream, without running it."""
+        from hicom_edge.engines.cuda_graph import CudaGraph
+
+        self._make_current()
+        return CudaGraph.capture(self, work)
 
     def close(self) -> None:
-        """Give stream and context back; idempotent."""
+        """Give all memory, the stream and the context back; idempotent."""
         if self._stream is None:
             return
+        for address in tuple(self._blocks):
+            self.free(address)
         self._make_current()
-        self._call("cuStreamDestroy_v2", self._stream)
-        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        self.call("cuStreamDestroy_v2", self._stream)
+        self.call("cuDevicePrimaryCtxRelease_v2", self._device)
         self._stream = None
 
     def _make_current(self) -> None:
         # The current context belongs to a thread, and a caller may come from any.
-        self._call("cuCtxSetCurrent", self._context)
+        self.call("cuCtxSetCurrent", self._context)
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the driver; raises EngineError unless it succeeds."""
         _check(name, getattr(self._driver, name)(*arguments))
+
+
+@cache
+def shared_device() -> CudaDevice:
+    """The device of this process for arrays that outlive an engine; it is never closed."""
+    return CudaDevice()
 
 
 def driver_version() -> str | None:

@@ -16,6 +16,9 @@ from hicom_edge.engines.cuda_driver import Gpu, find_gpus
 
 _DISTRIBUTIONS = ("hicom-edge", "numpy", "av", "pillow", "tokenizers", "torch", "tensorrt")
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+# TensorRT-RTX is one library under several names: with its alias, or the bindings alone.
+_RTX = "tensorrt-rtx"
+_RTX_DISTRIBUTIONS = (_RTX, "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Diagnosis:
 
 def examine() -> Diagnosis:
     """Look at the machine and at what is installed."""
-    versions = {name: _version(name) for name in (*_DISTRIBUTIONS, *_ONNXRUNTIMES)}
+    versions = {name: _version(name) for name in _DISTRIBUTIONS}
+    versions[_RTX] = next(filter(None, map(_version, _RTX_DISTRIBUTIONS)), None)
+    versions |= {name: _version(name) for name in _ONNXRUNTIMES}
     return Diagnosis(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",

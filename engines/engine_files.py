@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle import ENGINES_DIR, sha256_of
+from hicom_edge.engines.decoder_form import weight_files
 from hicom_edge.engines.tensorrt_profiles import Profile, ShapeRange
 from hicom_edge.errors import EngineError
 
@@ -173,8 +174,8 @@ class Expected:
 
 def graph_sha256(manifest: Manifest, graph_name: str) -> str:
     """One digest of a graph and the weights beside it, from the manifest's hashes."""
-    file = manifest.graphs[graph_name].file
-    hashes = sorted((n, f.sha256) for n, f in manifest.files.items() if n.startswith(file))
+    files = weight_files(manifest, graph_name)
+    hashes = sorted((name, manifest.files[name].sha256) for name in files)
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 

@@ -1,20 +1,33 @@
-"""ONNX Runtime as a backend: its providers, its sessions and its errors.
+"""ONNX Runtime as a backend: whether it is there, its sessions and its errors.
 
 It knows how a session is opened and what ONNX Runtime says when it fails. What is run in a session
-is in `onnxruntime_engine` and `onnxruntime_decoder`.
+is in `onnxruntime_engine` and `onnxruntime_decoder`, what a provider is told in
+`onnxruntime_providers`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.onnxruntime_providers import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ENGINES,
+    NO_GPU,
+    TENSORRT_PROVIDER,
+    first_gpu,
+    memory_of,
+    session_providers,
+)
 from hicom_edge.errors import EngineError, HicomEdgeError, ResourceError
 
 if TYPE_CHECKING:
@@ -22,10 +35,21 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
 
-CPU_PROVIDER = "CPUExecutionProvider"
-CUDA_PROVIDER = "CUDAExecutionProvider"
-ENGINES = {CPU_PROVIDER: "onnxruntime-cpu", CUDA_PROVIDER: "onnxruntime-cuda"}
+__all__ = [
+    "CPU",
+    "CPU_PROVIDER",
+    "CUDA",
+    "CUDA_PROVIDER",
+    "TENSORRT",
+    "TENSORRT_PROVIDER",
+    "memory_of",
+    "one_line_errors",
+    "open_session",
+    "session_options",
+]
+
 _MEMORY_SIGNS = ("allocate memory", "bad allocation", "bad_alloc", "out of memory", "BFCArena")
+_FALLBACK_SIGN = "fallback to CPU EP"
 _LONGEST_REASON = 300
 
 
@@ -41,19 +65,38 @@ def open_session(
     import onnxruntime
 
     path = bundle.file(bundle.graph(graph_name).file_for(ENGINES[provider]))
-    providers = [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]
-    with one_line_errors(f"{path} does not load"):
-        session = onnxruntime.InferenceSession(
-            path, sess_options=session_options(options), providers=providers
-        )
+    settings = session_options(options)
+    if provider == TENSORRT_PROVIDER:
+        # A node that TensorRT does not take is an error, not a slow place in the graph.
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings.log_severity_level = 4  # what it would print is in the exception, too
+    try:
+        with one_line_errors(f"{path} does not load"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing provider; it is an error below
+            session = onnxruntime.InferenceSession(
+                path,
+                sess_options=settings,
+                providers=session_providers(bundle, graph_name, provider),
+                enable_fallback=0,  # else another provider takes over and says so on stdout alone
+            )
+    except EngineError as error:
+        if _FALLBACK_SIGN in str(error):
+            raise _other_provider(path, provider) from error
+        raise
     if provider not in session.get_providers():
-        raise EngineError(
-            f"{path}: onnxruntime {onnxruntime.__version__} offers {provider} but could not start "
-            "it (its CUDA or cuDNN libraries are missing or of another version); install them, "
-            "or use --engine onnxruntime-cpu"
-        )
+        raise _other_provider(path, provider)
     _check_names(bundle, graph_name, session)
     return session
+
+
+def _other_provider(path: Path, provider: str) -> EngineError:
+    import onnxruntime
+
+    return EngineError(
+        f"{path}: onnxruntime {onnxruntime.__version__} could not run all of it in {provider} (it "
+        "was built without it, its CUDA, cuDNN or TensorRT libraries are missing or of another "
+        "version, or it does not take a node); install them, or use another --engine"
+    )
 
 
 def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
@@ -66,6 +109,9 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     # Threads that spin between two calls take the cores from video decoding, from the other
     # graphs' threads and from other programs: on two busy cores, 10-28 % slower than sleeping.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI, sums of unsigned by signed products may saturate; ONNX Runtime then takes
+    # signed ones. Where there is VNNI this changes nothing.
+    settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
 
@@ -131,23 +177,42 @@ def _unavailable_cpu() -> str | None:
     return None
 
 
-def _unavailable_cuda() -> str | None:
+def _unavailable_gpu(provider: str) -> str | None:
     missing = _unavailable_cpu()
     if missing is not None:
         return missing
     if not find_gpus():
-        return "no NVIDIA GPU: the CUDA driver shows none"
+        return NO_GPU
     import onnxruntime
 
-    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+    if provider not in onnxruntime.get_available_providers():
         return (
-            f"onnxruntime {onnxruntime.__version__} has no CUDA provider (pip uninstall -y "
+            f"onnxruntime {onnxruntime.__version__} has no {provider} (pip uninstall -y "
             "onnxruntime && pip install onnxruntime-gpu)"
         )
     return None
 
 
-def _backend(name: str, provider: str, unavailable: Callable[[], str | None]) -> Backend:
+def _unavailable_tensorrt() -> str | None:
+    missing = _unavailable_gpu(TENSORRT_PROVIDER)
+    if missing is not None:
+        return missing
+    from hicom_edge.engines.onnxruntime_tensorrt import why_no_library
+
+    return why_no_library()
+
+
+def _unfit_tensorrt(bundle: Bundle) -> str | None:
+    from hicom_edge.engines.onnxruntime_tensorrt import why_not_built
+
+    return why_not_built(bundle, first_gpu())
+
+
+def _backend(
+    provider: str,
+    unavailable: Callable[[], str | None],
+    unfit: Callable[[Bundle], str | None] = lambda bundle: None,
+) -> Backend:
     def load_engine(bundle: Bundle, graph_name: str, options: EngineOptions) -> Engine:
         from hicom_edge.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -158,8 +223,9 @@ def _backend(name: str, provider: str, unavailable: Callable[[], str | None]) ->
 
         return OnnxRuntimeDecoder(bundle, provider, options)
 
-    return Backend(name, unavailable, load_engine, load_decoder)
+    return Backend(ENGINES[provider], unavailable, load_engine, load_decoder, unfit)
 
 
-CPU = _backend("onnxruntime-cpu", CPU_PROVIDER, _unavailable_cpu)
-CUDA = _backend("onnxruntime-cuda", CUDA_PROVIDER, _unavailable_cuda)
+CPU = _backend(CPU_PROVIDER, _unavailable_cpu)
+CUDA = _backend(CUDA_PROVIDER, partial(_unavailable_gpu, CUDA_PROVIDER))
+TENSORRT = _backend(TENSORRT_PROVIDER, _unavailable_tensorrt, _unfit_tensorrt)

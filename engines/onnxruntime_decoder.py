@@ -2,6 +2,7 @@
 
 It knows the names of the decoder graph's tensors and keeps the KV cache as OrtValues on the
 provider's device: a step's present outputs are the next step's past inputs, without a host copy.
+Embeddings that lie on that device are read there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
-from hicom_edge.engines.onnxruntime_backend import CUDA_PROVIDER, one_line_errors, open_session
+from hicom_edge.engines.onnxruntime_backend import memory_of, one_line_errors, open_session
+from hicom_edge.engines.onnxruntime_binding import bind_input, device_type
 from hicom_edge.errors import BundleError, EngineError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
+    from hicom_edge.engines.device_array import AnyArray, DeviceArray
 
 GRAPH = "decoder"
 _PAST, _PRESENT = "past_key_values.", "present."
@@ -43,7 +46,6 @@ class OnnxRuntimeDecoder(DecoderEngine):
         self._past_dtype = specs[self._past_names[0]].dtype
         self._past_shape = (1, model.num_kv_heads, 0, model.head_dim)
         self._bundle, self._provider, self._options = bundle, provider, options
-        self._device = "cuda" if provider == CUDA_PROVIDER else "cpu"
         self._session: onnxruntime.InferenceSession | None = None
         self._past: list[onnxruntime.OrtValue] = []
         self._length = 0
@@ -54,6 +56,7 @@ class OnnxRuntimeDecoder(DecoderEngine):
 
     def activate(self) -> None:
         if self._session is None:
+            self.memory = memory_of(self._provider)
             self._session = open_session(self._bundle, GRAPH, self._provider, self._options)
         self.reset()
 
@@ -65,34 +68,37 @@ class OnnxRuntimeDecoder(DecoderEngine):
         import onnxruntime
 
         empty = np.empty(self._past_shape, dtype=self._past_dtype)
+        device = device_type(self.memory)
         self._past = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(empty, self._device) for _ in self._past_names
+            onnxruntime.OrtValue.ortvalue_from_numpy(empty, device) for _ in self._past_names
         ]
         self._length = 0
 
     def _append(self, inputs_embeds: Array) -> Array:
+        return self._last_logits(inputs_embeds)
+
+    def _append_on_device(self, inputs_embeds: DeviceArray) -> Array:
+        return self._last_logits(inputs_embeds)
+
+    def _last_logits(self, inputs_embeds: AnyArray) -> Array:
         last = np.array([len(inputs_embeds) - 1], dtype=np.int64)
         logits: Array = self.logits_at(inputs_embeds, last)[0]
         return logits
 
-    def logits_at(self, inputs_embeds: Array, indices: Array) -> Array:
+    def logits_at(self, inputs_embeds: AnyArray, indices: Array) -> Array:
         """Append embeddings (l, Dl) and return float32 logits (k, V) at `indices` (k) of them."""
         if self._session is None:
             raise EngineError(f"{self.name} is not loaded; run it inside `with decoder:`")
         end = self._length + len(inputs_embeds)
-        host_inputs = {
-            "inputs_embeds": np.ascontiguousarray(inputs_embeds)[None],
-            "position_ids": np.arange(self._length, end, dtype=np.int64)[None],
-            "logit_indices": indices,
-        }
         binding = self._session.io_binding()
-        for name, array in host_inputs.items():
-            binding.bind_cpu_input(name, array)
+        bind_input(binding, "inputs_embeds", inputs_embeds, self.memory, (1, *inputs_embeds.shape))
+        binding.bind_cpu_input("position_ids", np.arange(self._length, end, dtype=np.int64)[None])
+        binding.bind_cpu_input("logit_indices", indices)
         for name, value in zip(self._past_names, self._past, strict=True):
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits", "cpu")
         for name in self._present_names:
-            binding.bind_output(name, self._device)
+            binding.bind_output(name, device_type(self.memory))
         with one_line_errors(f"{self.name} does not run"):
             self._session.run_with_iobinding(binding)
         logits, *self._past = binding.get_outputs()

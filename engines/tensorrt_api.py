@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def flavour_named(name: str) -> Flavour:
     return FLAVOURS[name]
 
 
+def takes_scatter(flavour: Flavour, version: str) -> bool:
+    """Whether TensorScatter is known: from TensorRT 10.15 on, and in TensorRT-RTX."""
+    return flavour.portable or _numbers(version) >= (10, 15)
+
+
+def prefers_functions(flavour: Flavour, version: str) -> bool:
+    """Whether a local function is taken where a plugin of the same name is there: before 10.7."""
+    return not flavour.portable and _numbers(version) < (10, 7)
+
+
 def load_api(flavour: Flavour) -> Any:
     """The module of a flavour.
 
@@ -116,3 +127,7 @@ def link_rtx_library() -> None:
             f"{directory} lacks {_RTX_LINK}, which plugins need, and cannot be written "
             f"({error.strerror}); as its owner: ln -s {_RTX_LIBRARY} {link}"
         ) from error
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.decoder_form import decoder_graph, graphs_to_run
 from hicom_edge.engines.tensorrt_api import (
     TENSORRT,
     TENSORRT_RTX,
     Flavour,
     load_api,
+    takes_scatter,
     why_not_installed,
 )
 from hicom_edge.errors import EngineError
@@ -99,6 +101,10 @@ def _expected(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> Expecte
     )
 
 
+def _scatters(flavour: Flavour) -> bool:
+    return takes_scatter(flavour, load_api(flavour).__version__)
+
+
 def _find(bundle: Bundle, graph: str, flavour: Flavour) -> tuple[EngineFiles, Sidecar]:
     bundle.graph(graph)
     return find_engine(bundle, graph, _expected(bundle, graph, flavour, find_gpus()[0]))
@@ -106,7 +112,7 @@ def _find(bundle: Bundle, graph: str, flavour: Flavour) -> tuple[EngineFiles, Si
 
 def _unfit(flavour: Flavour, bundle: Bundle) -> str | None:
     try:
-        for graph in bundle.manifest.graphs:
+        for graph in graphs_to_run(bundle.manifest, _scatters(flavour)):
             _find(bundle, graph, flavour)
     except EngineError as error:
         return str(error)
@@ -125,12 +131,13 @@ def _load_engine(flavour: Flavour, bundle: Bundle, graph: str, options: EngineOp
 
 def _load_decoder(flavour: Flavour, bundle: Bundle, options: EngineOptions) -> DecoderEngine:
     from hicom_edge.engines.cuda_memory import CudaDevice
-    from hicom_edge.engines.tensorrt_decoder import GRAPH, TensorRtDecoder
+    from hicom_edge.engines.tensorrt_decoder import TensorRtDecoder
 
     del options
-    files, sidecar = _find(bundle, GRAPH, flavour)
+    graph = decoder_graph(bundle.manifest, _scatters(flavour))
+    files, sidecar = _find(bundle, graph, flavour)
     opener = partial(_open_session, flavour, files, sidecar)
-    return TensorRtDecoder(bundle, sidecar.profiles, CudaDevice, opener)
+    return TensorRtDecoder(bundle, sidecar.profiles, CudaDevice, opener, graph)
 
 
 def _open_session(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.cuda_memory import shares_memory_with_host
+from hicom_edge.engines.decoder_form import graphs_to_run
 from hicom_edge.engines.tensorrt_api import flavour_named
 from hicom_edge.engines.tensorrt_memory import (
     available_memory,
@@ -75,6 +76,8 @@ def build_engines(
 ) -> list[BuiltEngine]:
     """Build the engines of all graphs for this machine's GPU, or keep those that fit.
 
+    Of two forms of the decoder, that which this TensorRT runs better is built.
+
     An interrupted build goes on where it stopped; nothing half-written counts.
 
     Args:
@@ -88,7 +91,8 @@ def build_engines(
     settings = options.settings
     target = choose_target(flavour_named(options.engine), settings, remark)
     manifest, limits = bundle.manifest, limits_from_manifest(bundle.manifest, options.max_frames)
-    profiles = {n: profiles_of(n, e, limits) for n, e in manifest.graphs.items()}
+    names = graphs_to_run(manifest, target.takes_scatter)
+    profiles = {name: profiles_of(name, manifest.graphs[name], limits) for name in names}
     need = run_need(bundle, limits, profiles)
     check_run(manifest, need, limits, _budget(target.gpu, options))
     work = Workplace(bundle, settings, target)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicom_edge.engines.decoder_form import DECODER_GRAPHS, SCATTER_GRAPH, weight_files
 from hicom_edge.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class RunNeed:
 
     Attributes:
         weights: of all graphs.
-        kv_cache: two buffers of the cache: what a step reads and what it writes.
+        kv_cache: two buffers of the cache, what a step reads and what it writes; one of the
+            scatter form, which writes in place.
         maps: inputs and outputs of vision, guide and compressor at their largest, which hold V
             and E of the longest video.
     """
@@ -60,19 +62,22 @@ def run_need(bundle: Bundle, limits: Limits, profiles: Mapping[str, Iterable[Pro
         input_bytes(manifest.graphs[name].inputs, profile)
         for name, own in profiles.items()
         for profile in own
-        if name != "decoder"
+        if name not in DECODER_GRAPHS
     )
     return RunNeed(
         weights=sum(weight_bytes(manifest, name) for name in profiles),
-        kv_cache=2 * kv_cache_bytes(manifest, limits.capacity),
+        kv_cache=(1 if SCATTER_GRAPH in profiles else 2)
+        * kv_cache_bytes(manifest, limits.capacity),
         maps=sum(buffers) + map_bytes(manifest, min(8, limits.max_frames)),
     )
 
 
 def kv_cache_bytes(manifest: Manifest, length: int) -> int:
     """Keys and values of `length` tokens: 2 · layers · kv_heads · head_dim · bytes · length."""
-    model = manifest.model
-    item = _ITEM_BYTES["float16" if manifest.graphs["decoder"].precision == "fp16" else "float32"]
+    model, decoder = manifest.model, manifest.graphs.get("decoder")
+    if decoder is None:  # another runtime has the language model and its cache
+        return 0
+    item = _ITEM_BYTES["float16" if decoder.precision == "fp16" else "float32"]
     return 2 * model.num_layers * model.num_kv_heads * model.head_dim * item * length
 
 
@@ -86,8 +91,7 @@ def map_bytes(manifest: Manifest, frames: int) -> int:
 
 def weight_bytes(manifest: Manifest, graph_name: str) -> int:
     """The bytes of a graph's file and of the weights beside it."""
-    file = manifest.graphs[graph_name].file
-    return sum(f.size for name, f in manifest.files.items() if name.startswith(file))
+    return sum(manifest.files[name].size for name in weight_files(manifest, graph_name))
 
 
 def input_bytes(specs: Iterable[TensorSpec], profile: Profile) -> int:
@@ -163,7 +167,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def _smaller_weights(manifest: Manifest) -> str:
-    wide = manifest.graphs["decoder"].precision == "fp32"
+    wide = any(graph.precision == "fp32" for graph in manifest.graphs.values())
     return "export with --dtype fp16, " if wide else ""
 
 

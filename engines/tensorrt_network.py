@@ -38,8 +38,12 @@ class BuilderSettings:
     hardware_compatible: bool = False
 
 
-def parse_network(api: Any, builder: Any, path: Path, logger: Logger) -> Any:
+def parse_network(
+    api: Any, builder: Any, path: Path, logger: Logger, model: bytes | None = None
+) -> Any:
     """The strongly typed network of an ONNX file: precisions are those of the graph.
+
+    `model` is parsed in place of the file's bytes, with the weights that lie beside the file.
 
     Raises:
         EngineError: TensorRT does not take a node; the message names the first.
@@ -48,7 +52,8 @@ def parse_network(api: Any, builder: Any, path: Path, logger: Logger) -> Any:
     flag = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = api.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
+    where = str(path)
+    if not (parser.parse_from_file(where) if model is None else parser.parse(model, where)):
         reasons = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(
             f"{path} is not a graph that TensorRT {api.__version__} takes: "

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from hicom_edge.engines.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -107,14 +108,17 @@ def profiles_of(graph_name: str, entry: GraphEntry, limits: Limits) -> tuple[Pro
 
 def _axes(graph_name: str, limits: Limits) -> list[dict[str, Shape]]:
     """Dynamic axis → (smallest, typical, largest size), for each profile."""
-    if graph_name == "decoder":
+    if graph_name in DECODER_GRAPHS:
         # A prefill starts from nothing. Were its past as long as the cache, its scores would take
-        # twice the memory.
+        # twice the memory. The scatter form's past is the whole cache in both, so that its step is
+        # one row alone; several go through the prefill (TensorRT-RTX 1.7 builds no fused fp16
+        # attention over 1 to 16 rows and a mask of fixed length).
         prefill = {"length": (1, limits.typical_prompt, limits.max_prompt)}
         past = (1, limits.typical_prompt, limits.capacity - 1)
-        step = {"length": (1, 1, STEP_ROWS), "past_length": past}
-        logits = {"num_logits": (1, 1, 1)}
-        return [{**prefill, "past_length": (0, 0, 1), **logits}, {**step, **logits}]
+        rows = 1 if graph_name == SCATTER_GRAPH else STEP_ROWS
+        step = {"length": (1, 1, rows), "past_length": past}
+        every = {"num_logits": (1, 1, 1), CAPACITY_AXIS: (limits.capacity,) * 3}
+        return [{**prefill, "past_length": (0, 0, 1), **every}, {**step, **every}]
     frames = (1, limits.typical_frames, limits.max_frames)
     if graph_name == "vision":
         most = min(FRAMES_PER_RUN, limits.max_frames)

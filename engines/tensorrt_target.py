@@ -20,7 +20,7 @@ from hicom_edge.engines.engine_files import (
     device_name,
     device_place,
 )
-from hicom_edge.engines.tensorrt_api import Flavour, load_api
+from hicom_edge.engines.tensorrt_api import Flavour, load_api, takes_scatter
 from hicom_edge.engines.tensorrt_plugin import compile_plugin
 from hicom_edge.errors import EngineError
 
@@ -48,6 +48,11 @@ class BuildTarget:
     def portable(self) -> bool:
         """Whether the engines are not for this kind of GPU alone."""
         return self.place in (ANY_DEVICE, AMPERE_AND_LATER)
+
+    @property
+    def takes_scatter(self) -> bool:
+        """Whether the decoder's scatter form can be built."""
+        return takes_scatter(self.flavour, self.api.__version__)
 
     def expected(self, graph_sha256: str) -> Expected:
         """What the sidecar of an engine of that graph must say."""

@@ -26,6 +26,7 @@ from hicom_edge.engines.engine_files import (
     graph_sha256,
 )
 from hicom_edge.engines.tensorrt_logger import make_logger
+from hicom_edge.engines.tensorrt_model import model_for_parser
 from hicom_edge.engines.tensorrt_network import (
     BuilderSettings,
     builder_config,
@@ -116,7 +117,11 @@ class Workplace:
         logger = make_logger(api)
         builder = api.Builder(logger)
         source = self._bundle.file(self._bundle.graph(graph).file)
-        network = parse_network(api, builder, source, logger)
+        version, flavour = api.__version__, self._target.flavour
+        model = model_for_parser(
+            source, graph, profiles[0], flavour, version, plugin=plugin is not None
+        )
+        network = parse_network(api, builder, source, logger, model)
         report = None if progress is None else (lambda *steps: progress(graph, *steps))
         config = builder_config(api, builder, profiles, self._settings, report)
         with self._timing_cache(config):

@@ -1,7 +1,7 @@
 """The decoder graph: embeddings and a KV cache → logits and a longer KV cache.
 
-It knows Qwen2 and Llama language models (Hugging Face's configuration keys and tensor names) in the
-`concat` form: the past comes in, the present goes out. It does not know tokens, sampling or video.
+It knows Qwen2 and Llama language models (Hugging Face's configuration keys and tensor names). How
+the cache goes in and out, `decoder_cache` knows. It does not know tokens, sampling or video.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask, split_heads
+from hicom_edge.export.decoder_cache import CONCAT, SCATTER, DecoderCache, cache_of, graph_name
 from hicom_edge.export.graph import GraphBuilder
-from hicom_edge.export.opsets import Family, Precision
+from hicom_edge.export.opsets import Family, Precision, with_tensor_scatter
 from hicom_edge.export.rope import cos_sin, inverse_frequencies, rope_settings, rotate
 from hicom_edge.export.weights import WeightSource
 
@@ -75,26 +76,34 @@ def plan_decoder(config: Mapping[str, Any], weights: Mapping[str, WeightSource])
 
 
 def build_decoder_graph(
-    weights: Mapping[str, WeightSource], plan: DecoderPlan, precision: Precision, family: Family
+    weights: Mapping[str, WeightSource],
+    plan: DecoderPlan,
+    precision: Precision,
+    family: Family,
+    form: str = CONCAT,
 ) -> ir.Model:
     """One call of the language model on a batch of one.
 
     Inputs: inputs_embeds (1, l, Dl); position_ids (1, l) int64, which go on from the past;
     logit_indices (k) int64, the rows whose logits are wanted; past_key_values.{i}.key and .value
     (1, kv_heads, past, head_dim). Outputs: logits (1, k, vocab) float32; present.{i}.key and .value
-    (1, kv_heads, past + l, head_dim).
+    (1, kv_heads, past + l, head_dim). In the scatter form past and present are both
+    (1, kv_heads, capacity, head_dim), and the operators are those of opset 24.
     """
-    b = GraphBuilder("decoder", precision, family, weights)
+    family = with_tensor_scatter(family) if form == SCATTER else family
+    b = GraphBuilder(graph_name(form), precision, family, weights)
     x = b.input("inputs_embeds", None, (1, "length", plan.hidden_size))
     position_ids = b.input("position_ids", ir.DataType.INT64, (1, "length"))
     logit_indices = b.input("logit_indices", ir.DataType.INT64, ("num_logits",))
-    past = [_past(b, i, plan) for i in range(plan.num_layers)]
+    cache = cache_of(form, b, position_ids)
+    past = [_past(b, i, plan, cache) for i in range(plan.num_layers)]
 
     cos, sin = cos_sin(b, position_ids, inverse_frequencies(plan.rope, plan.head_dim))
-    mask = _causal_mask(b, position_ids, past[0][0], plan)
+    with b.scope("mask"):
+        mask = attention_mask(b, cache.visible(past[0][0]), plan.groups)
     present = []
-    for index, cache in enumerate(past):
-        x, grown = _layer(b, x, index, plan, cache, (cos, sin), mask)
+    for index, own in enumerate(past):
+        x, grown = _layer(b, x, index, plan, cache, own, (cos, sin), mask)
         present.append(grown)
 
     b.output(
@@ -102,7 +111,7 @@ def build_decoder_graph(
     )
     for index, grown in enumerate(present):
         for kind, value in zip(_KINDS, grown, strict=True):
-            shape = (1, plan.num_kv_heads, "total_length", plan.head_dim)
+            shape = (1, plan.num_kv_heads, cache.present_axis, plan.head_dim)
             b.output(f"present.{index}.{kind}", value, shape)
     return b.build()
 
@@ -112,23 +121,10 @@ _KINDS = ("key", "value")
 _Pair = tuple[ir.Value, ir.Value]
 
 
-def _past(b: GraphBuilder, index: int, plan: DecoderPlan) -> _Pair:
-    shape = (1, plan.num_kv_heads, "past_length", plan.head_dim)
+def _past(b: GraphBuilder, index: int, plan: DecoderPlan, cache: DecoderCache) -> _Pair:
+    shape = (1, plan.num_kv_heads, cache.past_axis, plan.head_dim)
     key, value = (b.input(f"past_key_values.{index}.{kind}", None, shape) for kind in _KINDS)
     return key, value
-
-
-def _causal_mask(
-    b: GraphBuilder, position_ids: ir.Value, past_key: ir.Value, plan: DecoderPlan
-) -> ir.Value:
-    """(l, past + l): the query at position p sees the cache up to and including p."""
-    with b.scope("mask"):
-        past = b.op("Shape", past_key, start=2, end=3)
-        new = b.op("Shape", position_ids, start=1, end=2)
-        total = b.op("Squeeze", b.op("Add", past, new), b.constant((0,)))
-        places = b.op("Range", b.constant(0), total, b.constant(1))
-        rows = b.op("Transpose", position_ids, perm=(1, 0))
-        return attention_mask(b, b.op("LessOrEqual", places, rows), plan.groups)
 
 
 def _layer(
@@ -136,6 +132,7 @@ def _layer(
     x: ir.Value,
     index: int,
     plan: DecoderPlan,
+    cache: DecoderCache,
     past: _Pair,
     turn: _Pair,
     mask: ir.Value,
@@ -144,7 +141,8 @@ def _layer(
     name = f"model.layers.{index}"
     normed = b.rms_norm(x, f"{name}.input_layernorm", plan.rms_norm_eps)
     with b.scope(f"{name}.self_attn"):
-        mixed, present = _self_attention(b, normed, f"{name}.self_attn", plan, past, turn, mask)
+        attend = (f"{name}.self_attn", plan, cache, past, turn, mask)
+        mixed, present = _self_attention(b, normed, *attend)
     with b.scope(name):
         x = b.op("Add", x, mixed)
     normed = b.rms_norm(x, f"{name}.post_attention_layernorm", plan.rms_norm_eps)
@@ -157,6 +155,7 @@ def _self_attention(
     x: ir.Value,
     name: str,
     plan: DecoderPlan,
+    cache: DecoderCache,
     past: _Pair,
     turn: _Pair,
     mask: ir.Value,
@@ -164,8 +163,7 @@ def _self_attention(
     q = split_heads(b, b.linear(x, f"{name}.q_proj"), plan.num_heads, plan.head_dim)
     k = split_heads(b, b.linear(x, f"{name}.k_proj"), plan.num_kv_heads, plan.head_dim)
     v = split_heads(b, b.linear(x, f"{name}.v_proj"), plan.num_kv_heads, plan.head_dim)
-    key = b.op("Concat", past[0], rotate(b, k, *turn), axis=2)
-    value = b.op("Concat", past[1], v, axis=2)
+    key, value = cache.append(past[0], rotate(b, k, *turn)), cache.append(past[1], v)
     mixed = attention(
         b,
         rotate(b, q, *turn),

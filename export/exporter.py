@@ -16,18 +16,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle, BundleWriter
-from hicom_edge.errors import ResourceError
+from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
+from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder import EMBEDDING
+from hicom_edge.export.decoder_cache import CONCAT, SCATTER
 from hicom_edge.export.description import created_with, frame_spec, model_spec
-from hicom_edge.export.opsets import family_for_opset, precision_for
+from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
+from hicom_edge.export.shared_weights import save_beside
+from hicom_edge.export.tensorrt_llm.convert import convert_language_model
+from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.text_files import write_text_files
 from hicom_edge.export.weights import write_token_embedding
-from hicom_edge.manifest import GraphEntry, Manifest, Provenance
+from hicom_edge.manifest import GraphEntry, LanguageModelEntry, Manifest, Provenance
 from hicom_edge.model.checkpoint import Checkpoint
 
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
+LLM_DIR = "llm"
 # Tokenizers, manifest and graphs without their weights.
 _ROOM_FOR_THE_REST = 64 << 20
 
@@ -43,15 +49,23 @@ def export_bundle(
     overwrite: bool = False,
     name: str | None = None,
     progress: Progress | None = None,
+    tensorrt_llm: TensorRTLLMOptions | None = None,
+    scales: str | os.PathLike[str] | None = None,
+    decoder_form: str = CONCAT,
 ) -> Bundle:
     """Write the bundle of a checkpoint; nothing is left behind when it fails.
 
     Args:
         checkpoint: opened, or the directory or hub name of one.
-        dtype: fp32 or fp16, of weights and activations.
+        dtype: fp32 or fp16, of the graphs' weights and activations.
         opset: an opset of the current family (23, the default) or of the plain one (18 to 20).
         name: the bundle's name; by default the checkpoint's.
         progress: called as progress(tensor, bytes written, bytes in all).
+        tensorrt_llm: write the language model as a TensorRT-LLM checkpoint with these options,
+            instead of the `decoder` graph.
+        scales: a calibrated bundle of the same checkpoint, for quantisations that need its scales.
+        decoder_form: "concat", or "scatter" to add a decoder over a cache of fixed capacity, for
+            TensorRT 10.15 and later; it shares the weights of the other.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or foreign.
@@ -62,10 +76,13 @@ def export_bundle(
     precision, family = precision_for(dtype), family_for_opset(opset)
     source, opened = _open(checkpoint)
     with BundleWriter(output, overwrite) as writer, _disk_full_is_one_line(writer.path):
-        plan = plan_export(opened, precision, family)
+        plan = plan_export(opened, precision, family, tensorrt_llm, decoder_form)
         _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
         tokenizer, guide, chat, generation = write_text_files(opened, writer.path)
-        graphs = _write_weights(plan, writer.path, _Meter(plan.total_bytes, progress))
+        meter = _Meter(plan.total_bytes, progress)
+        language_model = _write_language_model(opened, writer.path, tensorrt_llm, scales, meter)
+        graphs = _write_weights(plan, writer.path, meter)
+        meter("done", 0)
         manifest = Manifest(
             name=name or source,
             model=model_spec(opened, plan.vision, plan.decoder),
@@ -78,7 +95,8 @@ def export_bundle(
             graphs=graphs,
             files={},
             provenance=Provenance(source, opened.sha256(), created_with(), opened.notes),
-            extra={"opset_family": family.name, "decoder_form": "concat"},
+            extra=_extra(family, plan),
+            language_model=language_model,
         )
         return writer.finish(manifest)
 
@@ -102,18 +120,45 @@ class _Meter:
 
 
 def _write_weights(plan: Plan, directory: Path, meter: _Meter) -> dict[str, GraphEntry]:
-    entries, written = {}, 0
+    entries, written = {}, meter.done
     for name, model in plan.graphs.items():
         file = f"{name}.onnx"
-        save_graph(model, directory / file, meter)
         entries[name] = graph_entry(model, file, plan.precision)
+        if name == SCATTER_GRAPH:
+            save_beside(model, directory / file, directory / entries[CONCAT_GRAPH].file)
+            continue
+        save_graph(model, directory / file, meter)
         written += weight_bytes(model)
         meter.finish(written)
     meter(TOKEN_EMBEDDING_FILE, plan.embedding_bytes)
     source = plan.checkpoint.part("llm")[EMBEDDING]
     write_token_embedding(source, directory / TOKEN_EMBEDDING_FILE, plan.precision)
-    meter("done", 0)
     return entries
+
+
+def _write_language_model(
+    checkpoint: Checkpoint,
+    directory: Path,
+    options: TensorRTLLMOptions | None,
+    scales: str | os.PathLike[str] | None,
+    meter: _Meter,
+) -> LanguageModelEntry | None:
+    if options is None:
+        if scales is not None:
+            raise ExportError(
+                f"scales {os.fspath(scales)} are for a TensorRT-LLM checkpoint alone; "
+                "pass --llm tensorrt-llm, or leave --scales out"
+            )
+        return None
+    path = None if scales is None else Path(scales)
+    return convert_language_model(checkpoint, directory / LLM_DIR, options, path, meter).entry
+
+
+def _extra(family: Family, plan: Plan) -> dict[str, str]:
+    extra = {"opset_family": family.name}
+    forms = {SCATTER_GRAPH: SCATTER, CONCAT_GRAPH: CONCAT}
+    found = [form for graph, form in forms.items() if graph in plan.graphs]
+    return extra | ({"decoder_form": found[0]} if found else {})
 
 
 def _open(checkpoint: Checkpoint | str | os.PathLike[str]) -> tuple[str, Checkpoint]:

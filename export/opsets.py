@@ -15,7 +15,8 @@ from hicom_edge.errors import ExportError
 
 _PLAIN_OPSETS = (18, 19, 20)
 _CURRENT_OPSETS = (23,)
-_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 23: 11}
+_TENSOR_SCATTER = 24
+_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 23: 11, 24: 12}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ def family_for_opset(opset: int | None) -> Family:
         f"{_listed(_CURRENT_OPSETS)} (TensorRT 10.15 and later, ONNX Runtime) or "
         f"{_listed(_PLAIN_OPSETS)} (plain operators, older TensorRT)"
     )
+
+
+def with_tensor_scatter(family: Family) -> Family:
+    """The same operators at the first opset that has TensorScatter, for TensorRT ≥ 10.15."""
+    return Family(family.name, _TENSOR_SCATTER)
 
 
 class Precision(str, Enum):

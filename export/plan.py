@@ -9,18 +9,27 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
+from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
 from hicom_edge.export.guide import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.export.save import weight_bytes
+from hicom_edge.export.tensorrt_llm.convert import plan_conversion
+from hicom_edge.export.tensorrt_llm.layout import checkpoint_bytes
+from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
 from hicom_edge.model.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be exported: the graphs are built, none of their weights has been read."""
+    """What will be exported: the graphs are built, none of their weights has been read.
+
+    language_model_bytes: what the language model takes in another runtime's format; 0 where it is
+        the `decoder` graph.
+    """
 
     checkpoint: Checkpoint
     precision: Precision
@@ -28,6 +37,7 @@ class Plan:
     vision: VisionPlan
     decoder: DecoderPlan
     graphs: dict[str, ir.Model]
+    language_model_bytes: int
 
     @property
     def embedding_bytes(self) -> int:
@@ -37,11 +47,21 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         """The bytes of all weights of the bundle."""
-        return sum(map(weight_bytes, self.graphs.values())) + self.embedding_bytes
+        graphs = sum(weight_bytes(g) for n, g in self.graphs.items() if n != SCATTER_GRAPH)
+        return graphs + self.embedding_bytes + self.language_model_bytes
 
 
-def plan_export(checkpoint: Checkpoint, precision: Precision, family: Family) -> Plan:
+def plan_export(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    family: Family,
+    tensorrt_llm: TensorRTLLMOptions | None = None,
+    decoder_form: str = CONCAT,
+) -> Plan:
     """Build all graphs of a checkpoint; their weights stay where they are.
+
+    With `tensorrt_llm` the language model is no graph. The decoder's scatter form comes beside the
+    concat form and shares its weights.
 
     Raises:
         ExportError: the model cannot be expressed in the requested form.
@@ -58,5 +78,12 @@ def plan_export(checkpoint: Checkpoint, precision: Precision, family: Family) ->
     graphs["compressor"] = build_compressor_graph(checkpoint, *form)
     if image_graph_differs(checkpoint):
         graphs["compressor_image"] = build_compressor_graph(checkpoint, *form, modality="image")
-    graphs["decoder"] = build_decoder_graph(llm, decoder_plan, *form)
-    return Plan(checkpoint, precision, family, vision_plan, decoder_plan, graphs)
+    llm_bytes = 0
+    if tensorrt_llm is None:
+        graphs["decoder"] = build_decoder_graph(llm, decoder_plan, *form)
+        if check_form(decoder_form) == SCATTER:
+            scatter = build_decoder_graph(llm, decoder_plan, *form, form=SCATTER)
+            graphs[SCATTER_GRAPH] = scatter
+    else:
+        llm_bytes = checkpoint_bytes(plan_conversion(checkpoint, tensorrt_llm))
+    return Plan(checkpoint, precision, family, vision_plan, decoder_plan, graphs, llm_bytes)

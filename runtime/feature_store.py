@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from hicom_edge.engines.device_array import AnyArray
 
 DEFAULT_CAPACITY_BYTES = 1 << 30
 
@@ -34,13 +35,15 @@ class FeatureKey:
 class VisionMaps:
     """The vision tower's two maps of one video, on the patch grid.
 
+    They lie where the vision tower computed them; `np.asarray` gives them to the host.
+
     Attributes:
         features: V, (t, h, w, Dv).
         embeddings: E, (t, h, w, Dt), or None when the model uses no guide.
     """
 
-    features: NDArray[Any]
-    embeddings: NDArray[Any] | None
+    features: AnyArray
+    embeddings: AnyArray | None
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +52,7 @@ class VisionMaps:
 
 
 class FeatureStore:
-    """Keeps maps up to a number of bytes; the least recently used leave first.
+    """Keeps maps up to a number of bytes, wherever they lie; the least recently used leave first.
 
     A clip that is still held keeps its own maps when they leave the store.
     """

@@ -1,22 +1,27 @@
 """Tokens one after the other: prefill once, then choose, stop or step.
 
 It knows the loop, the stop tokens and the limit of the context. It does not know text, and leaves
-the choice of a token to the sampler.
+the choice of a token to the sampler. A runtime that generates by itself is only handed the request.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.engines.base import DecoderEngine
+from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import InputError, PromptError
 from hicom_edge.manifest import GenerationSpec
 from hicom_edge.runtime.sampler import Sampler, SamplingSettings, resolve_settings
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.device_array import AnyArray
 
 DEFAULT_MAX_NEW_TOKENS = 512
 
@@ -68,7 +73,7 @@ class GenerationKeywords(TypedDict, total=False):
 def generate(
     decoder: DecoderEngine,
     token_embedding: Embeddings,
-    prompt_embeddings: Embeddings,
+    prompt_embeddings: AnyArray,
     settings: SamplingSettings,
     stop_token_ids: tuple[int, ...],
     max_new_tokens: int,
@@ -78,7 +83,7 @@ def generate(
     Args:
         decoder: active; it is reset, and one sequence at a time may use it.
         token_embedding: (V, Dl), may be memory-mapped.
-        prompt_embeddings: (l, Dl), of the decoder's dtype.
+        prompt_embeddings: (l, Dl), of the decoder's dtype, on the host or on its device.
 
     Raises:
         InputError: another sequence was started on the decoder meanwhile.
@@ -95,6 +100,30 @@ def generate(
             _refuse_foreign_sequence(decoder, sequence)
             row = token_embedding[token_id : token_id + 1]
             logits = decoder.step(np.asarray(row, dtype=decoder.dtype))
+
+
+def generate_with(
+    generator: TextGenerator,
+    token_ids: NDArray[np.int64],
+    prompt_embeddings: Embeddings,
+    settings: SamplingSettings,
+    stop_token_ids: tuple[int, ...],
+    max_new_tokens: int,
+) -> Iterator[int]:
+    """As `generate`, with a runtime that has loop and sampling inside.
+
+    Args:
+        token_ids: (l,) ids of the prompt, VISUAL at visual positions.
+    """
+    return generator.generate(
+        GenerationRequest(
+            token_ids,
+            prompt_embeddings,
+            stop_token_ids,
+            max_new_tokens,
+            **dataclasses.asdict(settings),
+        )
+    )
 
 
 def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, max_context: int) -> int:

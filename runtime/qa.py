@@ -7,26 +7,33 @@ sibling modules and the engines.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle import Progress as BundleProgress
 from hicom_edge.engines import AUTO, load_decoder, load_engine
-from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.base import DecoderEngine, EngineOptions
+from hicom_edge.engines.decoder_form import DECODER_GRAPHS
+from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
+from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_generator
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
 from hicom_edge.runtime.feature_store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
-from hicom_edge.runtime.generation import GenerationOptions, generate, room_for_answer
+from hicom_edge.runtime.generation import (
+    GenerationOptions,
+    generate,
+    generate_with,
+    room_for_answer,
+)
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
-from hicom_edge.runtime.prompt import PromptBuilder
+from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
 from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
@@ -37,10 +44,11 @@ from hicom_edge.runtime.vision import encode_frames, preprocessor_from_spec
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.runtime.generation import GenerationKeywords
 
 DECODER = "decoder"
-REQUIRED_GRAPHS = ("vision", "compressor", DECODER)
+REQUIRED_GRAPHS = ("vision", "compressor")
 DEMO_BUNDLE = Path(__file__).resolve().parent.parent / "demo" / "bundle"
 
 Progress = Callable[[int, int], None]
@@ -49,7 +57,8 @@ Progress = Callable[[int, int], None]
 class VideoQA:
     """Answers questions about videos with one bundle; a video asked twice is encoded once.
 
-    One answer at a time: a second stream ends the first with an error. Not for several threads.
+    One answer at a time: a second stream ends the first with an error. Where TensorRT-LLM is the
+    language model, streams may be read in turn, and it batches them. Not for several threads.
     """
 
     def __init__(
@@ -61,7 +70,7 @@ class VideoQA:
     ) -> None:
         for name in REQUIRED_GRAPHS:
             bundle.graph(name)
-        graphs = [name for name in bundle.manifest.graphs if name != DECODER]
+        graphs = [name for name in bundle.manifest.graphs if name not in DECODER_GRAPHS]
         self.bundle = bundle
         self._preprocessor = preprocessor_from_spec(bundle.manifest.frames)
         self._prompts = PromptBuilder(bundle)
@@ -69,7 +78,7 @@ class VideoQA:
         self._token_embedding = open_token_embedding(bundle)
         self._store = FeatureStore(feature_store_bytes)
         self._engines = {name: load_engine(bundle, name, engine, options) for name in graphs}
-        self._decoder = load_decoder(bundle, engine, options)
+        self._decoder = _load_language_model(bundle, engine, options)
         with ExitStack() as loading:
             for runner in (*self._engines.values(), self._decoder):
                 loading.enter_context(runner)
@@ -95,12 +104,8 @@ class VideoQA:
             EngineError: the engine is not available here.
             ResourceError: not enough memory for the weights.
         """
-        if path is None and not DEMO_BUNDLE.is_dir():
-            raise BundleError(
-                "this installation carries no demo bundle; pass the directory of a bundle"
-            )
-        options = EngineOptions(threads)
-        return cls(Bundle.open(path or DEMO_BUNDLE, progress), engine, options)
+        opened = Bundle.open(demo_bundle() if path is None else path, progress)
+        return cls(opened, engine, EngineOptions(threads))
 
     def watch(
         self,
@@ -195,16 +200,10 @@ class VideoQA:
         """Compress, prefill, generate: the per-question half of the pipeline."""
         manifest, clock = self.bundle.manifest, Stopwatch()
         visual_tokens = self._compress(clip, guide or guide_text(question), clock)
-        prompt = self._embed_prompt(question, clip.modality, visual_tokens)
+        parts = self._prompts.build(question, clip.modality)
+        prompt = self._embed_prompt(parts, visual_tokens)
         room = room_for_answer(len(prompt), options.max_new_tokens, manifest.model.max_context)
-        tokens = generate(
-            self._decoder,
-            self._token_embedding,
-            prompt,
-            options.sampling(manifest.generation),
-            manifest.generation.stop_token_ids,
-            room,
-        )
+        tokens = self._generate(parts, prompt, options, room)
         text, pieces, token_ids = TextStream(self._prompts.tokenizer), [], []
         with clock("prefill"):
             token_id = next(tokens, None)
@@ -223,39 +222,52 @@ class VideoQA:
             text="".join(pieces),
             token_ids=tuple(token_ids),
             finish_reason=reason,
-            visual_tokens=visual_tokens,
+            visual_tokens=np.asarray(visual_tokens),
             timings=timings_of_answer(
                 clip, clock, len(visual_tokens), len(prompt), len(token_ids), reason
             ),
         )
 
-    def _compress(self, clip: Clip, guide: str, clock: Stopwatch) -> NDArray[Any]:
-        """Visual tokens (n, Dl) of a clip under a guide text."""
+    def _compress(self, clip: Clip, guide: str, clock: Stopwatch) -> AnyArray:
+        """Visual tokens (n, Dl) of a clip under a guide text; they stay where they are made."""
         # An image has its own graph where its compression is not that of a video of one frame.
         own = self._engines.get(f"compressor_{clip.modality}")
         compressor = own or self._engines["compressor"]
+        available: dict[str, AnyArray | None]
         available = {"features": clip.maps.features, "embeddings": clip.maps.embeddings}
         if self._guides is not None:
             with clock("guide"):
                 feed = {"guide_input_ids": self._guides.encode(guide)}
-                available["guide"] = self._engines["guide"].infer(feed)["guide"]
+                available["guide"] = self._engines["guide"].infer_on_device(feed)["guide"]
         feed_dict = {
-            spec.name: _as_dtype(available[spec.name], spec.dtype) for spec in compressor.inputs
+            spec.name: as_dtype(_made(available[spec.name]), spec.dtype)
+            for spec in compressor.inputs
         }
         with clock("compress"):
-            return compressor.infer(feed_dict)["visual_tokens"]
+            return compressor.infer_on_device(feed_dict)["visual_tokens"]
 
-    def _embed_prompt(
-        self, question: str, modality: str, visual_tokens: NDArray[Any]
-    ) -> NDArray[Any]:
+    def _generate(
+        self, parts: PromptParts, prompt: AnyArray, options: GenerationOptions, room: int
+    ) -> Iterator[int]:
+        """The answer's token ids, from whatever runs the language model."""
+        generation = self.bundle.manifest.generation
+        how = (options.sampling(generation), generation.stop_token_ids, room)
+        if isinstance(self._decoder, TextGenerator):
+            visual = np.full(len(prompt) - sum(map(len, parts)), VISUAL)
+            token_ids = np.concatenate([parts.prefix_ids, visual, parts.suffix_ids])
+            return generate_with(self._decoder, token_ids, np.asarray(prompt), *how)
+        return generate(self._decoder, self._token_embedding, prompt, *how)
+
+    def _embed_prompt(self, parts: PromptParts, visual_tokens: AnyArray) -> AnyArray:
         """Prompt embeddings (l, Dl): the chat prompt with the visual tokens spliced in."""
-        parts = self._prompts.build(question, modality)
         rows = [
             self._token_embedding[parts.prefix_ids],
             visual_tokens,
             self._token_embedding[parts.suffix_ids],
         ]
-        return np.concatenate([_as_dtype(row, self._decoder.dtype) for row in rows])
+        decoder = self._decoder
+        memory = decoder.memory if isinstance(decoder, DecoderEngine) else MAIN_MEMORY
+        return joined([as_dtype(row, decoder.dtype) for row in rows], memory)
 
     def _feature_key(self, frames_fingerprint: str) -> FeatureKey:
         manifest = self.bundle.manifest
@@ -265,10 +277,33 @@ class VideoQA:
         return FeatureKey(frames_fingerprint, repr(manifest.frames), " ".join(hashes))
 
 
-def _as_dtype(array: NDArray[Any] | None, dtype: str) -> NDArray[Any]:
+def _load_language_model(
+    bundle: Bundle, engine: str, options: EngineOptions | None
+) -> DecoderEngine | TextGenerator:
+    """The `decoder` graph, or the language model that a bundle has for another runtime."""
+    if bundle.manifest.language_model is not None:
+        return load_text_generator(bundle)
+    bundle.graph(DECODER)
+    return load_decoder(bundle, engine, options)
+
+
+def _made(array: AnyArray | None) -> AnyArray:
     if array is None:
         raise BundleError(
             "the compressor takes embeddings, but the vision graph makes none; "
             "export the bundle again"
         )
-    return array.astype(dtype, copy=False)
+    return array
+
+
+def demo_bundle() -> Path:
+    """The demo bundle that comes with the package.
+
+    Raises:
+        BundleError: this installation carries none.
+    """
+    if not DEMO_BUNDLE.is_dir():
+        raise BundleError(
+            "this installation carries no demo bundle; pass the directory of a bundle"
+        )
+    return DEMO_BUNDLE

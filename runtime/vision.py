@@ -6,6 +6,7 @@ know questions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -14,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.engines.base import Engine
+from hicom_edge.engines.device_array import DeviceArray, Memory, empty, write
 from hicom_edge.errors import BundleError, InputError, ResourceError
 from hicom_edge.runtime.feature_store import VisionMaps
 from hicom_edge.runtime.preprocess import Preprocessor
 from hicom_edge.runtime.timings import Stopwatch
 
 if TYPE_CHECKING:
-    from hicom_edge.manifest import FrameSpec
+    from hicom_edge.manifest import FrameSpec, TensorSpec
     from hicom_edge.runtime.preprocess import Aspect, Resample
 
+    _Maps = dict[str, DeviceArray]
+
 FRAMES_PER_RUN = 8
-_FEATURES, _EMBEDDINGS = "features", "embeddings"
+_PIXELS, _FEATURES, _EMBEDDINGS = "pixel_values", "features", "embeddings"
 
 
 class FrameSequence(Sized, Protocol):
@@ -43,30 +47,26 @@ def encode_frames(
 ) -> VisionMaps:
     """Features V (t, h, w, Dv) and embeddings E (t, h, w, Dt) of all frames.
 
-    A frame that a short video repeats is encoded once. At most a few decoded frames and the pixel
-    values of one chunk are in memory at a time.
+    The maps lie where the vision tower computed them. A frame that a short video repeats is encoded
+    once. At most a few decoded frames and the pixel values of one chunk are in memory at a time.
 
     Raises:
         VideoError: a frame cannot be decoded.
         ResourceError: not enough memory for the maps of so many frames.
     """
     size, left = preprocessor.size, frames.num_distinct
+    maps = {spec.name: _reserve(len(frames), spec, vision.memory) for spec in vision.outputs}
     pixels = np.empty((min(FRAMES_PER_RUN, left), 3, size, size), np.float32)
     counts: list[int] = []
     decoded = _timed(frames.runs(), counts, clock)
-    maps: dict[str, NDArray[Any]] = {}
     start = 0
     while left:
         chunk = pixels[: min(FRAMES_PER_RUN, left)]
         with clock("preprocess"):
             preprocessor.batch(islice(decoded, len(chunk)), out=chunk)
-        with clock("vision"):
-            outputs = run_vision(vision, chunk)
         end = start + sum(counts)
-        for name, rows in outputs.items():
-            if name not in maps:
-                maps[name] = _reserve(len(frames), rows)
-            maps[name][start:end] = np.repeat(rows, counts, axis=0)
+        with clock("vision"):
+            _encode(vision, chunk, counts, {n: m.rows(start, end) for n, m in maps.items()})
         start, left = end, left - len(chunk)
         counts.clear()
     return VisionMaps(maps[_FEATURES], maps.get(_EMBEDDINGS))
@@ -74,8 +74,25 @@ def encode_frames(
 
 def run_vision(vision: Engine, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """The vision graph on pixel_values (t, 3, S, S) float32, in the graph's own precision."""
-    dtype = vision.input_dtype("pixel_values")
-    return vision.infer({"pixel_values": pixel_values.astype(dtype, copy=False)})
+    return vision.infer({_PIXELS: _in_precision(vision, pixel_values)})
+
+
+def _encode(
+    vision: Engine, pixel_values: NDArray[np.float32], counts: list[int], out: _Maps
+) -> None:
+    """Encode a chunk of frames and write each as many times as it occurs."""
+    feed = {_PIXELS: _in_precision(vision, pixel_values)}
+    if max(counts) == 1:
+        vision.infer_on_device(feed, out)
+        return
+    for name, encoded in vision.infer_on_device(feed).items():
+        places = np.repeat(np.arange(len(counts)), counts).tolist()
+        for target, source in enumerate(places):
+            write(encoded.rows(source, source + 1), out[name].rows(target, target + 1))
+
+
+def _in_precision(vision: Engine, pixel_values: NDArray[np.float32]) -> NDArray[Any]:
+    return pixel_values.astype(vision.input_dtype(_PIXELS), copy=False)
 
 
 def preprocessor_from_spec(spec: FrameSpec) -> Preprocessor:
@@ -105,12 +122,17 @@ def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _reserve(num_frames: int, rows: NDArray[Any]) -> NDArray[Any]:
-    shape = (num_frames, *rows.shape[1:])
+def _reserve(num_frames: int, spec: TensorSpec, memory: Memory) -> DeviceArray:
+    grid = [size for size in spec.shape[1:] if isinstance(size, int)]
+    if len(grid) + 1 != len(spec.shape):
+        raise BundleError(
+            f"the vision graph's {spec.name} is {spec.shape}, expected one dynamic axis, the "
+            "frames; export the bundle again"
+        )
     try:
-        return np.empty(shape, rows.dtype)
+        return empty((num_frames, *grid), spec.dtype, memory)
     except MemoryError as error:
-        gigabytes = num_frames * rows[0].nbytes / 1e9
+        gigabytes = num_frames * math.prod(grid) * np.dtype(spec.dtype).itemsize / 1e9
         raise ResourceError(
             f"the features of {num_frames} frames need {gigabytes:.1f} GB, more than is free; "
             "watch fewer frames or a shorter part"

@@ -23,6 +23,7 @@ VERBS = [
     ["chat"],
     ["export"],
     ["verify"],
+    ["calibrate"],
     ["build"],
     ["inspect"],
     ["doctor"],

@@ -24,14 +24,15 @@ MAY_IMPORT = {
     "export": BASE | {"model", "engines", "runtime"},
     "evaluation": BASE | {"engines", "runtime", "model", "export", "training"},
     "training": BASE | {"engines", "runtime", "model", "export", "evaluation"},
+    "calibration": BASE | {"engines", "runtime", "evaluation"},
     "terminal": BASE | {"engines", "runtime"},
-    "cli_options": BASE,
+    "commands": BASE
+    | {"terminal", "engines", "runtime", "export", "calibration", "evaluation", "training"},
     "__main__": {"cli"},
-    "cli": BASE
-    | {"terminal", "cli_options", "engines", "runtime", "export", "evaluation", "training"},
+    "cli": {"errors", "terminal", "commands"},
 }
 NO_MODULES = (ROOT / "__init__.py", ROOT / "setup.py")
-NO_TORCH = ("errors", "manifest", "bundle", "engines", "runtime", "terminal", "cli_options", "cli")
+NO_TORCH = ("errors", "manifest", "bundle", "engines", "runtime", "terminal", "commands", "cli")
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "sentencepiece"}
 
 

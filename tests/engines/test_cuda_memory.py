@@ -11,6 +11,7 @@ import pytest
 
 from hicom_edge.engines import cuda_driver
 from hicom_edge.engines.cuda_memory import CudaDevice, driver_version, shares_memory_with_host
+from hicom_edge.engines.device_array import empty, placed, write
 from hicom_edge.errors import EngineError, ResourceError
 
 # The functions of cuda.h that are called, with its signatures; a call without the context fails.
@@ -20,6 +21,7 @@ DRIVER = """
 typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
 static int context, stream, retained, streams, blocks;
+static int capturing, work, launched, graphs, executables;
 static void *current;
 int cuInit(unsigned int flags) { return flags; }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
@@ -46,10 +48,32 @@ int cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, void *o
 int cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, void *on) {
     memcpy(to, (void *)from, bytes); return on == &stream ? 0 : 400;
 }
+int cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *on) {
+    memcpy((void *)to, (void *)from, bytes); return on == &stream ? 0 : 400;
+}
 int cuStreamCreate(void **out, unsigned int flags) { *out = &stream; streams++; return flags != 1; }
+int cuStreamBeginCapture_v2(void *on, int mode) {
+    if (on != &stream || mode != 1 || capturing) return 400;
+    capturing = 1; work = 0; return 0;
+}
+int cuStreamEndCapture(void *on, void **out) {
+    if (!capturing) return 901;
+    capturing = 0; *out = &work; graphs++; return work < 0 ? 901 : 0;
+}
+int cuGraphInstantiateWithFlags(void **out, void *graph, unsigned long long flags) {
+    if (graph != &work || flags != 0) return 1;
+    *out = &launched; executables++; return 0;
+}
+int cuGraphLaunch(void *executable, void *on) {
+    launched += executable == &launched && on == &stream; return executable != &launched;
+}
+int cuGraphExecDestroy(void *executable) { executables--; return executable != &launched; }
+int cuGraphDestroy(void *graph) { graphs--; return 0; }
+int number_of_launches(void) { return launched; }
+void break_capture(void) { work = -1; }
 int cuStreamSynchronize(void *on) { return on == &stream ? 0 : 400; }
 int cuStreamDestroy_v2(void *on) { streams--; return 0; }
-int left_over(void) { return retained + streams + blocks; }
+int left_over(void) { return retained + streams + blocks + graphs + executables; }
 """
 
 
@@ -87,6 +111,48 @@ def test_an_array_out_of_order_is_uploaded_in_order(driver) -> None:
     device.download(address, back)
     np.testing.assert_array_equal(back, array)
     device.free(address)
+    device.close()
+
+
+def test_bytes_are_copied_on_the_device(driver) -> None:
+    device, array = CudaDevice(), np.arange(6, dtype=np.float32)
+    given = placed(array, device)
+    target = empty((4,), "float32", device)
+    write(given.rows(1, 3), target.rows(2, 4))
+    np.testing.assert_array_equal(np.asarray(target)[2:], [1, 2])
+    device.copy(given.address, target.address, 0)
+    del given, target
+    device.close()
+    assert driver.left_over() == 0
+
+
+def test_closing_gives_back_what_arrays_still_hold(driver) -> None:
+    device = CudaDevice()
+    array = empty((5,), "float32", device)
+    device.close()
+    assert driver.left_over() == 0
+    del array  # its memory is gone already
+    assert driver.left_over() == 0
+
+
+def test_captured_work_is_launched_as_often_as_asked(driver) -> None:
+    device, queued = CudaDevice(), []
+    graph = device.capture(lambda: queued.append("step"))
+    assert driver.number_of_launches() == 0
+    graph.launch()
+    graph.launch()
+    assert (queued, driver.number_of_launches()) == (["step"], 2)
+    graph.close()
+    graph.close()
+    device.close()
+    assert driver.left_over() == 0
+
+
+def test_a_capture_that_fails_is_ended_and_named(driver) -> None:
+    device = CudaDevice()
+    with pytest.raises(EngineError, match="cuStreamEndCapture failed with CUDA error 901"):
+        device.capture(driver.break_capture)
+    device.capture(lambda: None).close()  # the stream is as before
     device.close()
 
 

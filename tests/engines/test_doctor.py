@@ -25,6 +25,18 @@ def test_the_machine_is_described() -> None:
     assert "CPUExecutionProvider" in diagnosis.providers
 
 
+@pytest.mark.parametrize(
+    "distribution", ["tensorrt_rtx", "tensorrt_rtx_cu12_bindings", "tensorrt_rtx_cu13_bindings"]
+)
+def test_tensorrt_rtx_is_found_under_each_of_its_names(tmp_path, monkeypatch, distribution) -> None:
+    info = tmp_path / f"{distribution}-9.9.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 9.9\n"
+    (info / "METADATA").write_text(metadata)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert examine().versions["tensorrt-rtx"] == "9.9"
+
+
 def test_both_onnxruntimes_at_once_are_a_warning_with_the_cure(tmp_path, monkeypatch) -> None:
     for name in ("onnxruntime", "onnxruntime_gpu"):
         info = tmp_path / f"{name}-9.9.dist-info"

@@ -7,10 +7,11 @@ import importlib.util
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from reference_data import read_json
 
 from hicom_edge.bundle import Bundle
@@ -18,9 +19,29 @@ from hicom_edge.cli import main
 from hicom_edge.engines import tensorrt_build, tensorrt_workplace, why_not
 from hicom_edge.engines.cuda_driver import find_gpus
 from hicom_edge.engines.engine_files import EngineFiles
-from hicom_edge.engines.tensorrt_api import TENSORRT, link_rtx_library, load_api, why_not_installed
+from hicom_edge.engines.tensorrt_api import (
+    TENSORRT,
+    TENSORRT_RTX,
+    link_rtx_library,
+    load_api,
+    why_not_installed,
+)
 from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+from hicom_edge.engines.tensorrt_logger import make_logger
+from hicom_edge.engines.tensorrt_model import model_for_parser
+from hicom_edge.engines.tensorrt_network import (
+    BuilderSettings,
+    builder_config,
+    parse_network,
+    write_engine,
+)
+from hicom_edge.engines.tensorrt_profiles import Limits, limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError, InputError, ResourceError
+from hicom_edge.export import save
+from hicom_edge.export.decoder import build_decoder_graph, plan_decoder
+from hicom_edge.export.exporter import export_bundle
+from hicom_edge.export.opsets import CURRENT, Precision
+from hicom_edge.export.save import graph_entry
 
 RTX = "tensorrt-rtx"
 GRAPHS = ["vision", "guide", "compressor", "decoder"]
@@ -43,21 +64,85 @@ def bundle(reference_bundle, tmp_path: Path) -> Bundle:
     return copy_of(reference_bundle, tmp_path)
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A weight that is made when it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def load(self) -> torch.Tensor:
+        return torch.full(self.shape, 0.01)
+
+
 class TestWithRtx:
     pytestmark = needs_rtx
 
+    @pytest.mark.parametrize("form", ["concat", "scatter"])
     @pytest.mark.parametrize("opset", [23, 20])
     @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-    def test_all_graphs_build(self, variant_bundle, tmp_path: Path, dtype: str, opset: int) -> None:
-        bundle = copy_of(variant_bundle("release", dtype=dtype, opset=opset), tmp_path)
+    def test_all_graphs_build(
+        self, variant_bundle, tmp_path: Path, dtype: str, opset: int, form: str
+    ) -> None:
+        options = {"dtype": dtype, "opset": opset, "decoder_form": form}
+        bundle = copy_of(variant_bundle("release", **options), tmp_path)
         built = build_engines(bundle, BuildOptions(RTX))
-        assert [engine.graph for engine in built] == GRAPHS
+        last = "decoder_scatter" if form == "scatter" else "decoder"
+        assert [engine.graph for engine in built] == [*GRAPHS[:3], last]
         for engine in built:
             sidecar = EngineFiles(engine.path.parent, engine.graph).read_sidecar()
             assert sidecar.precision == dtype
             assert sidecar.device is None
             assert engine.size_bytes == engine.path.stat().st_size > 0
         assert Bundle.open(bundle.path).manifest == bundle.manifest
+
+    def test_the_scatter_form_builds_over_the_weights_of_the_other(
+        self, reference_checkpoint, tmp_path: Path, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(save, "_INLINE_BYTES", 0)  # as a decoder of real size
+        target = tmp_path / "bundle"
+        bundle = export_bundle(reference_checkpoint, target, dtype="fp16", decoder_form="scatter")
+        built = build_engines(bundle, BuildOptions(RTX, max_frames=8))[-1]
+        assert built.graph == "decoder_scatter"
+        assert built.size_bytes > bundle.manifest.files["decoder.onnx.data"].size / 2
+        sidecar = EngineFiles(built.path.parent, built.graph).read_sidecar()
+        past = sidecar.profiles[0]["past_key_values.0.key"]
+        capacity = limits_from_manifest(bundle.manifest, 8).capacity
+        assert past.minimum[2] == past.maximum[2] == capacity
+        longer = build_engines(bundle, BuildOptions(RTX, max_frames=16))[-1]
+        assert not longer.kept  # the capacity is part of the engine
+
+    @pytest.mark.parametrize("precision", list(Precision))
+    def test_the_scatter_form_builds_at_the_heads_of_the_7b_model(
+        self, tmp_path: Path, precision: Precision
+    ) -> None:
+        """28 query heads over 4 of 128 channels, and the capacity of 128 frames."""
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        config = Qwen2Config(
+            hidden_size=3584,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+            vocab_size=64,
+        )
+        with torch.device("meta"):
+            tensors = Qwen2ForCausalLM(config).state_dict()
+        weights = {name: Constant(tuple(tensor.shape)) for name, tensor in tensors.items()}
+        plan = plan_decoder(config.to_dict(), weights)
+        graph = build_decoder_graph(weights, plan, precision, CURRENT, "scatter")
+        path, name = tmp_path / "decoder_scatter.onnx", "decoder_scatter"
+        save.save_graph(graph, path)
+        limits = Limits(32, 128, 64, 808, 3136, 3648)
+        profiles = profiles_of(name, graph_entry(graph, path.name, precision), limits)
+        api = load_api(TENSORRT_RTX)
+        logger = make_logger(api)
+        builder = api.Builder(logger)
+        model = model_for_parser(path, name, profiles[0], TENSORRT_RTX, api.__version__, False)
+        network = parse_network(api, builder, path, logger, model)
+        settings = builder_config(api, builder, profiles, BuilderSettings(), None)
+        assert write_engine(api, builder, network, settings, tmp_path / "e"), logger.errors
 
     @pytest.mark.parametrize("name", read_json("e2e/small_variants.json")["configs"])
     def test_bundles_of_every_kind_build(self, variant_bundle, tmp_path: Path, name: str) -> None:

@@ -38,6 +38,17 @@ def test_without_a_local_part_only_global_tokens_count(reference_bundle) -> None
     assert visual_tokens(model, 64) == model.global_tokens
 
 
+def test_the_fixed_cache_is_whole_in_both_profiles_and_its_step_is_one_row(variant_bundle) -> None:
+    bundle = variant_bundle("release", decoder_form="scatter")
+    limits = limits_from_manifest(bundle.manifest, 16)
+    profiles = profiles_of("decoder_scatter", bundle.graph("decoder_scatter"), limits)
+    for profile in profiles:
+        past = profile["past_key_values.0.key"]
+        assert {shape[2] for shape in past} == {limits.capacity}
+    assert profiles[PREFILL]["inputs_embeds"].maximum[1] == limits.max_prompt
+    assert {shape[1] for shape in profiles[STEP]["inputs_embeds"]} == {1}
+
+
 @given(max_frames=st.integers(1, 300), max_context=st.integers(64, 40000))
 def test_ranges_are_ordered_and_stay_in_the_context(
     reference_bundle, max_frames: int, max_context: int

@@ -23,7 +23,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from hicom_edge.export.comparison import compare
+from hicom_edge.evaluation.comparison import compare
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 from hicom_edge.export.save import save_graph
 

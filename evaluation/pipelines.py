@@ -1,7 +1,7 @@
-"""The life of one question in PyTorch and in a bundle, with every stage's output in reach.
+"""The life of one question with every stage's output in reach.
 
-Both sides have the same methods and speak NumPy, so that any two can be compared. They know the
-stages; they do not know tolerances.
+All pipelines have the same methods and speak NumPy, so that any two can be compared. This module
+knows the stages and how a bundle runs them in its engines. It knows no tolerances, and no PyTorch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from hicom_edge.engines import AUTO, load_decoder, load_engine
-from hicom_edge.model.hicom import IMAGE_TOKEN_ID, VIDEO_TOKEN_ID
 from hicom_edge.runtime.generation import GenerationOptions, generate
+from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.runtime.vision import FRAMES_PER_RUN, run_vision
 
 if TYPE_CHECKING:
@@ -25,11 +24,8 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import DecoderEngine, Engine
-    from hicom_edge.model.hicom import HicomModel
 
     Array = NDArray[Any]
-
-PLACEHOLDERS = {"image": IMAGE_TOKEN_ID, "video": VIDEO_TOKEN_ID}
 
 
 @dataclass(frozen=True)
@@ -66,61 +62,6 @@ class Pipeline(ABC):
         """The answer's token ids without the stop token, and without repetition penalty."""
 
 
-class PyTorchPipeline(Pipeline):
-    """The checkpoint in PyTorch: the oracle."""
-
-    def __init__(
-        self,
-        model: HicomModel,
-        pixel_values: NDArray[np.float32],
-        modality: str,
-        stop_token_ids: Sequence[int],
-    ) -> None:
-        self._model, self._modality, self._stops = model, modality, stop_token_ids
-        with torch.no_grad():
-            runs = [model.vision_tower(torch.from_numpy(c)) for c in _chunks(pixel_values)]
-        features, embeddings = zip(*runs, strict=True)
-        self._features = torch.cat(features)
-        self._embeddings = torch.cat(embeddings) if embeddings[0] is not None else None
-
-    def maps(self) -> dict[str, Array]:
-        found = {"features": self._features, "embeddings": self._embeddings}
-        return {name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
-
-    def guide(self, prompt: Prompt) -> Array | None:
-        if prompt.guide_input_ids is None:
-            return None
-        with torch.no_grad():
-            guide = self._model.encode_guide(torch.from_numpy(prompt.guide_input_ids))
-        return None if guide is None else guide.numpy()
-
-    def visual_tokens(self, guide: Array | None) -> Array:
-        given = None if guide is None else torch.from_numpy(guide)
-        with torch.no_grad():
-            tokens = self._model.compressor(self._features, self._embeddings, given, self._modality)
-        result: Array = tokens.numpy()
-        return result
-
-    def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        ids = torch.cat([self._ids(prompt), torch.tensor(list(answer), dtype=torch.int64)])
-        result: Array = self._model.logits(ids, [torch.from_numpy(visual_tokens)])[-1].numpy()
-        return result
-
-    def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
-        token_ids = self._model.generate(
-            self._ids(prompt),
-            [torch.from_numpy(visual_tokens)],
-            max_new_tokens=max_new_tokens,
-            repetition_penalty=1.0,
-        )
-        ends = [i for i, token in enumerate(token_ids) if token in self._stops]
-        return token_ids[: ends[0]] if ends else token_ids
-
-    def _ids(self, prompt: Prompt) -> torch.Tensor:
-        place = PLACEHOLDERS[self._modality]
-        return torch.tensor([*prompt.prefix_ids, place, *prompt.suffix_ids], dtype=torch.int64)
-
-
 class BundlePipeline(Pipeline):
     """A bundle through its engines, which live as long as `stack`."""
 
@@ -132,18 +73,17 @@ class BundlePipeline(Pipeline):
         stack: ExitStack,
         engine: str = AUTO,
     ) -> None:
-        manifest = bundle.manifest
+        graphs = bundle.manifest.graphs
         own = f"compressor_{modality}"
-        self._compressor = own if own in manifest.graphs else "compressor"
-        self._generation = manifest.generation
+        self._compressor = own if own in graphs else "compressor"
+        self._generation = bundle.manifest.generation
         self._engines: dict[str, Engine] = {
             name: stack.enter_context(load_engine(bundle, name, engine))
-            for name in manifest.graphs
-            if name != "decoder"
+            for name in ("vision", "guide", self._compressor)
+            if name in graphs
         }
         self._decoder: DecoderEngine = stack.enter_context(load_decoder(bundle, engine))
-        path = bundle.file(manifest.token_embedding)
-        self._table: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._table: Array = open_token_embedding(bundle)
         self._maps = self._encode(pixel_values)
 
     def maps(self) -> dict[str, Array]:
@@ -177,7 +117,7 @@ class BundlePipeline(Pipeline):
         return list(tokens)
 
     def _encode(self, pixel_values: NDArray[np.float32]) -> dict[str, Array]:
-        chunks = [run_vision(self._engines["vision"], chunk) for chunk in _chunks(pixel_values)]
+        chunks = [run_vision(self._engines["vision"], c) for c in frame_chunks(pixel_values)]
         return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
     def _embed(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
@@ -187,7 +127,7 @@ class BundlePipeline(Pipeline):
         return np.concatenate([row.astype(self._decoder.dtype) for row in rows])
 
 
-def _chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """A few frames at a time, as at run time."""
     for start in range(0, len(pixel_values), FRAMES_PER_RUN):
         yield pixel_values[start : start + FRAMES_PER_RUN]

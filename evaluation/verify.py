@@ -1,23 +1,29 @@
-"""PyTorch and a bundle side by side, stage by stage, on a real video and real questions.
+"""Any two of PyTorch, ONNX Runtime and TensorRT side by side, stage by stage, on a real video.
 
 It knows the stages' order and names. Each side feeds its own outputs to its next stage, so that
 errors add up as they do in use. Frames and token ids are made once, by the runtime, for both.
+PyTorch is imported when a checkpoint takes part, and only then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hicom_edge.engines import AUTO
 from hicom_edge.errors import InputError
-from hicom_edge.export.comparison import TOLERANCES, StageResult, Tolerances, compare, print_table
-from hicom_edge.export.pipelines import BundlePipeline, Pipeline, Prompt, PyTorchPipeline
-from hicom_edge.model.loading import load_checkpoint
+from hicom_edge.evaluation.comparison import (
+    TOLERANCES,
+    StageResult,
+    Tolerances,
+    compare,
+    print_table,
+)
+from hicom_edge.evaluation.pipelines import BundlePipeline, Pipeline, Prompt
+from hicom_edge.evaluation.reference import EngineReference, Reference
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.prompt import GuideTokenizer, PromptBuilder
 from hicom_edge.runtime.sampling import SamplingOptions
@@ -28,14 +34,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.model.checkpoint import Checkpoint
 
 __all__ = ["TOLERANCES", "StageResult", "Tolerances", "print_table", "verify_bundle"]
+
+# From the strictest to the most tolerant.
+_PRECISIONS = ("fp32", "fp16", "quantized")
 
 
 def verify_bundle(
     bundle: Bundle,
-    checkpoint: Checkpoint | str | Path,
+    reference: Reference,
     video: VideoInput,
     questions: Sequence[str],
     tolerances: Tolerances | None = None,
@@ -47,27 +55,31 @@ def verify_bundle(
     """Compare features, embeddings, guide, visual tokens, prefill logits and greedy tokens.
 
     Args:
-        checkpoint: what the bundle was exported from; it runs in PyTorch in float32.
-        tolerances: by default those of the bundle's precision.
+        reference: what the bundle is held against: its checkpoint in PyTorch in float32, or a
+            bundle in an engine.
+        tolerances: by default those of the coarser precision of the two sides.
         num_frames: by default the bundle's.
         max_new_tokens: the most greedy tokens to compare.
+        engine: what the bundle itself runs in.
 
     Raises:
-        InputError: no questions.
+        InputError: no questions, or a reference that is the bundle in the same engine or another
+            model.
         VideoError: the video cannot be read.
         CheckpointError: the checkpoint is incomplete or foreign.
+        EngineError: an engine is not available here.
     """
     if not questions:
         raise InputError("verify compares answers and got no question; pass at least one")
-    limits = tolerances or TOLERANCES[bundle.graph("decoder").precision]
+    reference.check(bundle, engine)
+    limits = tolerances or TOLERANCES[_coarser_precision(bundle, reference)]
     pixel_values, modality = _pixel_values(bundle, video, num_frames)
     prompts = _prompts(bundle, questions, modality)
-    model = load_checkpoint(checkpoint)
     stops = bundle.manifest.generation.stop_token_ids
-    reference = PyTorchPipeline(model, pixel_values, modality, stops)
     with ExitStack() as stack:
+        expected = reference.pipeline(pixel_values, modality, stops, stack)
         tested = BundlePipeline(bundle, pixel_values, modality, stack, engine)
-        return list(compare_pipelines(reference, tested, prompts, limits, max_new_tokens))
+        return list(compare_pipelines(expected, tested, prompts, limits, max_new_tokens))
 
 
 def compare_pipelines(
@@ -83,6 +95,18 @@ def compare_pipelines(
         yield compare(name, actual[name], expected, getattr(limits, name), limits.min_cosine)
     for prompt in prompts:
         yield from _compare_answer(reference, tested, prompt, limits, max_new_tokens)
+
+
+def precision_of(bundle: Bundle) -> str:
+    """The coarsest precision of a bundle's graphs: "fp32", "fp16" or "quantized"."""
+    graphs = bundle.manifest.graphs.values()
+    kinds = ["quantized" if g.quantization is not None else g.precision for g in graphs]
+    return max(kinds, key=_PRECISIONS.index)
+
+
+def _coarser_precision(bundle: Bundle, reference: Reference) -> str:
+    sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
+    return max(map(precision_of, sides), key=_PRECISIONS.index)
 
 
 def _compare_answer(

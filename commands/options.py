@@ -15,6 +15,10 @@ BundlePath = Annotated[
     Path | None,
     typer.Option("--bundle", "-b", help="Bundle to ask; the demo bundle by default."),
 ]
+Compare = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(help="Two bundles to answer side by side.", metavar="A B"),
+]
 Guide = Annotated[
     str | None,
     typer.Option(help="Text that steers the compression; the question by default."),

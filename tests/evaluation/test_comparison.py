@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hicom_edge.export.comparison import TOLERANCES, compare, print_table
+from hicom_edge.evaluation.comparison import TOLERANCES, compare, print_table
 
 
 def test_equal_tensors_are_in_tolerance():
@@ -47,6 +47,14 @@ def test_every_stage_has_a_tolerance(precision):
     limits = TOLERANCES[precision]
     for stage in ("features", "embeddings", "guide", "visual_tokens", "logits"):
         assert 0 < getattr(limits, stage) <= 1e-2
+
+
+def test_a_quantized_tensor_is_judged_by_its_direction():
+    limits, expected = TOLERANCES["quantized"], np.linspace(-1, 1, 101)
+    stepped = np.round(expected * 7) / 7
+    assert compare("x", stepped, expected, limits.features, limits.min_cosine).ok
+    assert not compare("x", -expected, expected, limits.features, limits.min_cosine).ok
+    assert not compare("x", expected[::-1], expected, 2.0, limits.min_cosine).ok
 
 
 def test_the_table_shows_every_stage_and_repeats_failures(capsys):

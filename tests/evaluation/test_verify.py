@@ -6,9 +6,10 @@ import pytest
 
 from hicom_edge.bundle import Bundle, BundleWriter
 from hicom_edge.errors import InputError
-from hicom_edge.export.comparison import TOLERANCES
-from hicom_edge.export.pipelines import Pipeline, Prompt
-from hicom_edge.export.verify import compare_pipelines, verify_bundle
+from hicom_edge.evaluation.comparison import TOLERANCES
+from hicom_edge.evaluation.pipelines import Pipeline, Prompt
+from hicom_edge.evaluation.reference import CheckpointReference
+from hicom_edge.evaluation.verify import compare_pipelines, verify_bundle
 
 QUESTIONS = ["What is the man doing?", "How many dogs are there?"]
 STAGES = ["guide", "visual_tokens", "prefill_logits", "greedy_tokens"]
@@ -21,13 +22,17 @@ def video() -> np.ndarray:
     return np.stack(frames).astype(np.uint8)
 
 
+@pytest.fixture
+def oracle(reference_checkpoint) -> CheckpointReference:
+    """The checkpoint of the reference bundle in PyTorch."""
+    return CheckpointReference(reference_checkpoint)
+
+
 @pytest.mark.parametrize("opset", [18, 23])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_every_stage_of_a_good_bundle_is_in_tolerance(
-    variant_bundle, reference_checkpoint, video, dtype, opset
-):
+def test_every_stage_of_a_good_bundle_is_in_tolerance(variant_bundle, oracle, video, dtype, opset):
     bundle = variant_bundle("release", dtype=dtype, opset=opset)
-    results = verify_bundle(bundle, reference_checkpoint, video, QUESTIONS, max_new_tokens=6)
+    results = verify_bundle(bundle, oracle, video, QUESTIONS, max_new_tokens=6)
     assert [r.tensor for r in results] == ["features", "embeddings", *STAGES, *STAGES]
     assert [r.question for r in results[2:]] == [q for q in QUESTIONS for _ in STAGES]
     bad = [str(r) for r in results if not r.ok]
@@ -35,8 +40,8 @@ def test_every_stage_of_a_good_bundle_is_in_tolerance(
     assert all(r.relative <= TOLERANCES[dtype].logits for r in results)
 
 
-def test_fp32_agrees_far_better_than_its_tolerance(reference_bundle, reference_checkpoint, video):
-    results = verify_bundle(reference_bundle, reference_checkpoint, video, QUESTIONS[:1])
+def test_fp32_agrees_far_better_than_its_tolerance(reference_bundle, oracle, video):
+    results = verify_bundle(reference_bundle, oracle, video, QUESTIONS[:1])
     assert max(r.relative for r in results) < 2e-5
 
 
@@ -44,8 +49,8 @@ def test_fp32_agrees_far_better_than_its_tolerance(reference_bundle, reference_c
 def test_other_forms_of_compression_are_verified(
     variant_bundle, variant_checkpoint, video, variant
 ):
-    bundle = variant_bundle(variant)
-    results = verify_bundle(bundle, variant_checkpoint(variant), video, QUESTIONS[:1])
+    bundle, checkpoint = variant_bundle(variant), CheckpointReference(variant_checkpoint(variant))
+    results = verify_bundle(bundle, checkpoint, video, QUESTIONS[:1])
     assert all(r.ok for r in results), [str(r) for r in results]
     assert ("guide" in [r.tensor for r in results]) == (variant == "local_only")
 
@@ -54,16 +59,15 @@ def test_an_image_goes_the_way_of_images(variant_bundle, variant_checkpoint, vid
     from PIL import Image
 
     Image.fromarray(video[0]).save(tmp_path / "frame.png")
-    bundle, checkpoint = variant_bundle("mlp2x_gelu"), variant_checkpoint("mlp2x_gelu")
+    bundle = variant_bundle("mlp2x_gelu")
+    checkpoint = CheckpointReference(variant_checkpoint("mlp2x_gelu"))
     results = verify_bundle(bundle, checkpoint, tmp_path / "frame.png", QUESTIONS[:1])
     assert all(r.ok for r in results), [str(r) for r in results]
 
 
-def test_one_changed_weight_is_found_at_its_stage(
-    reference_bundle, reference_checkpoint, video, tmp_path
-):
+def test_one_changed_weight_is_found_at_its_stage(reference_bundle, oracle, video, tmp_path):
     damaged = with_changed_weight(reference_bundle, tmp_path / "damaged", "guide", "head.bias")
-    results = verify_bundle(damaged, reference_checkpoint, video, QUESTIONS[:1])
+    results = verify_bundle(damaged, oracle, video, QUESTIONS[:1])
     verdicts = {r.tensor: r.ok for r in results}
     assert verdicts["features"]
     assert verdicts["embeddings"]
@@ -71,9 +75,9 @@ def test_one_changed_weight_is_found_at_its_stage(
     assert not verdicts["visual_tokens"]
 
 
-def test_verify_needs_a_question(reference_bundle, reference_checkpoint, video):
+def test_verify_needs_a_question(reference_bundle, oracle, video):
     with pytest.raises(InputError, match="verify compares answers and got no question"):
-        verify_bundle(reference_bundle, reference_checkpoint, video, [])
+        verify_bundle(reference_bundle, oracle, video, [])
 
 
 def with_changed_weight(bundle: Bundle, target, graph: str, weight: str) -> Bundle:

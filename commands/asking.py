@@ -1,0 +1,199 @@
+"""`ask` and `chat`: questions about a video.
+
+It knows their arguments and what they print. The answers come from `VideoQA`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hicom_edge import terminal
+from hicom_edge.commands.options import (
+    BundlePath,
+    Compare,
+    End,
+    EngineName,
+    Fps,
+    Guide,
+    Json,
+    MaxNewTokens,
+    NumFrames,
+    RepetitionPenalty,
+    Seed,
+    Start,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Video,
+)
+from hicom_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from hicom_edge.runtime.answer import Clip
+    from hicom_edge.runtime.generation import GenerationKeywords
+    from hicom_edge.runtime.qa import VideoQA
+
+
+def ask(
+    video: Video,
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    bundle: BundlePath = None,
+    guide: Guide = None,
+    num_frames: NumFrames = None,
+    fps: Fps = None,
+    start: Start = None,
+    end: End = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    engine: EngineName = "auto",
+    threads: Threads = None,
+    compare: Compare = None,
+    json: Json = False,
+) -> None:
+    """Ask one question about a video.
+
+    Example: hicom-edge ask kitchen.mp4 "What does she put in the pan?"
+
+    Example: hicom-edge ask kitchen.mp4 "What is it?" --compare bundles/hicom-7b bundles/int8
+    """
+    options = _generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    if compare is not None:
+        if bundle is not None:
+            raise InputError("--compare names both bundles; leave --bundle out")
+        looked_at = (video, num_frames, fps, start, end)
+        _compare(compare, looked_at, question, guide, options, engine, threads, json)
+        return
+    with _open_qa(bundle, engine, threads) as qa:
+        clip = _watch(qa, video, num_frames, fps, start, end)
+        _answer(qa, clip, question, guide, options, json)
+
+
+def chat(
+    video: Video,
+    bundle: BundlePath = None,
+    guide: Guide = None,
+    num_frames: NumFrames = None,
+    fps: Fps = None,
+    start: Start = None,
+    end: End = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    engine: EngineName = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Ask several questions about one video, typed or piped in, one per line.
+
+    Example: hicom-edge chat kitchen.mp4 --num-frames 64
+    """
+    options = _generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+    with _open_qa(bundle, engine, threads) as qa:
+        clip = _watch(qa, video, num_frames, fps, start, end)
+        for question in terminal.questions():
+            with terminal.errors_do_not_end_the_conversation():
+                _answer(qa, clip, question, guide, options, json)
+
+
+def _generation(
+    max_new_tokens: int | None,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+) -> GenerationKeywords:
+    return {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+
+
+def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
+    from hicom_edge.runtime.qa import VideoQA
+
+    qa = VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+    if bundle is None:
+        terminal.remark(
+            "the demo bundle answers: it knows clips of moving shapes only (--bundle for another)"
+        )
+    return qa
+
+
+def _watch(
+    qa: VideoQA,
+    video: str,
+    num_frames: int | None,
+    fps: float | None,
+    start: float | None,
+    end: float | None,
+) -> Clip:
+    return qa.watch(video, num_frames, fps, start, end, terminal.progress("watching frame"))
+
+
+def _answer(
+    qa: VideoQA,
+    clip: Clip,
+    question: str,
+    guide: str | None,
+    options: GenerationKeywords,
+    json: bool,
+) -> None:
+    stream = qa.stream(clip, question, guide, **options)
+    if json:
+        terminal.say_json(terminal.answer_as_dict(question, stream.answer))
+        return
+    for piece in stream:
+        terminal.say(terminal.printable(piece), end="")
+    terminal.say("")
+    terminal.remark(terminal.what_happened(stream.answer))
+
+
+def _compare(
+    bundles: tuple[Path, Path],
+    looked_at: tuple[str, int | None, float | None, float | None, float | None],
+    question: str,
+    guide: str | None,
+    options: GenerationKeywords,
+    engine: str,
+    threads: int | None,
+    json: bool,
+) -> None:
+    from hicom_edge.commands.side_by_side import pair_as_dict, show_pair
+    from hicom_edge.runtime.side_by_side import answer_side_by_side
+
+    video, num_frames, fps, start, end = looked_at
+    names = (bundles[0].name, bundles[1].name)
+    with (
+        _open_qa(bundles[0], engine, threads) as left,
+        _open_qa(bundles[1], engine, threads) as right,
+    ):
+        pairs = answer_side_by_side(
+            left,
+            right,
+            video,
+            [question],
+            guide,
+            num_frames=num_frames,
+            fps=fps,
+            start=start,
+            end=end,
+            **options,
+        )
+        for pair in pairs:
+            terminal.say_json(pair_as_dict(names, pair)) if json else show_pair(names, pair)

@@ -1,0 +1,211 @@
+"""`calibrate`: a quantised bundle, and the proof of what it costs.
+
+It knows the arguments and what is printed. The run is `calibration/calibrate.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hicom_edge import terminal
+from hicom_edge.commands.extras import needs_extra
+from hicom_edge.commands.options import Json
+from hicom_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from hicom_edge.calibration.calibrate import Calibrated
+    from hicom_edge.calibration.data_sides import CalibrationData
+    from hicom_edge.calibration.mixed_precision import PrecisionChoice
+    from hicom_edge.calibration.options import CalibrationOptions
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Quantised bundle to write.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Floating-point bundle; not needed with --demo.")
+    ] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder of videos like yours.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="JSON lines: video, question, and answer if known.")
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Folder or JSON lines to judge by; else part of the videos."),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="The demo bundle and freshly drawn clips.")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="Questions to calibrate on.")] = 128,
+    held_out_samples: Annotated[int, typer.Option(help="Questions to judge by.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the choice of samples.")] = 0,
+    decoder: Annotated[str, typer.Option(help="int8, int4 (weights alone) or float.")] = "int8",
+    activations: Annotated[
+        str, typer.Option(help="Ranges by mse, entropy, percentile or minmax.")
+    ] = "mse",
+    smoothing: Annotated[
+        str, typer.Option(help="SmoothQuant: search, off, or alpha from 0 to 1.")
+    ] = "search",
+    weights: Annotated[str, typer.Option(help="INT4 by awq, or round to nearest.")] = "awq",
+    block: Annotated[int, typer.Option(help="INT4: inputs that share a scale.")] = 32,
+    lm_head: Annotated[
+        bool, typer.Option("--lm-head", help="Quantise the output layer, too.")
+    ] = False,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Graph to leave in floating point; repeatable.")
+    ] = None,
+    target_quality: Annotated[
+        float | None,
+        typer.Option(help="Leave the worst layers in floating point for this agreement."),
+    ] = None,
+    pin: Annotated[
+        Path | None, typer.Option(help="Layers as chosen in this precision_choice.json.")
+    ] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(help="Exit 1 if fewer held-out answers stay the same.")
+    ] = None,
+    max_accuracy_loss: Annotated[
+        float | None, typer.Option(help="Exit 1 if accuracy falls by more, such as 0.005.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw an unfinished run away.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Quantise a bundle on videos and measure it on others; an interrupted run is continued.
+
+    Example: hicom-edge calibrate bundles/hicom-7b --videos clips -o bundles/hicom-7b-int8
+    """
+    with needs_extra("calibrate"):
+        from hicom_edge.bundle import Bundle
+        from hicom_edge.calibration.calibrate import calibrate as run
+        from hicom_edge.calibration.options import CalibrationOptions
+
+        options = CalibrationOptions(
+            samples=samples,
+            held_out=held_out_samples,
+            seed=seed,
+            activations=activations,
+            decoder=decoder,
+            weights=weights,
+            block=block,
+            smoothing=_alpha(smoothing),
+            lm_head=lm_head,
+            keep=tuple(keep or ()),
+            target_agreement=target_quality,
+        )
+        source = Bundle.open(_source(bundle, demo), terminal.byte_progress("checking"))
+        done = run(
+            source,
+            output,
+            _data(output, videos, questions, held_out, demo, options),
+            options,
+            min_agreement=min_agreement,
+            max_accuracy_loss=max_accuracy_loss,
+            pinned=_pinned(pin),
+            overwrite=overwrite,
+            restart=restart,
+            progress=terminal.named_progress(),
+        )
+    if json:
+        terminal.say_json(_as_dict(done))
+    else:
+        _show(done)
+    if done.gate.reasons:
+        raise typer.Exit(1)
+
+
+def _source(bundle: Path | None, demo: bool) -> Path:
+    if demo != (bundle is None):
+        raise InputError("pass either a bundle or --demo, which takes the demo bundle")
+    if bundle is not None:
+        return bundle
+    from hicom_edge.runtime.qa import demo_bundle
+
+    return demo_bundle()
+
+
+def _data(
+    output: Path,
+    videos: Path | None,
+    questions: Path | None,
+    held_out: Path | None,
+    demo: bool,
+    options: CalibrationOptions,
+) -> CalibrationData:
+    from hicom_edge.calibration.data import read_samples
+    from hicom_edge.calibration.data_sides import CalibrationData
+    from hicom_edge.calibration.demo import demo_data
+
+    if demo:
+        if videos or questions or held_out:
+            raise InputError("--demo draws its own clips; leave --videos and --questions out")
+        terminal.remark(f"drawing clips of moving shapes into {output}-clips")
+        return demo_data(output.with_name(f"{output.name}-clips"), options)
+    samples = read_samples(videos, questions)
+    if held_out is None:
+        return CalibrationData.divide(samples, options)
+    folder, file = (held_out, None) if held_out.is_dir() else (None, held_out)
+    return CalibrationData.draw(samples, read_samples(folder, file), options)
+
+
+def _alpha(text: str) -> float | str | None:
+    if text in ("search", "off"):
+        return text if text == "search" else None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"--smoothing is {text!r}, expected search, off, or a number from 0 to 1"
+        ) from None
+
+
+def _pinned(path: Path | None) -> PrecisionChoice | None:
+    from hicom_edge.calibration.mixed_precision import PrecisionChoice
+
+    if path is None:
+        return None
+    try:
+        return PrecisionChoice.from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); pass the precision_choice.json of a calibration"
+        ) from error
+
+
+def _as_dict(done: Calibrated) -> dict[str, Any]:
+    quality = done.quality
+    return {
+        "bundle": done.bundle.path,
+        "report": done.report,
+        "verdict": done.gate.verdict,
+        "reasons": done.gate.reasons,
+        "questions": quality.questions,
+        "agreement": quality.agreement,
+        "agreement_interval_95": quality.agreement_interval,
+        "accuracy": [quality.reference_accuracy, quality.tested_accuracy],
+        "visual_token_cosine": quality.cosine_mean,
+    }
+
+
+def _show(done: Calibrated) -> None:
+    quality = done.quality
+    low, high = quality.agreement_interval
+    rows = [
+        (
+            "answers unchanged",
+            f"{quality.unchanged} of {quality.questions} ({low:.1%} to {high:.1%})",
+        ),
+        ("cosine of visual tokens", f"{quality.cosine_mean:.5f}, worst {quality.cosine_min:.5f}"),
+    ]
+    before, after = quality.reference_accuracy, quality.tested_accuracy
+    if before is not None and after is not None:
+        rows.append(("accuracy", f"{before:.1%} before, {after:.1%} after"))
+    rows.append(("verdict", done.gate.verdict))
+    terminal.table(str(done.bundle.path), ("held-out videos", ""), rows)
+    for reason in done.gate.reasons:
+        terminal.remark(f"below the threshold: {reason}")
+    terminal.remark(f"report: {done.report}")

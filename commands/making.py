@@ -1,0 +1,180 @@
+"""`export` and `build`: from a checkpoint to a bundle, and from a bundle to a machine's engines.
+
+It knows their arguments and what they print. The work is done by `export/` and `engines/`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hicom_edge import terminal
+from hicom_edge.commands.extras import needs_extra
+from hicom_edge.commands.options import Json
+from hicom_edge.errors import InputError
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Directory or hub name of a checkpoint.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle to write.")],
+    dtype: Annotated[
+        str, typer.Option(help="fp32 or fp16; bf16 with --llm (its graphs are fp32).")
+    ] = "fp32",
+    opset: Annotated[
+        int | None, typer.Option(help="23 (default), or 18 to 20 for older TensorRT.")
+    ] = None,
+    decoder_form: Annotated[
+        str, typer.Option(help="concat, or scatter: a fixed cache too, for TensorRT 10.15 on.")
+    ] = "concat",
+    llm: Annotated[
+        str | None, typer.Option(help="tensorrt-llm: its checkpoint instead of a decoder graph.")
+    ] = None,
+    trtllm_version: Annotated[
+        str | None, typer.Option(help="TensorRT-LLM's version: 1.x (default) or 0.12.")
+    ] = None,
+    tp_size: Annotated[int | None, typer.Option(help="GPUs that share each LLM layer.")] = None,
+    pp_size: Annotated[int | None, typer.Option(help="GPUs in a row, each with layers.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="W8A16, W4A16, W4A16_AWQ or W8A8_SQ_PER_CHANNEL.")
+    ] = None,
+    int8_kv_cache: Annotated[
+        bool, typer.Option("--int8-kv-cache", help="LLM: keys and values in INT8.")
+    ] = False,
+    scales: Annotated[
+        Path | None, typer.Option(help="Calibrated bundle whose scales the LLM takes.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name; by default the checkpoint's.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint to a bundle of ONNX graphs.
+
+    Example: hicom-edge export lntzm/HICom_7B_qwen25_directg_local43_global32 -o bundles/hicom-7b
+    """
+    with needs_extra("export"):
+        from hicom_edge.export.exporter import export_bundle
+        from hicom_edge.export.tensorrt_llm.options import choose_language_model
+
+        tensorrt_llm = choose_language_model(
+            llm,
+            dtype=dtype,
+            version=trtllm_version,
+            tp_size=tp_size,
+            pp_size=pp_size,
+            quantization=quantization,
+            int8_kv_cache=int8_kv_cache or None,
+        )
+        bundle = export_bundle(
+            checkpoint,
+            output,
+            dtype="fp32" if tensorrt_llm and dtype == "bf16" else dtype,
+            opset=opset,
+            name=name,
+            overwrite=overwrite,
+            progress=terminal.byte_progress("writing"),
+            tensorrt_llm=tensorrt_llm,
+            scales=scales,
+            decoder_form=decoder_form,
+        )
+    for note in bundle.manifest.provenance.notes:
+        terminal.remark(f"note: {note}")
+    size_bytes = sum(file.size for file in bundle.manifest.files.values())
+    if json:
+        terminal.say_json({"bundle": bundle.path, "size_bytes": size_bytes})
+    else:
+        terminal.say(f"{bundle.path}: {size_bytes / 1e6:.1f} MB")
+
+
+def build(
+    bundle: Annotated[Path, typer.Argument(help="Bundle to build engines for.")],
+    engine: Annotated[
+        str, typer.Option(help="tensorrt, tensorrt-rtx, or tensorrt-llm: the language model.")
+    ] = "tensorrt",
+    max_frames: Annotated[
+        int | None, typer.Option(help="Frames of the longest video; 128 by default.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(help="Most memory of a layer, MiB.")] = None,
+    device_memory: Annotated[
+        float | None, typer.Option(help="Device memory that the engines may take, GB.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Run in later versions, too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Run on any GPU from Ampere on.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="tensorrt-llm: tokens of the longest answer; 512.")
+    ] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="tensorrt-llm: questions answered at once; 1.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="tensorrt-llm: show the command, build nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines of a bundle for this machine; an interrupted build is continued.
+
+    Example: hicom-edge build bundles/hicom-7b --max-frames 64
+    """
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+
+    if engine == "tensorrt-llm":
+        llm = (max_frames, max_new_tokens, max_batch_size, device_memory)
+        unused = workspace or version_compatible or hardware_compatible
+        _build_language_model(bundle, llm, bool(unused), dry_run, json)
+        return
+    if dry_run or max_new_tokens or max_batch_size:
+        raise InputError(
+            "--dry-run, --max-new-tokens and --max-batch-size are for --engine tensorrt-llm; "
+            "leave them out"
+        )
+    options = BuildOptions(
+        engine,
+        max_frames,
+        workspace,
+        device_memory,
+        version_compatible,
+        hardware_compatible,
+    )
+    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
+    built = build_engines(opened, options, terminal.step_progress(), terminal.remark)
+    if json:
+        terminal.say_json(built)
+    else:
+        terminal.show_engines(built)
+
+
+def _build_language_model(
+    bundle: Path,
+    limits: tuple[int | None, int | None, int | None, float | None],
+    unused: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines import tensorrt_llm_build as llm
+    from hicom_edge.export.tensorrt_llm.check import check_checkpoint
+
+    if unused:
+        raise InputError(
+            "--workspace, --version-compatible and --hardware-compatible are not for --engine "
+            "tensorrt-llm; leave them out"
+        )
+    options = llm.LlmBuildOptions(*limits)
+    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
+    if dry_run:
+        command = llm.build_command(opened, options)
+        terminal.say_json(command) if json else terminal.say(shlex.join(command))
+        return
+    if opened.manifest.language_model is not None:  # else the build says what is missing
+        check_checkpoint(opened.path / opened.manifest.language_model.directory)
+    built = [llm.build_language_model(opened, options, terminal.remark)]
+    terminal.say_json(built) if json else terminal.show_engines(built)

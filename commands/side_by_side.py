@@ -1,0 +1,48 @@
+"""What `ask --compare` prints: one question, two bundles, the differing words marked.
+
+It knows the form. The answers come from `runtime/side_by_side.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hicom_edge import terminal
+
+if TYPE_CHECKING:
+    from hicom_edge.runtime.answer import Answer
+    from hicom_edge.runtime.side_by_side import AnswerPair, Piece
+
+
+def show_pair(names: tuple[str, str], pair: AnswerPair) -> None:
+    """Both answers as rows of a table; words that the other lacks stand in [brackets]."""
+    columns = ("bundle", "answer", "first token", "tokens/s")
+    rows = [
+        (name, terminal.printable(_marked(pieces)), *_speed(answer))
+        for name, pieces, answer in zip(names, pair.pieces, (pair.left, pair.right), strict=True)
+    ]
+    terminal.table(pair.question, columns, rows)
+    terminal.remark("the answers are the same" if pair.is_same else "the answers differ")
+
+
+def pair_as_dict(names: tuple[str, str], pair: AnswerPair) -> dict[str, Any]:
+    """Both answers for programs."""
+    return {
+        "question": pair.question,
+        "same": pair.is_same,
+        "answers": [
+            {"bundle": name, **terminal.answer_as_dict(pair.question, answer)}
+            for name, answer in zip(names, (pair.left, pair.right), strict=True)
+        ],
+    }
+
+
+def _marked(pieces: Iterable[Piece]) -> str:
+    return "".join(f"[{p.text.strip()}]" if p.differs else p.text for p in pieces)
+
+
+def _speed(answer: Answer) -> tuple[str, str]:
+    timings = answer.timings
+    rate = timings.tokens_per_second
+    return f"{timings.time_to_first_token_ms:.0f} ms", "-" if rate is None else f"{rate:.0f}"

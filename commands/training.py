@@ -1,0 +1,53 @@
+"""`train demo`: the demo model from nothing.
+
+It knows the arguments. The run is `training/demo.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hicom_edge import terminal
+from hicom_edge.commands.extras import needs_extra
+from hicom_edge.commands.options import Json
+
+
+def train_demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the run.")],
+    seed: Annotated[int | None, typer.Option(help="Of clips, weights and batches.")] = None,
+    clips: Annotated[int | None, typer.Option(help="Training clips to draw.")] = None,
+    side: Annotated[int | None, typer.Option(help="Frame side in pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
+    projector_type: Annotated[str | None, typer.Option(help="The compressor.")] = None,
+    use_guide: Annotated[str | None, typer.Option(help="How the question is injected.")] = None,
+    towers: Annotated[
+        Path | None, typer.Option(help="Share clips and towers with other runs here.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    json: Json = False,
+) -> None:
+    """Train the demo model from nothing; the same command continues an interrupted run.
+
+    Example: hicom-edge train demo -o runs/demo && hicom-edge export runs/demo/checkpoint -o demo
+    """
+    given: dict[str, Any] = {
+        "seed": seed,
+        "clips": clips,
+        "side": side,
+        "frames": frames,
+        "projector_type": projector_type,
+        "use_guide": use_guide,
+    }
+    with needs_extra("train"):
+        from hicom_edge.training.demo import train_demo as run
+        from hicom_edge.training.options import DemoOptions
+
+        options = DemoOptions(**{k: v for k, v in given.items() if v is not None})
+        checkpoint = run(output, options, progress=not json, towers=towers, device=device)
+    if json:
+        terminal.say_json({"checkpoint": checkpoint})
+    else:
+        terminal.say(str(checkpoint))

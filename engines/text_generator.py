@@ -1,0 +1,101 @@
+"""The contract of a runtime that generates by itself: a prompt goes in, token ids come out.
+
+A `DecoderEngine` gives logits and leaves the loop to its caller; TensorRT-LLM keeps loop, cache and
+sampling inside. It knows what such a runtime is told. It does not know any.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.base import Runner
+from hicom_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.base import Array
+
+# The id of a position that has no token: a visual one.
+VISUAL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationRequest:
+    """One answer to generate.
+
+    Attributes:
+        token_ids: (l,) int64, VISUAL where a visual token stands.
+        embeddings: (l, Dl), of every position, of the generator's dtype.
+        stop_token_ids: end the answer and are not part of it.
+        max_new_tokens: the most tokens to generate.
+        temperature: 0 is greedy.
+        top_k, top_p: limit a draw; 0 and 1.0 do not.
+        repetition_penalty: over the generated tokens only; 1.0 is off.
+        seed: of the draws; None takes a fresh one.
+    """
+
+    token_ids: Array
+    embeddings: Array
+    stop_token_ids: tuple[int, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+
+class TextGenerator(Runner):
+    """A language model that generates by itself; several answers may be on their way at once.
+
+    Attributes:
+        llm_dim: size Dl of one embedding.
+        dtype: dtype of the embeddings, such as "float16".
+    """
+
+    llm_dim: int
+    dtype: str
+
+    def generate(self, request: GenerationRequest) -> Iterator[int]:
+        """Token ids as they are generated; closing the iterator ends the work on them.
+
+        Raises:
+            EngineError: the request does not fit the engine, or the runtime failed.
+        """
+        self._check(request)
+        return self._generate(request)
+
+    @abstractmethod
+    def _generate(self, request: GenerationRequest) -> Iterator[int]:
+        """Generate for a request that is consistent in itself."""
+
+    def _check(self, request: GenerationRequest) -> None:
+        ids, rows = request.token_ids, request.embeddings
+        fits = ids.ndim == 1 and len(ids) > 0 and rows.shape == (len(ids), self.llm_dim)
+        if not fits or rows.dtype.name != self.dtype:
+            raise EngineError(
+                f"{self.name}: {ids.shape} token ids with {rows.dtype.name} {rows.shape} "
+                f"embeddings, expected (l,) with {self.dtype} (l, {self.llm_dim})"
+            )
+
+
+def load_text_generator(bundle: Bundle) -> TextGenerator:
+    """The language model of a bundle that is for another runtime; not yet activated.
+
+    Raises:
+        EngineError: the bundle holds none, its runtime is not here, or its engine was not built.
+    """
+    entry = bundle.manifest.language_model
+    if entry is None:
+        raise EngineError(f"{bundle.path} has no language model for another runtime")
+    if entry.runtime != "tensorrt-llm":
+        raise EngineError(
+            f"{bundle.path} has a language model for {entry.runtime!r}; this hicom-edge runs "
+            "tensorrt-llm only"
+        )
+    from hicom_edge.engines.tensorrt_llm_decoder import load_generator
+
+    return load_generator(bundle)
