@@ -16,11 +16,11 @@ from pathlib import Path
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.data import read_samples
-from hicom_edge.calibration.data_sides import CalibrationData
+from hicom_edge.calibration.data.samples import read_samples
+from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.demo import CALIBRATION_SEED
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.speed import machine_in_words
+from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.runtime.qa import demo_bundle
 

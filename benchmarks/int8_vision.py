@@ -25,9 +25,9 @@ import torch
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from hicom_edge.calibration.int8 import quantise_int8
-from hicom_edge.calibration.linears import Linear, find_linears
-from hicom_edge.calibration.unsigned import unsigned_activations
+from hicom_edge.calibration.graphs.int8 import quantise_int8
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
+from hicom_edge.calibration.graphs.unsigned import unsigned_activations
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.onnxruntime_backend import session_options
 from hicom_edge.export.opsets import Precision, family_for_opset

@@ -13,27 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.bundle_statistics import BundleStatistics
-from hicom_edge.calibration.chain import DECODER, Chain
-from hicom_edge.calibration.collect import CollectOptions, collect_statistics
-from hicom_edge.calibration.data import Sample, choose, data_manifest
-from hicom_edge.calibration.data_sides import CalibrationData
-from hicom_edge.calibration.derived import derive_bundle
-from hicom_edge.calibration.end_effect import EndEffectProbe
-from hicom_edge.calibration.mixed_precision import PrecisionChoice, check_choice, choose_layers
+from hicom_edge.calibration.data.samples import Sample, choose, data_manifest
+from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.graphs.derived import derive_bundle
+from hicom_edge.calibration.layers.end_effect import EndEffectProbe
+from hicom_edge.calibration.layers.mixed_precision import (
+    PrecisionChoice,
+    check_choice,
+    choose_layers,
+)
+from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, measure_sensitivities
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.quality import Quality, gate, measure_quality
+from hicom_edge.calibration.quality.quality import Quality, gate, measure_quality
+from hicom_edge.calibration.quality.speed import measure_speed
+from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.ranges.chain import DECODER, Chain
+from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.recipe import (
     PreparedGraph,
     graphs_to_quantise,
     prepare_graphs,
     quantised_graph,
 )
-from hicom_edge.calibration.report import GateReport, SpeedReport
+from hicom_edge.calibration.report.report import GateReport, SpeedReport
 from hicom_edge.calibration.results import Findings, result_files
-from hicom_edge.calibration.sensitivity import LayerSensitivity, measure_sensitivities
-from hicom_edge.calibration.smoothed_statistics import smoothed_rows
-from hicom_edge.calibration.speed import measure_speed
+from hicom_edge.calibration.scales.smoothed_statistics import smoothed_rows
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey, bundle_fingerprint
 from hicom_edge.errors import ResourceError
 

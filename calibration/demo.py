@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hicom_edge.calibration.data import read_samples
-from hicom_edge.calibration.data_sides import CalibrationData
+from hicom_edge.calibration.data.samples import read_samples
+from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.evaluation.shapes import QUESTIONS_FILE, write_held_out
 

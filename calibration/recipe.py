@@ -13,22 +13,26 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.absorbers import Array
-from hicom_edge.calibration.awq import awq
-from hicom_edge.calibration.bundle_statistics import BundleStatistics
-from hicom_edge.calibration.chain import DECODER
-from hicom_edge.calibration.clipping import search_clips
-from hicom_edge.calibration.derived import DerivedGraph
-from hicom_edge.calibration.fold import fold
-from hicom_edge.calibration.graph_plan import GraphPlan
-from hicom_edge.calibration.linears import LM_HEAD, find_linears, quantisable
+from hicom_edge.calibration.graphs.derived import DerivedGraph
+from hicom_edge.calibration.graphs.linears import LM_HEAD, find_linears, quantisable
+from hicom_edge.calibration.graphs.unsigned import unsigned_activations
+from hicom_edge.calibration.graphs.weight_only import quantise_blocks
+from hicom_edge.calibration.layers.graph_plan import GraphPlan
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.ranges import RangeMethod, find_amax
-from hicom_edge.calibration.smoothed_statistics import smoothed_ranges, smoothed_rows
-from hicom_edge.calibration.smoothing import factors_by_input, searched_smoothquant, smoothquant
-from hicom_edge.calibration.tensor_statistics import TensorStatistics
-from hicom_edge.calibration.unsigned import unsigned_activations
-from hicom_edge.calibration.weight_only import quantise_blocks
+from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.ranges.chain import DECODER
+from hicom_edge.calibration.ranges.methods import RangeMethod, find_amax
+from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.scales.absorbers import Array
+from hicom_edge.calibration.scales.awq import awq
+from hicom_edge.calibration.scales.clipping import search_clips
+from hicom_edge.calibration.scales.fold import fold
+from hicom_edge.calibration.scales.smoothed_statistics import smoothed_ranges, smoothed_rows
+from hicom_edge.calibration.scales.smoothing import (
+    factors_by_input,
+    searched_smoothquant,
+    smoothquant,
+)
 from hicom_edge.errors import InputError
 
 SEARCHED = "search"

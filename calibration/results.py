@@ -13,18 +13,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.bundle_statistics import BundleStatistics
-from hicom_edge.calibration.chain import DECODER
-from hicom_edge.calibration.data import data_manifest
-from hicom_edge.calibration.data_sides import CalibrationData
-from hicom_edge.calibration.decoder_scales import DECODER_SCALES, write_decoder_scales
-from hicom_edge.calibration.linears import find_linears
-from hicom_edge.calibration.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.data.samples import data_manifest
+from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.graphs.linears import find_linears
+from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.quality import Quality
-from hicom_edge.calibration.ranges import RangeMethod
+from hicom_edge.calibration.quality.quality import Quality
+from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.ranges.chain import DECODER
+from hicom_edge.calibration.ranges.methods import RangeMethod
 from hicom_edge.calibration.recipe import PreparedGraph, decoder_smoothing
-from hicom_edge.calibration.report import (
+from hicom_edge.calibration.report.page import report_page
+from hicom_edge.calibration.report.parts import (
+    data_report,
+    graph_reports,
+    layer_reports,
+    range_reports,
+)
+from hicom_edge.calibration.report.report import (
     CalibrationReport,
     GateReport,
     LayerReport,
@@ -32,15 +39,8 @@ from hicom_edge.calibration.report import (
     SpeedReport,
     report_json,
 )
-from hicom_edge.calibration.report_page import report_page
-from hicom_edge.calibration.report_parts import (
-    data_report,
-    graph_reports,
-    layer_reports,
-    range_reports,
-)
-from hicom_edge.calibration.sensitivity import LayerSensitivity
-from hicom_edge.calibration.tensorrt_cache import cache_text
+from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_decoder_scales
+from hicom_edge.calibration.scales.tensorrt_cache import cache_text
 
 DIRECTORY = "calibration"
 _PACKAGES = ("hicom-edge", "numpy", "onnx", "onnx-ir", "onnxruntime")

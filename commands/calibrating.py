@@ -17,8 +17,8 @@ from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
     from hicom_edge.calibration.calibrate import Calibrated
-    from hicom_edge.calibration.data_sides import CalibrationData
-    from hicom_edge.calibration.mixed_precision import PrecisionChoice
+    from hicom_edge.calibration.data.sides import CalibrationData
+    from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
     from hicom_edge.calibration.options import CalibrationOptions
 
 
@@ -136,8 +136,8 @@ def _data(
     demo: bool,
     options: CalibrationOptions,
 ) -> CalibrationData:
-    from hicom_edge.calibration.data import read_samples
-    from hicom_edge.calibration.data_sides import CalibrationData
+    from hicom_edge.calibration.data.samples import read_samples
+    from hicom_edge.calibration.data.sides import CalibrationData
     from hicom_edge.calibration.demo import demo_data
 
     if demo:
@@ -164,7 +164,7 @@ def _alpha(text: str) -> float | str | None:
 
 
 def _pinned(path: Path | None) -> PrecisionChoice | None:
-    from hicom_edge.calibration.mixed_precision import PrecisionChoice
+    from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 
     if path is None:
         return None

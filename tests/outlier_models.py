@@ -10,8 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
-from hicom_edge.calibration.absorbers import smoothing_groups
-from hicom_edge.calibration.linears import find_linears
+from hicom_edge.calibration.graphs.linears import find_linears
+from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 from hicom_edge.export.towers import TowerSizes

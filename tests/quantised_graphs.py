@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 from outlier_models import run
 
-from hicom_edge.calibration.linears import find_linears
+from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 
 FORMS = [(p, f) for p in Precision for f in (CURRENT, Family("plain", 18), Family("plain", 20))]

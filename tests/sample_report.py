@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from hicom_edge.calibration.agreement import Quality, gate
-from hicom_edge.calibration.comparison import Comparison
-from hicom_edge.calibration.histogram import Histogram
-from hicom_edge.calibration.report import (
+from hicom_edge.calibration.quality.agreement import Quality, gate
+from hicom_edge.calibration.quality.comparison import Comparison
+from hicom_edge.calibration.ranges.histogram import Histogram
+from hicom_edge.calibration.report.parts import range_report
+from hicom_edge.calibration.report.report import (
     CalibrationReport,
     DataFile,
     DataReport,
@@ -18,7 +19,6 @@ from hicom_edge.calibration.report import (
     SpeedReport,
     StageSpeed,
 )
-from hicom_edge.calibration.report_parts import range_report
 
 KINDS = ("colour", "shape", "count", "motion", "first")
 

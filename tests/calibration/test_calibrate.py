@@ -11,9 +11,9 @@ import pytest
 from hicom_edge import VideoQA, cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import Calibrated, calibrate
-from hicom_edge.calibration.data import Sample, read_samples
-from hicom_edge.calibration.data_sides import CalibrationData
-from hicom_edge.calibration.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.data.samples import Sample, read_samples
+from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.errors import InputError
 from hicom_edge.evaluation.shapes import write_held_out

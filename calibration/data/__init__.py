@@ -1,0 +1,1 @@
+"""Videos and questions: what is calibrated on, and what is held out."""

@@ -1,0 +1,123 @@
+"""INT8 graphs: quantise and dequantise nodes around the linear layers.
+
+It knows the form that ONNX Runtime and TensorRT both take: symmetric, signed, activations per
+tensor, weights per output channel, neither biases nor outputs. It does not choose ranges or layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from hicom_edge.calibration.graphs.biases import subtract_biases
+from hicom_edge.calibration.graphs.graph_edits import (
+    add_initializer,
+    computed_tensor,
+    drop_unused,
+    insert_node,
+)
+from hicom_edge.calibration.graphs.linears import Linear, check_known, linear_nodes
+from hicom_edge.calibration.graphs.opset import raise_opset
+from hicom_edge.calibration.graphs.weight_grids import channel_scale, integers_of, positive_scale
+from hicom_edge.errors import InputError
+
+QUANTIZATION = "int8"
+ZERO_POINT = "zero_point/int8"
+# QuantizeLinear takes float16 from this opset on.
+_FLOAT16_OPSET = 19
+
+
+def quantise_int8(model: ir.Model, amax: Mapping[str, float], layers: Collection[str]) -> ir.Model:
+    """A copy of a graph whose `layers` multiply int8 by int8.
+
+    A layer's input x becomes DequantizeLinear(QuantizeLinear(x)) with the scale amax / 127, made
+    once for all layers that read x; its weight is stored as int8 with a scale per output channel.
+    Everything else, biases included, keeps the graph's dtype. Weights are rounded when the
+    model is saved, one at a time.
+
+    Args:
+        model: the graph, which is not changed; opset 18 and above, fp32 or fp16.
+        amax: the largest magnitude that is represented, by name of a layer's input.
+        layers: names of the layers; see `find_linears`.
+
+    Raises:
+        InputError: a layer that the graph does not have, or an input without a usable range.
+        ExportError: the opset is too low for float16 and cannot be raised.
+    """
+    quantised = model.clone()
+    found = list(linear_nodes(quantised))
+    check_known(layers, [linear for _, linear in found])
+    chosen = [(node, linear) for node, linear in found if linear.name in layers]
+    if any(_dtype(node) == ir.DataType.FLOAT16 for node, _ in chosen):
+        raise_opset(quantised, _FLOAT16_OPSET)
+    inputs: dict[str, ir.Value] = {}
+    weights: dict[str, ir.Value] = {}
+    for node, linear in chosen:
+        if linear.input not in inputs:
+            inputs[linear.input] = _quantised_input(quantised.graph, node, amax)
+        if linear.weight not in weights:
+            weights[linear.weight] = _quantised_weight(quantised.graph, node, linear)
+        node.replace_input_with(0, inputs[linear.input])
+        node.replace_input_with(1, weights[linear.weight])
+    drop_unused(quantised.graph, weights)
+    subtract_biases(quantised, {linear.node for _, linear in chosen})
+    return quantised
+
+
+def _quantised_input(graph: ir.Graph, node: ir.Node, amax: Mapping[str, float]) -> ir.Value:
+    x = node.inputs[0]
+    assert x is not None
+    name, dtype = str(x.name), _dtype(node)
+    value = positive_scale(_range_of(name, amax) / 127, dtype.numpy())
+    scale = add_initializer(graph, ir.tensor(value, name=f"{name}/scale"))
+    zero = add_initializer(graph, ir.tensor(np.int8(0), name=ZERO_POINT))
+    integers = insert_node(graph, node, "QuantizeLinear", name, [x, scale, zero])
+    return insert_node(graph, node, "DequantizeLinear", name, [integers, scale, zero])
+
+
+def _quantised_weight(graph: ir.Graph, node: ir.Node, linear: Linear) -> ir.Value:
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    source, name = weight.const_value, linear.weight
+    scale = computed_tensor(
+        f"{name}/scale",
+        source.dtype,
+        (linear.out_features,),
+        lambda: channel_scale(source.numpy()),
+        kept=True,
+    )
+    integers = computed_tensor(
+        f"{name}/int8",
+        ir.DataType.INT8,
+        source.shape.numpy(),
+        lambda: integers_of(source.numpy(), scale.numpy(), 8),
+    )
+    # TensorRT wants as many zero points as scales, or none.
+    inputs = [add_initializer(graph, tensor) for tensor in (integers, scale)]
+    return insert_node(graph, node, "DequantizeLinear", name, inputs, {"axis": 1})
+
+
+def _range_of(name: str, amax: Mapping[str, float]) -> float:
+    if name not in amax:
+        raise InputError(
+            f"there is no range of {name}, which a quantised layer reads; collect the ranges of "
+            "this very graph"
+        )
+    if not (math.isfinite(amax[name]) and amax[name] > 0):
+        raise InputError(
+            f"the range of {name} is {amax[name]}, a finite number above 0 was expected; "
+            "calibrate on samples that reach this layer"
+        )
+    return amax[name]
+
+
+def _dtype(node: ir.Node) -> ir.DataType:
+    """The floating-point type of a linear layer: that of its weight."""
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    return weight.const_value.dtype

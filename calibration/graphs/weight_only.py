@@ -1,0 +1,130 @@
+"""Weight-only quantisation in blocks: 4 or 8 bits in storage, floating point in arithmetic.
+
+It knows symmetric blocks along the input, as ONNX Runtime and TensorRT both take them. It does not
+know activations: what AWQ learns from them is folded into the weights before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import onnx_ir as ir
+
+from hicom_edge.calibration.graphs.graph_edits import (
+    add_initializer,
+    computed_tensor,
+    drop_unused,
+    insert_node,
+)
+from hicom_edge.calibration.graphs.linears import Linear, check_known, linear_nodes
+from hicom_edge.calibration.graphs.opset import raise_opset
+from hicom_edge.calibration.graphs.weight_grids import block_scale, integers_of
+from hicom_edge.errors import InputError
+
+BLOCKS = (32, 64, 128)
+_DTYPES = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
+# DequantizeLinear has blocks and 4 bits from this opset on.
+_BLOCK_OPSET = 21
+
+
+def block_sizes(linears: Iterable[Linear], bits: int, block: int) -> dict[str, int | None]:
+    """The block of every layer, by its name; None where no block fits and it stays as it is.
+
+    A layer whose input is no multiple of `block` gets the largest smaller block that fits, at 8
+    bits at least two of them. Four bits also need an even number of outputs, because TensorRT
+    packs two in a byte.
+
+    Raises:
+        InputError: bits or block of another size.
+    """
+    _check(bits, block)
+    return {linear.name: _block_of(linear, bits, block) for linear in linears}
+
+
+def quantise_blocks(
+    model: ir.Model,
+    layers: Collection[str],
+    *,
+    bits: int,
+    block: int,
+    search: bool = False,
+) -> ir.Model:
+    """A copy of a graph whose `layers` store their weights in `bits` bits.
+
+    Every `block` weights along the input share a scale. A graph below opset 21 is raised to it,
+    which the plain operators allow. Weights are rounded when the model is saved, one at a time.
+
+    Args:
+        model: the graph, which is not changed.
+        layers: names of the layers; those for which `block_sizes` has None stay as they are.
+        bits: 4 or 8.
+        block: 32, 64 or 128.
+        search: cut each block's range where the squared error is least.
+
+    Raises:
+        InputError: bits or block of another size, or a layer that the graph does not have.
+        ExportError: the opset cannot be raised.
+    """
+    quantised = model.clone()
+    found = list(linear_nodes(quantised))
+    check_known(layers, [linear for _, linear in found])
+    sizes = block_sizes((linear for _, linear in found), bits, block)
+    raise_opset(quantised, _BLOCK_OPSET)
+    weights: dict[str, ir.Value] = {}
+    for node, linear in found:
+        size = sizes[linear.name]
+        if linear.name not in layers or size is None:
+            continue
+        if linear.weight not in weights:
+            stored = _stored(node, linear, bits, size, search)
+            inputs = [add_initializer(quantised.graph, tensor) for tensor in stored]
+            attributes = {"axis": 0, "block_size": size}
+            weights[linear.weight] = insert_node(
+                quantised.graph, node, "DequantizeLinear", linear.weight, inputs, attributes
+            )
+        node.replace_input_with(1, weights[linear.weight])
+    drop_unused(quantised.graph, weights)
+    return quantised
+
+
+def _stored(
+    node: ir.Node, linear: Linear, bits: int, block: int, search: bool
+) -> tuple[ir.LazyTensor, ir.LazyTensor]:
+    """The weight's integers (in, out) and scales (in / block, out), computed when they are read."""
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    source, dtype = weight.const_value, _DTYPES[bits]
+    scale = computed_tensor(
+        f"{linear.weight}/scale",
+        source.dtype,
+        (linear.in_features // block, linear.out_features),
+        lambda: block_scale(source.numpy(), bits, block, search),
+        kept=True,
+    )
+    integers = computed_tensor(
+        f"{linear.weight}/int{bits}",
+        dtype,
+        source.shape.numpy(),
+        lambda: integers_of(source.numpy(), scale.numpy(), bits).astype(dtype.numpy()),
+    )
+    return integers, scale
+
+
+def _block_of(linear: Linear, bits: int, block: int) -> int | None:
+    if bits == 4 and linear.out_features % 2:
+        return None
+    # TensorRT-RTX 1.7 joins q, k and v, and fails if each has a single block of 8 bits.
+    room = linear.in_features if bits == 4 else linear.in_features // 2
+    largest = min(block, room)
+    fitting = [size for size in BLOCKS if size <= largest and linear.in_features % size == 0]
+    return max(fitting, default=None)
+
+
+def _check(bits: int, block: int) -> None:
+    if bits not in _DTYPES:
+        raise InputError(f"weights of {bits} bits are not written; use 4 or 8")
+    if block not in BLOCKS:
+        raise InputError(
+            f"a block of {block} weights is not one that engines take; use 32, 64 or 128"
+        )

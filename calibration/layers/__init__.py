@@ -1,0 +1,1 @@
+"""What each layer loses alone, and which stay in floating point."""

@@ -1,0 +1,64 @@
+"""How one graph is to be quantised, for any choice of its layers.
+
+It knows what `int8` and `weight_only` need. It does not know how ranges, factors or layers are
+chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from hicom_edge.calibration.graphs.int8 import quantise_int8
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
+from hicom_edge.calibration.graphs.weight_only import block_sizes, quantise_blocks
+from hicom_edge.calibration.scales.absorbers import Array
+from hicom_edge.calibration.scales.clipping import clip
+
+
+@dataclass(frozen=True, eq=False)
+class GraphPlan:
+    """One graph and the form that its layers get.
+
+    Attributes:
+        graph: its name in the bundle.
+        model: in floating point, factors folded in.
+        layers: those that may be quantised.
+        amax: ranges of their inputs, for INT8; None for weights alone.
+        bits, block: of weights alone.
+        clips: limits of weights alone, as `search_clips` finds them; layers that stay in floating
+            point are not limited.
+    """
+
+    graph: str
+    model: ir.Model
+    layers: tuple[str, ...]
+    amax: Mapping[str, float] | None
+    bits: int = 4
+    block: int = 32
+    clips: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """The form in words: "int8" or such as "int4-block32"."""
+        return f"int{self.bits}-block{self.block}" if self.amax is None else "int8"
+
+    def reduces(self, linear: Linear) -> bool:
+        """Whether the layer is stored in fewer bits; some do not fit any block."""
+        sizes = block_sizes([linear], self.bits, self.block)
+        return self.amax is not None or sizes[linear.name] is not None
+
+    def quantised(self, layers: Collection[str]) -> ir.Model:
+        """The graph with these layers quantised and the others in floating point."""
+        if self.amax is not None:
+            return quantise_int8(self.model, self.amax, layers)
+        weights = {linear.weight for linear in find_linears(self.model) if linear.name in layers}
+        limits = {name: steps for name, steps in self.clips.items() if name in weights}
+        limited = clip(self.model, limits)
+        return quantise_blocks(limited, layers, bits=self.bits, block=self.block)
+
+    def on(self, model: ir.Model) -> GraphPlan:
+        """The same plan for another form of the graph."""
+        return replace(self, model=model)

@@ -1,0 +1,177 @@
+"""Which layers stay in floating point so that a bundle keeps its quality, written down.
+
+It knows a ranking of layers and a gate that says yes or no. It does not know how either was
+measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_key
+from hicom_edge.errors import InputError
+
+FORMAT = "hicom-edge-precision-choice"
+FORMAT_VERSION = 1
+FLOAT = "float"
+
+Passes = Callable[[frozenset[str]], bool]
+"""passes(keys of the layers left in floating point) -> whether the gate holds"""
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """What each layer is stored in, by graph and layer: "int8", "int4-block32" or "float".
+
+    reasons: why a layer is in floating point, by `layer_key`.
+    """
+
+    graphs: dict[str, dict[str, str]]
+    reasons: dict[str, str]
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Keys of the layers in floating point."""
+        return frozenset(
+            layer_key(graph, layer)
+            for graph, layers in self.graphs.items()
+            for layer, precision in layers.items()
+            if precision == FLOAT
+        )
+
+    def quantised(self, graph: str) -> tuple[str, ...]:
+        """The layers of a graph that are quantised."""
+        layers = self.graphs.get(graph, {})
+        return tuple(layer for layer, precision in layers.items() if precision != FLOAT)
+
+    def to_json(self) -> str:
+        """The choice as a document that can be pinned."""
+        body = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> PrecisionChoice:
+        """Read a choice; `where` names it in messages.
+
+        Raises:
+            InputError: not such a document, or of another version.
+        """
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise InputError(
+                f"{where} is not valid JSON ({error}); pass a choice as it was "
+                "written by a calibration"
+            ) from error
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise InputError(
+                f"{where} is not a {FORMAT} document; pass one that a calibration wrote"
+            )
+        if body.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{where} has format version {body.get('format_version')}, this hicom-edge reads "
+                f"version {FORMAT_VERSION}; calibrate again with this version"
+            )
+        return cls(_texts(body, "graphs", where, depth=2), _texts(body, "reasons", where, depth=1))
+
+
+def choose_layers(
+    sensitivities: Sequence[LayerSensitivity],
+    passes: Passes,
+    *,
+    also: Mapping[str, Mapping[str, str]] | None = None,
+) -> PrecisionChoice:
+    """Leave as few of the worst layers in floating point as the gate needs.
+
+    Bisects over the ranking, so that n layers take about log2(n) + 1 runs of the gate: with none
+    kept first, and never with all, which is the floating-point bundle. The gate is taken to hold
+    with more layers kept if it holds with fewer; that it holds for the choice itself was seen.
+
+    also: layers that were not ranked, and what they are stored in whatever the gate says.
+    """
+    ranking = worst_first(sensitivities)
+    count = _fewest(len(ranking), lambda kept: passes(frozenset(o.key for o in ranking[:kept])))
+    graphs = {graph: dict(layers) for graph, layers in (also or {}).items()}
+    kept = {one.key for one in ranking[:count]}
+    for one in sensitivities:
+        precision = FLOAT if one.key in kept else one.precision
+        graphs.setdefault(one.graph, {})[one.layer] = precision
+    return PrecisionChoice(graphs, {one.key: _reason(one) for one in ranking[:count]})
+
+
+def worst_first(sensitivities: Iterable[LayerSensitivity]) -> tuple[LayerSensitivity, ...]:
+    """By what the answer's first token loses, else the visual tokens, else the layer's output.
+
+    A measure is used only if every layer has it; where it is equal the next one decides.
+    """
+    ones = tuple(sensitivities)
+    by_kl = all(one.logit_kl is not None for one in ones)
+    by_cosine = all(one.token_cosine is not None for one in ones)
+
+    def badness(one: LayerSensitivity) -> tuple[float, float, float]:
+        kl = one.logit_kl if by_kl and one.logit_kl is not None else 0.0
+        cosine = one.token_cosine if by_cosine and one.token_cosine is not None else 1.0
+        return kl, 1 - cosine, -one.sqnr_db
+
+    return tuple(sorted(ones, key=badness, reverse=True))
+
+
+def check_choice(choice: PrecisionChoice, layers: Mapping[str, Mapping[str, str]]) -> None:
+    """A pinned choice says of each layer that can be quantised, and of no other, what it becomes.
+
+    layers: by graph and layer what it would be stored in if it is quantised.
+
+    Raises:
+        InputError: a layer is unknown, missing, or has another form than the run would give it.
+    """
+    expected = {layer_key(g, n): form for g, names in layers.items() for n, form in names.items()}
+    found = {layer_key(g, n): f for g, names in choice.graphs.items() for n, f in names.items()}
+    for what, keys in (("names", found.keys() - expected), ("lacks", expected.keys() - found)):
+        if keys:
+            raise InputError(
+                f"the pinned choice {what} {sorted(keys)[0]} ({len(keys)} such), which does not "
+                "fit the bundle's layers; pin a choice made for this bundle and these options"
+            )
+    for key, form in found.items():
+        if form not in (FLOAT, expected[key]):
+            raise InputError(
+                f"the pinned choice stores {key} as {form!r}, expected {expected[key]!r} or "
+                f"{FLOAT!r}; calibrate with the options that it was made with"
+            )
+
+
+def _fewest(total: int, holds: Callable[[int], bool]) -> int:
+    """The least count that holds; `total` holds without being tried."""
+    if total == 0 or holds(0):
+        return 0
+    failed, held = 0, total
+    while held - failed > 1:
+        middle = (failed + held) // 2
+        if holds(middle):
+            held = middle
+        else:
+            failed = middle
+    return held
+
+
+def _reason(one: LayerSensitivity) -> str:
+    parts = [f"{one.sqnr_db:.1f} dB at its output"]
+    if one.token_cosine is not None:
+        parts.append(f"cosine of the visual tokens {one.token_cosine:.5f}")
+    if one.logit_kl is not None:
+        parts.append(f"first-token KL {one.logit_kl:.2g}")
+    return f"among the worst in {one.precision}: {', '.join(parts)}"
+
+
+def _texts(body: Mapping[str, Any], key: str, where: str, depth: int) -> Any:
+    def fits(value: Any, depth: int) -> bool:
+        if depth == 0:
+            return isinstance(value, str)
+        return isinstance(value, dict) and all(fits(v, depth - 1) for v in value.values())
+
+    if not fits(body.get(key), depth):
+        raise InputError(f"{where}: {key} does not map names to texts; pass a choice as written")
+    return body[key]

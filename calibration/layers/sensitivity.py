@@ -1,0 +1,161 @@
+"""How much each layer loses when it alone is quantised.
+
+It knows one measure at the layer's own output and two at the end of the chain. It does not decide
+which layers stay in floating point (`mixed_precision`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
+from hicom_edge.calibration.graphs.weight_only import block_sizes
+from hicom_edge.calibration.layers.graph_plan import GraphPlan
+from hicom_edge.calibration.layers.trial_engine import settled
+from hicom_edge.calibration.scales.absorbers import Array
+from hicom_edge.calibration.scales.clipping import limited
+from hicom_edge.calibration.scales.fake_quantisation import (
+    fake_block_weight,
+    fake_int8_activation,
+    fake_int8_weight,
+    sqnr_db,
+)
+
+if TYPE_CHECKING:
+    from hicom_edge.calibration.layers.end_effect import EndEffectProbe
+
+_ELEMENTS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One layer quantised alone.
+
+    Attributes:
+        precision: the form it was tried in, such as "int8" or "int4-block32".
+        sqnr_db: signal to quantisation noise at its output, on sampled rows of its input.
+        token_cosine, logit_kl: as in `EndEffect`; None where it was not measured.
+    """
+
+    graph: str
+    layer: str
+    precision: str
+    sqnr_db: float
+    token_cosine: float | None = None
+    logit_kl: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The layer's name among all graphs."""
+        return layer_key(self.graph, self.layer)
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON, for a log of lines."""
+        return asdict(self)
+
+
+def layer_key(graph: str, layer: str) -> str:
+    """The name of a layer among all graphs: "vision/encoder.layers.0.mlp.fc1"."""
+    return f"{graph}/{layer}"
+
+
+def measure_sensitivities(
+    plans: Sequence[GraphPlan],
+    rows: Mapping[str, Mapping[str, Array]],
+    *,
+    probe: EndEffectProbe | None = None,
+    done: Iterable[LayerSensitivity] = (),
+    found: Callable[[LayerSensitivity], None] = lambda one: None,
+    directory: Path | None = None,
+) -> tuple[LayerSensitivity, ...]:
+    """Every layer of every plan, quantised alone, in the plans' order.
+
+    Without `probe` it costs two products of the rows and each weight: on one core a second for a
+    tower, minutes for a 7B decoder at 256 rows. With it each layer also costs a new session of
+    its graph, and the stages from that graph on over the probe's samples: for a vision layer, all.
+
+    Args:
+        rows: sampled inputs (n, in) by graph and tensor, divided by the factors that are folded
+            into the plan's model. Layers whose input no sample reached, or that fit no block, are
+            left out.
+        done: what an interrupted run has found; not measured again if its precision fits.
+        found: called with every layer that was measured now, to be kept.
+        directory: where a graph with folded weights is written for the probe while it runs.
+    """
+    known = {(one.key, one.precision): one for one in done if _is_whole(one, probe)}
+    for plan in plans:
+        waiting = [
+            (linear, seen)
+            for linear, seen in _reached(plan, rows.get(plan.graph, {}))
+            if (layer_key(plan.graph, linear.name), plan.precision) not in known
+        ]
+        for one in _measure(plan, waiting, probe, directory):
+            known[one.key, one.precision] = one
+            found(one)
+    keys = [
+        (layer_key(plan.graph, linear.name), plan.precision)
+        for plan in plans
+        for linear, _ in _reached(plan, rows.get(plan.graph, {}))
+    ]
+    return tuple(known[key] for key in keys)
+
+
+def layer_noise(plan: GraphPlan, linear: Linear, rows: Array) -> float:
+    """Noise over signal at the layer's output on rows (n, in), a block of columns at a time."""
+    tensor = plan.model.graph.initializers[linear.weight].const_value
+    assert tensor is not None
+    weight, noise, signal = tensor.numpy(), 0.0, 0.0
+    x = rows if plan.amax is None else fake_int8_activation(rows, plan.amax[linear.input])
+    columns = max(1, _ELEMENTS_AT_ONCE // linear.in_features)
+    for start in range(0, linear.out_features, columns):
+        part = weight[:, start : start + columns].astype(np.float32)
+        exact = rows @ part
+        stored = _fake(plan, linear, part, slice(start, start + columns))
+        noise += float(np.square(x @ stored - exact).sum(dtype=np.float64))
+        signal += float(np.square(exact).sum(dtype=np.float64))
+    return noise / signal if signal > 0 else 0.0
+
+
+def _measure(
+    plan: GraphPlan,
+    layers: Sequence[tuple[Linear, Array]],
+    probe: EndEffectProbe | None,
+    directory: Path | None,
+) -> Iterator[LayerSensitivity]:
+    with tempfile.TemporaryDirectory(prefix="trial-", dir=directory) as written:
+        if probe is not None and layers:
+            plan = plan.on(settled(plan.model, Path(written)))
+        for linear, seen in layers:
+            sqnr = sqnr_db(layer_noise(plan, linear, seen))
+            effect = probe and probe.effect(plan.graph, plan.quantised([linear.name]))
+            ends = (effect.token_cosine, effect.logit_kl) if effect else (None, None)
+            yield LayerSensitivity(plan.graph, linear.name, plan.precision, sqnr, *ends)
+
+
+def _is_whole(one: LayerSensitivity, probe: EndEffectProbe | None) -> bool:
+    return probe is None or one.logit_kl is not None
+
+
+def _fake(plan: GraphPlan, linear: Linear, weight: Array, columns: slice) -> Array:
+    """These columns of a weight (in, columns) as they will be stored."""
+    if plan.amax is not None:
+        return fake_int8_weight(weight)
+    size = block_sizes([linear], plan.bits, plan.block)[linear.name]
+    assert size is not None
+    if linear.weight in plan.clips:
+        weight = limited(weight, plan.clips[linear.weight][:, columns])
+    return fake_block_weight(weight, plan.bits, size)
+
+
+def _reached(plan: GraphPlan, rows: Mapping[str, Array]) -> Iterator[tuple[Linear, Array]]:
+    for linear in find_linears(plan.model):
+        if linear.name not in plan.layers or not plan.reduces(linear):
+            continue
+        if len(rows.get(linear.input, ())):
+            yield linear, rows[linear.input]

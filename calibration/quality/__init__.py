@@ -1,0 +1,1 @@
+"""Two bundles on held-out questions: answers, closeness, speed."""

@@ -1,0 +1,194 @@
+"""How close the answers of two bundles are, and whether that is close enough.
+
+It knows shares, intervals and thresholds. It does not know how answers are made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST, Comparison
+from hicom_edge.errors import InputError
+
+_Z95 = 1.959964
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class KindAccuracy:
+    """Shares of right answers among the labelled questions of one kind."""
+
+    kind: str
+    questions: int
+    reference: float
+    tested: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a comparison of two bundles found; shares are from 0 to 1."""
+
+    comparisons: tuple[Comparison, ...]
+
+    def __post_init__(self) -> None:
+        if not self.comparisons:
+            raise InputError("no question was compared; pass at least one held-out sample")
+
+    @property
+    def questions(self) -> int:
+        """How many questions were asked."""
+        return len(self.comparisons)
+
+    @property
+    def videos(self) -> int:
+        """How many videos they were about."""
+        return len({c.video for c in self.comparisons})
+
+    @property
+    def changed(self) -> tuple[Comparison, ...]:
+        """Answers that are not the same: lost ones first, then gained, then the others."""
+        order = (LOST, GAINED, CHANGED)
+        different = [c for c in self.comparisons if not c.is_same]
+        return tuple(sorted(different, key=lambda c: order.index(c.outcome)))
+
+    @property
+    def unchanged(self) -> int:
+        """How many answers are the same, token for token."""
+        return sum(c.is_same for c in self.comparisons)
+
+    @property
+    def agreement(self) -> float:
+        """Share of equal answers."""
+        return self.unchanged / self.questions
+
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """Where the share of equal answers lies with 95 % confidence, given so many questions."""
+        return wilson_interval(self.unchanged, self.questions)
+
+    @property
+    def token_agreement(self) -> float:
+        """Share of tokens before the first difference, over all answers."""
+        tokens = sum(max(len(c.reference_tokens), len(c.tested_tokens)) for c in self.comparisons)
+        return sum(c.common_tokens for c in self.comparisons) / tokens if tokens else 1.0
+
+    @property
+    def cosine_mean(self) -> float:
+        """Mean cosine of the visual tokens."""
+        return _mean(c.cosine_mean for c in self.comparisons)
+
+    @property
+    def cosine_min(self) -> float:
+        """The smallest cosine of any visual token."""
+        return min(c.cosine_min for c in self.comparisons)
+
+    @property
+    def kl_mean(self) -> float | None:
+        """Mean KL divergence of the first token, in nats, over answers with finite numbers."""
+        finite = self._finite_kl()
+        return _mean(finite) if finite else None
+
+    @property
+    def kl_max(self) -> float | None:
+        """The largest KL divergence of the first token."""
+        return max(self._finite_kl(), default=None)
+
+    @property
+    def not_finite(self) -> int:
+        """Answers that came from logits with NaN or infinity."""
+        return self.questions - len(self._finite_kl())
+
+    @property
+    def labelled(self) -> int:
+        """Questions whose right answer is known."""
+        return sum(c.expected is not None for c in self.comparisons)
+
+    @property
+    def reference_accuracy(self) -> float | None:
+        """Share of right answers of the reference; None without labels."""
+        return self._share(sum(bool(c.reference_is_right) for c in self.comparisons))
+
+    @property
+    def tested_accuracy(self) -> float | None:
+        """Share of right answers of the tested bundle; None without labels."""
+        return self._share(sum(bool(c.tested_is_right) for c in self.comparisons))
+
+    @property
+    def accuracy_loss(self) -> float | None:
+        """By how much the share of right answers fell; negative when it rose."""
+        return self._share(self.count(LOST) - self.count(GAINED))
+
+    @property
+    def by_kind(self) -> tuple[KindAccuracy, ...]:
+        """Accuracy for each kind of labelled question, in order of appearance."""
+        groups: dict[str, list[Comparison]] = defaultdict(list)
+        for item in self.comparisons:
+            if item.expected is not None and item.kind is not None:
+                groups[item.kind].append(item)
+        return tuple(_kind_accuracy(kind, items) for kind, items in groups.items())
+
+    def count(self, outcome: str) -> int:
+        """How many answers have this outcome."""
+        return sum(c.outcome == outcome for c in self.comparisons)
+
+    def _share(self, count: int) -> float | None:
+        return count / self.labelled if self.labelled else None
+
+    def _finite_kl(self) -> list[float]:
+        return [c.first_token_kl for c in self.comparisons if c.first_token_kl is not None]
+
+
+def gate(
+    quality: Quality, min_agreement: float | None = None, max_accuracy_loss: float | None = None
+) -> list[str]:
+    """Why a bundle is not close enough to its reference; an empty list when it is.
+
+    Args:
+        min_agreement: the least share of equal answers; None sets no threshold.
+        max_accuracy_loss: the largest fall of the share of right answers, 0.005 for half a point;
+            None sets no threshold. Without labelled questions it cannot fail.
+    """
+    reasons = []
+    if quality.not_finite:
+        reasons.append(
+            f"{quality.not_finite} of {quality.questions} answers came from numbers that are not "
+            "finite"
+        )
+    if min_agreement is not None and quality.agreement < min_agreement - _ROUNDING:
+        reasons.append(
+            f"{quality.unchanged} of {quality.questions} answers are unchanged "
+            f"({quality.agreement:.2%}), at least {min_agreement:.2%} were asked for"
+        )
+    loss = quality.accuracy_loss
+    if max_accuracy_loss is not None and loss is not None and loss > max_accuracy_loss + _ROUNDING:
+        reasons.append(
+            f"accuracy falls by {loss * 100:.2f} points ({quality.reference_accuracy:.2%} to "
+            f"{quality.tested_accuracy:.2%}), at most {max_accuracy_loss * 100:.2f} were allowed"
+        )
+    return reasons
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927); honest near 0 and 1, unlike p ± 2σ."""
+    share, square = successes / trials, _Z95**2
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    spread = share * (1 - share) / trials + square / (4 * trials**2)
+    half = _Z95 * math.sqrt(spread) / (1 + square / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _kind_accuracy(kind: str, items: list[Comparison]) -> KindAccuracy:
+    return KindAccuracy(
+        kind,
+        len(items),
+        _mean(float(bool(c.reference_is_right)) for c in items),
+        _mean(float(bool(c.tested_is_right)) for c in items),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

@@ -1,0 +1,110 @@
+"""How long two bundles take for the same questions, turn by turn in one run.
+
+It knows whose turn it is and takes medians. The stages are timed by the runtime itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.data.samples import Sample
+from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE
+from hicom_edge.calibration.report.report import SpeedReport, StageSpeed
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.doctor import examine
+from hicom_edge.errors import InputError
+from hicom_edge.runtime.qa import VideoQA
+from hicom_edge.runtime.timings import Timings
+
+FIRST_TOKEN, DECODE_STEP = "first token", "decode step"
+
+Progress = Callable[[int, int], None]
+_Times = dict[str, list[float]]
+
+
+def measure_speed(
+    before: Bundle,
+    after: Bundle,
+    samples: Sequence[Sample],
+    engine: str = DEFAULT_ENGINE,
+    progress: Progress | None = None,
+    *,
+    rounds: int = 3,
+    max_new_tokens: int = 16,
+    threads: int | None = None,
+) -> SpeedReport:
+    """Median milliseconds of every stage, for two bundles that are open at the same time.
+
+    The bundles take turns question by question and change who comes first, so that a busy machine
+    slows both alike. A first round warms up and is not counted. Nothing is kept between questions.
+
+    Raises:
+        InputError: no samples, or no rounds.
+        ResourceError: not enough memory for both bundles.
+    """
+    if not samples or rounds < 1:
+        raise InputError(
+            f"{len(samples)} samples in {rounds} rounds give nothing to time; pass at least one "
+            "of each"
+        )
+    options = EngineOptions(threads)
+    with (
+        VideoQA(before, engine, options, feature_store_bytes=0) as first,
+        VideoQA(after, engine, options, feature_store_bytes=0) as second,
+    ):
+        times = _take_turns((first, second), samples, rounds, max_new_tokens, progress)
+    stages = [name for name in times[0] if name in times[1]]
+    return SpeedReport(
+        engine=engine,
+        machine=machine_in_words(),
+        threads=threads,
+        runs=rounds * len(samples),
+        stages=tuple(StageSpeed(n, median(times[0][n]), median(times[1][n])) for n in stages),
+    )
+
+
+def machine_in_words() -> str:
+    """Processor, cores and GPUs of this machine."""
+    diagnosis = examine()
+    cores = f"{diagnosis.cpu_cores} core{'s' * (diagnosis.cpu_cores != 1)}"
+    return ", ".join([diagnosis.cpu, cores, *(gpu.name for gpu in diagnosis.gpus)])
+
+
+def _take_turns(
+    pair: tuple[VideoQA, VideoQA],
+    samples: Sequence[Sample],
+    rounds: int,
+    max_new_tokens: int,
+    progress: Progress | None,
+) -> tuple[_Times, _Times]:
+    times: tuple[_Times, _Times] = (defaultdict(list), defaultdict(list))
+    done, total = 0, (rounds + 1) * len(samples)
+    for number in range(rounds + 1):
+        for sample in samples:
+            for side in (done % 2, 1 - done % 2):
+                timings = _answer(pair[side], sample, max_new_tokens)
+                for stage, ms in _stages(timings) if number else ():
+                    times[side][stage].append(ms)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return times
+
+
+def _answer(qa: VideoQA, sample: Sample, max_new_tokens: int) -> Timings:
+    clip = qa.watch(sample.video)
+    return qa.ask(clip, sample.question, max_new_tokens=max_new_tokens).timings
+
+
+def _stages(timings: Timings) -> Iterator[tuple[str, float]]:
+    yield "decode and preprocess", timings.decode_ms + timings.preprocess_ms
+    yield "vision", timings.vision_ms
+    yield "guide", timings.guide_ms
+    yield "compressor", timings.compress_ms
+    yield "prefill", timings.prefill_ms
+    yield FIRST_TOKEN, timings.time_to_first_token_ms
+    if timings.decode_steps:
+        yield DECODE_STEP, timings.generate_ms / timings.decode_steps

@@ -1,0 +1,1 @@
+"""What the layers read: samples run through observed graphs, histograms, ranges."""

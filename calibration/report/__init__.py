@@ -1,0 +1,1 @@
+"""The report: its content, and the page that shows it."""

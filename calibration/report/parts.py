@@ -1,0 +1,152 @@
+"""From what the parts of a calibration found to what the report holds.
+
+It knows both sides' records. It measures nothing, and knows no page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.data.samples import Sample, data_manifest
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
+from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_key
+from hicom_edge.calibration.ranges.histogram import Histogram
+from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.recipe import PreparedGraph
+from hicom_edge.calibration.report.report import (
+    FLOAT,
+    DataFile,
+    DataReport,
+    GraphReport,
+    LayerReport,
+    RangeReport,
+)
+from hicom_edge.calibration.scales.smoothed_statistics import smoothed_histogram
+
+HISTOGRAM_BINS = 64
+CALIBRATION, HELD_OUT = "calibration", "held-out"
+
+
+def data_report(calibration: Sequence[Sample], held_out: Sequence[Sample], seed: int) -> DataReport:
+    """Counts, and every video with its hash and what it was used for."""
+    sides = ((calibration, CALIBRATION), (held_out, HELD_OUT))
+    files = [
+        DataFile(video["name"], video["sha256"], use)
+        for samples, use in sides
+        for video in data_manifest(samples)["videos"]
+    ]
+    return DataReport(len(calibration), len(held_out), seed, tuple(files))
+
+
+def graph_reports(before: Bundle, after: Bundle) -> tuple[GraphReport, ...]:
+    """Sizes of the graphs that both bundles hold, weights beside them included."""
+    return tuple(
+        GraphReport(name, entry.quantization, graph_bytes(before, name), graph_bytes(after, name))
+        for name, entry in after.manifest.graphs.items()
+        if name in before.manifest.graphs
+    )
+
+
+def graph_bytes(bundle: Bundle, name: str) -> int:
+    """Bytes of a graph and of the weights beside it, in files named after it; no variants."""
+    file = bundle.graph(name).file
+    return sum(entry.size for path, entry in bundle.manifest.files.items() if path.startswith(file))
+
+
+def layer_reports(
+    graph: str,
+    linears: Iterable[Linear],
+    choice: PrecisionChoice,
+    sensitivities: Iterable[LayerSensitivity] = (),
+) -> tuple[LayerReport, ...]:
+    """Linear layers of a graph, in order: what each ended up in, and what it costs alone."""
+    measured = {one.layer: one for one in sensitivities if one.graph == graph}
+    chosen = choice.graphs.get(graph, {})
+    return tuple(
+        _layer_report(
+            graph,
+            linear,
+            chosen.get(linear.name, FLOAT),
+            choice.reasons.get(layer_key(graph, linear.name)),
+            measured.get(linear.name),
+        )
+        for linear in linears
+    )
+
+
+def range_reports(
+    prepared: PreparedGraph,
+    seen: Mapping[str, TensorStatistics],
+    layers: Collection[str],
+    method: str,
+) -> tuple[RangeReport, ...]:
+    """The ranges that `layers` of a graph read by, in the graph's order; none for weights alone.
+
+    seen: statistics of the graph's tensors as they were collected, before factors were folded in.
+    """
+    if prepared.plan.amax is None:
+        return ()
+    linears = find_linears(prepared.plan.model)
+    tensors = dict.fromkeys(linear.input for linear in linears if linear.name in layers)
+    return tuple(
+        range_report(
+            prepared.plan.graph, name, method, prepared.amax[name], _counted(prepared, seen, name)
+        )
+        for name in tensors
+    )
+
+
+def range_report(
+    graph: str, tensor: str, method: str, amax: float, histogram: Histogram
+) -> RangeReport:
+    """A range with its histogram, reduced to as many bins as a plot can show.
+
+    amax: the clip that `method` chose; bins that start at it or above count as cut off.
+    """
+    counts, width = histogram.counts, histogram.width
+    used = min(max(1, math.ceil(histogram.amax / width)), len(counts))
+    merged = math.ceil(used / HISTOGRAM_BINS)
+    shown = np.zeros(merged * HISTOGRAM_BINS, np.int64)
+    shown[: len(counts)] = counts[: len(shown)]
+    above = int(counts[math.ceil(amax / width) :].sum()) if histogram.amax > amax else 0
+    return RangeReport(
+        graph=graph,
+        tensor=tensor,
+        method=method,
+        amax=float(amax),
+        largest=histogram.amax,
+        clipped_share=above / histogram.total if histogram.total else 0.0,
+        counts=tuple(int(n) for n in shown.reshape(HISTOGRAM_BINS, merged).sum(axis=1)),
+        counted_to=merged * HISTOGRAM_BINS * width,
+    )
+
+
+def _counted(prepared: PreparedGraph, seen: Mapping[str, TensorStatistics], name: str) -> Histogram:
+    """What the range was chosen from."""
+    factors = prepared.factors.get(name)
+    return seen[name].histogram if factors is None else smoothed_histogram(seen[name], factors)
+
+
+def _layer_report(
+    graph: str,
+    linear: Linear,
+    precision: str,
+    reason: str | None,
+    sensitivity: LayerSensitivity | None,
+) -> LayerReport:
+    return LayerReport(
+        graph=graph,
+        layer=linear.name,
+        precision=precision,
+        tensor=linear.input,
+        parameters=linear.in_features * linear.out_features,
+        sqnr_db=None if sensitivity is None else sensitivity.sqnr_db,
+        token_cosine=None if sensitivity is None else sensitivity.token_cosine,
+        logit_kl=None if sensitivity is None else sensitivity.logit_kl,
+        reason=reason,
+    )

@@ -1,0 +1,260 @@
+"""The calibration report: everything that a person needs to decide whether to ship, as data.
+
+It knows what is reported and writes it as JSON. It does not measure anything, and does not know how
+a page looks (`report_page`). `docs/calibration.md` describes the keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hicom_edge.calibration.quality.agreement import Quality
+
+FORMAT = "hicom-edge-calibration-report"
+FORMAT_VERSION = 1
+FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The thresholds, and why they were missed; thresholds are None where none was set."""
+
+    min_agreement: float | None
+    max_accuracy_loss: float | None
+    reasons: tuple[str, ...]
+
+    @property
+    def is_judged(self) -> bool:
+        """There was something to pass or to miss."""
+        thresholds = (self.min_agreement, self.max_accuracy_loss)
+        return bool(self.reasons) or any(value is not None for value in thresholds)
+
+    @property
+    def verdict(self) -> str:
+        """ "ship", "do not ship", or "not judged" without thresholds."""
+        if not self.is_judged:
+            return "not judged"
+        return "do not ship" if self.reasons else "ship"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A video that was used; `use` is "calibration" or "held-out"."""
+
+    path: str
+    sha256: str
+    use: str
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What the ranges came from, and what the quality was measured on."""
+
+    calibration_questions: int
+    held_out_questions: int
+    seed: int
+    files: tuple[DataFile, ...]
+
+    def videos(self, use: str) -> int:
+        """How many videos were used for this."""
+        return sum(file.use == use for file in self.files)
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One graph before and after; `quantization` is None where it stayed as it was."""
+
+    graph: str
+    quantization: str | None
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One linear layer.
+
+    Attributes:
+        precision: what it ended up in: "int8", "int4-block32", or "float".
+        tensor: its input, whose range is in the report where the layer has INT8 activations.
+        parameters: of its weight.
+        sqnr_db: signal to quantisation noise at its output, this layer alone quantised.
+        token_cosine, logit_kl: of the visual tokens and of the first token's distribution against
+            floating point, this layer alone quantised. None: not measured, as for sqnr_db.
+        reason: why it stayed in floating point.
+    """
+
+    graph: str
+    layer: str
+    precision: str
+    tensor: str
+    parameters: int
+    sqnr_db: float | None = None
+    token_cosine: float | None = None
+    logit_kl: float | None = None
+    reason: str | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """It was left in floating point."""
+        return self.precision == FLOAT
+
+
+@dataclass(frozen=True)
+class RangeReport:
+    """The range of one quantised tensor.
+
+    Attributes:
+        method: how the clip was chosen.
+        amax: the clip: larger magnitudes are cut off.
+        largest: the largest magnitude seen.
+        clipped_share: of the values seen, those above the clip.
+        counts: histogram of magnitudes in equal bins from 0 to `counted_to`.
+    """
+
+    graph: str
+    tensor: str
+    method: str
+    amax: float
+    largest: float
+    clipped_share: float
+    counts: tuple[int, ...]
+    counted_to: float
+
+    @property
+    def headroom(self) -> float:
+        """How many times the largest value exceeds the clip; below 1 when nothing is cut off."""
+        return self.largest / self.amax
+
+
+@dataclass(frozen=True)
+class StageSpeed:
+    """Median milliseconds of one stage, before and after."""
+
+    stage: str
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """Both bundles timed in one run, turn by turn, on this machine.
+
+    Attributes:
+        runs: how many times each bundle answered.
+    """
+
+    engine: str
+    machine: str
+    threads: int | None
+    runs: int
+    stages: tuple[StageSpeed, ...]
+
+    def stage(self, name: str) -> StageSpeed | None:
+        """The stage of this name, if it was timed."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """One calibration run, from what went in to what came out.
+
+    Attributes:
+        source, result: names of the floating-point and of the quantised bundle.
+        source_sha256: digest of the source's manifest.
+        created: ISO 8601, with its offset.
+        seconds: how long the run took, earlier parts of a continued run included.
+        versions: of the packages that did the work.
+        options: what the run was asked for, by name.
+        notes: remarks that a reader should see, one line each.
+    """
+
+    source: str
+    source_sha256: str
+    result: str
+    created: str
+    seconds: float
+    versions: dict[str, str]
+    options: dict[str, Any]
+    data: DataReport
+    gate: GateReport
+    quality: Quality
+    graphs: tuple[GraphReport, ...]
+    layers: tuple[LayerReport, ...]
+    ranges: tuple[RangeReport, ...]
+    speed: SpeedReport | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all graphs of the source."""
+        return sum(graph.bytes_before for graph in self.graphs)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of all graphs of the result."""
+        return sum(graph.bytes_after for graph in self.graphs)
+
+
+def report_json(report: CalibrationReport) -> str:
+    """The report as JSON text: the verdict first, sums beside the single comparisons.
+
+    A number that is not finite, for which JSON has no form, is null.
+    """
+    body = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "verdict": report.gate.verdict,
+        "reasons": list(report.gate.reasons),
+        **dataclasses.asdict(report),
+        "quality": _quality_document(report.quality),
+    }
+    return json.dumps(_finite(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: under a temporary name, then renamed."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _quality_document(quality: Quality) -> dict[str, Any]:
+    """The sums that a program asks for first, then every comparison."""
+    return {
+        "questions": quality.questions,
+        "videos": quality.videos,
+        "unchanged": quality.unchanged,
+        "agreement": quality.agreement,
+        "agreement_interval_95": list(quality.agreement_interval),
+        "token_agreement": quality.token_agreement,
+        "visual_token_cosine_mean": quality.cosine_mean,
+        "visual_token_cosine_min": quality.cosine_min,
+        "first_token_kl_mean": quality.kl_mean,
+        "first_token_kl_max": quality.kl_max,
+        "not_finite": quality.not_finite,
+        "labelled": quality.labelled,
+        "reference_accuracy": quality.reference_accuracy,
+        "tested_accuracy": quality.tested_accuracy,
+        "by_kind": [dataclasses.asdict(kind) for kind in quality.by_kind],
+        "comparisons": [
+            {**dataclasses.asdict(c), "outcome": c.outcome} for c in quality.comparisons
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Factors and limits that make a graph easier to quantise: SmoothQuant and AWQ."""
