@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.cpu_features import sums_of_bytes_saturate
 from hicom_edge.engines.cuda_driver import find_gpus
 from hicom_edge.engines.onnxruntime_providers import (
     CPU_PROVIDER,
@@ -64,8 +65,12 @@ def open_session(
     """
     import onnxruntime
 
-    path = bundle.file(bundle.graph(graph_name).file_for(ENGINES[provider]))
     settings = session_options(options)
+    entry = bundle.graph(graph_name)
+    path = bundle.file(entry.file_for(ENGINES[provider]))
+    if entry.quantization == "int8" and provider == CPU_PROVIDER and sums_of_bytes_saturate():
+        # ONNX Runtime then makes the weights unsigned, too: slower, and never wrong.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     if provider == TENSORRT_PROVIDER:
         # A node that TensorRT does not take is an error, not a slow place in the graph.
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -109,9 +114,6 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     # Threads that spin between two calls take the cores from video decoding, from the other
     # graphs' threads and from other programs: on two busy cores, 10-28 % slower than sleeping.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI, sums of unsigned by signed products may saturate; ONNX Runtime then takes
-    # signed ones. Where there is VNNI this changes nothing.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
 

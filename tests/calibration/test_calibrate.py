@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hicom_edge import VideoQA, cli
@@ -15,6 +16,7 @@ from hicom_edge.calibration.data.samples import Sample, read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.engines import onnxruntime_backend
 from hicom_edge.errors import InputError
 from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.runtime.qa import DEMO_BUNDLE
@@ -221,3 +223,16 @@ class TestCommand:
 
 def test_labels_are_read_from_the_file_of_questions(data: CalibrationData) -> None:
     assert all(isinstance(s, Sample) and s.answer for s in data.held_out)
+
+
+def test_the_exact_form_for_older_processors_gives_the_same_answers(
+    int8: Calibrated, data: CalibrationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = data.held_out[0]
+    with VideoQA.load(int8.bundle.path, "onnxruntime-cpu") as qa:
+        expected = qa.ask(qa.watch(sample.video), sample.question)
+    monkeypatch.setattr(onnxruntime_backend, "sums_of_bytes_saturate", lambda: True)
+    with VideoQA.load(int8.bundle.path, "onnxruntime-cpu") as qa:
+        answer = qa.ask(qa.watch(sample.video), sample.question)
+    assert answer.token_ids == expected.token_ids
+    np.testing.assert_allclose(answer.visual_tokens, expected.visual_tokens, atol=2e-3)
