@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -65,3 +66,16 @@ def test_the_table_gives_mean_and_spread_over_seeds() -> None:
     lines = table(results).splitlines()
     assert lines[2] == "| a | 2 | 0.800 ± 0.141 | 0.500 ± 0.000 | 0.200 ± 0.000 |"
     assert lines[3] == "| b | 1 | 0.600 | 0.400 | - |"
+
+
+def test_the_published_table_is_the_stored_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    stored = json.loads((root / "docs" / "demo_results.json").read_text())
+    page = (root / "docs" / "demo_model.md").read_text()
+    by_row: dict[str, list[float]] = {}
+    for result in stored["results"]:
+        by_row.setdefault(result["row"], []).append(result["accuracy"])
+    assert set(by_row) == {"conditional", "resampler", "average-pooling", "unconditional"}
+    for accuracies in by_row.values():
+        assert len(accuracies) == 3
+        assert f"{mean(accuracies):.3f} ± {stdev(accuracies):.3f}" in page
