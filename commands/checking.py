@@ -64,6 +64,7 @@ def verify(
             num_frames=num_frames,
             max_new_tokens=max_new_tokens,
             engine=engine,
+            remark=terminal.remark,
         )
     if json:
         terminal.say_json(results)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
 from hicom_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from hicom_edge.export.tensorrt_llm.convert import ConversionReport
 
 
 def export(
@@ -69,6 +72,7 @@ def export(
             quantization=quantization,
             int8_kv_cache=int8_kv_cache or None,
         )
+        conversions: list[ConversionReport] = []
         bundle = export_bundle(
             checkpoint,
             output,
@@ -80,14 +84,29 @@ def export(
             tensorrt_llm=tensorrt_llm,
             scales=scales,
             decoder_form=decoder_form,
+            report=conversions.append,
         )
     for note in bundle.manifest.provenance.notes:
         terminal.remark(f"note: {note}")
+    for conversion in conversions:
+        terminal.remark(_left_out(conversion))
     size_bytes = sum(file.size for file in bundle.manifest.files.values())
     if json:
-        terminal.say_json({"bundle": bundle.path, "size_bytes": size_bytes})
+        left_out = [name for conversion in conversions for name in conversion.dropped]
+        terminal.say_json({"bundle": bundle.path, "size_bytes": size_bytes, "left_out": left_out})
     else:
         terminal.say(f"{bundle.path}: {size_bytes / 1e6:.1f} MB")
+
+
+def _left_out(conversion: ConversionReport) -> str:
+    """One line: how many tensors of each part are not the language model's, and such as which."""
+    parts: dict[str, list[str]] = {}
+    for dropped in conversion.dropped:
+        part, name = dropped.split(": ", 1)
+        parts.setdefault(part, []).append(name)
+    listed = "; ".join(f"{len(v)} of {part} ({v[0]}, …)" for part, v in parts.items())
+    entry, written = conversion.entry, conversion.tensors
+    return f"{entry.directory}/: {written} tensors for {entry.runtime}; left out: {listed}"
 
 
 def build(
@@ -161,7 +180,6 @@ def _build_language_model(
 ) -> None:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines import tensorrt_llm_build as llm
-    from hicom_edge.export.tensorrt_llm.check import check_checkpoint
 
     if unused:
         raise InputError(
@@ -174,7 +192,5 @@ def _build_language_model(
         command = llm.build_command(opened, options)
         terminal.say_json(command) if json else terminal.say(shlex.join(command))
         return
-    if opened.manifest.language_model is not None:  # else the build says what is missing
-        check_checkpoint(opened.path / opened.manifest.language_model.directory)
     built = [llm.build_language_model(opened, options, terminal.remark)]
     terminal.say_json(built) if json else terminal.show_engines(built)

@@ -14,7 +14,16 @@ from pathlib import Path
 from hicom_edge.engines import engine_names, why_not
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
 
-_DISTRIBUTIONS = ("hicom-edge", "numpy", "av", "pillow", "tokenizers", "torch", "tensorrt")
+_DISTRIBUTIONS = (
+    "hicom-edge",
+    "numpy",
+    "av",
+    "pillow",
+    "tokenizers",
+    "torch",
+    "tensorrt",
+    "tensorrt-llm",
+)
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 # TensorRT-RTX is one library under several names: with its alias, or the bindings alone.
 _RTX = "tensorrt-rtx"

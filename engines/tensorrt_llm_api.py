@@ -54,6 +54,9 @@ _NAMES = {
 }
 
 
+VERSIONS = tuple(_NAMES)
+
+
 def names_of(version: str) -> ApiNames:
     """The names that a version, as the manifest says it, uses.
 

@@ -19,12 +19,8 @@ from hicom_edge.engines.tensorrt_llm_api import (
     installed_version,
     names_of,
 )
-from hicom_edge.engines.tensorrt_llm_files import (
-    CheckpointConfig,
-    TensorHeader,
-    check_ranks,
-    read_config,
-)
+from hicom_edge.engines.tensorrt_llm_check import RankTable, check_checkpoint
+from hicom_edge.engines.tensorrt_llm_files import CheckpointConfig, read_config
 from hicom_edge.engines.tensorrt_llm_limits import LlmLimits, llm_limits
 from hicom_edge.errors import BundleError, EngineError, InputError
 
@@ -65,7 +61,7 @@ class BuildPlan:
     names: ApiNames
     checkpoint: Path
     config: CheckpointConfig
-    ranks: list[list[TensorHeader]]
+    ranks: list[RankTable]
     limits: LlmLimits
 
 
@@ -83,12 +79,11 @@ def plan_build(bundle: Bundle, options: LlmBuildOptions) -> BuildPlan:
             "--llm tensorrt-llm"
         )
     checkpoint = (bundle.path / entry.directory).resolve()
-    config = read_config(checkpoint)
     limits = llm_limits(
         bundle.manifest, options.max_frames, options.max_new_tokens, options.max_batch_size
     )
-    ranks = check_ranks(checkpoint, config)
-    return BuildPlan(entry, names_of(entry.version), checkpoint, config, ranks, limits)
+    ranks, names = check_checkpoint(checkpoint), names_of(entry.version)
+    return BuildPlan(entry, names, checkpoint, read_config(checkpoint), ranks, limits)
 
 
 def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> list[str]:

@@ -1,40 +1,19 @@
-"""A TensorRT-LLM checkpoint and its built engine on disk, checked before each is used.
+"""What config.json states: the sizes of a TensorRT-LLM checkpoint, the limits of a built engine.
 
-`trtllm-build` goes on with dummy weights when a rank's file is missing, so what it reads and what
-it wrote is checked here. It knows config.json and safetensors' header. It does not read weights.
+An engine is checked before it counts: `trtllm-build` has versions that warn where they should fail.
+It reads no weights; the checkpoint's files are `tensorrt_llm_check`'s.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hicom_edge.engines.tensorrt_llm_check import read_config_json
+from hicom_edge.engines.tensorrt_llm_layout import CONFIG_FILE
 from hicom_edge.errors import BundleError, EngineError
-
-_CONFIG = "config.json"
-_LAYER_TENSORS = (
-    "input_layernorm",
-    "attention.qkv",
-    "attention.dense",
-    "post_layernorm",
-    "mlp.fc",
-    "mlp.gate",
-    "mlp.proj",
-)
-
-
-@dataclass(frozen=True)
-class TensorHeader:
-    """One tensor of a safetensors file, without its content."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -72,8 +51,7 @@ def read_config(directory: Path) -> CheckpointConfig:
     Raises:
         BundleError: no config.json, or one that lacks a key.
     """
-    path = directory / _CONFIG
-    body = _read_json(path, BundleError, "export the bundle again")
+    body = read_config_json(directory)
     try:
         mapping, quantization = body["mapping"], body["quantization"]
         return CheckpointConfig(
@@ -91,42 +69,8 @@ def read_config(directory: Path) -> CheckpointConfig:
             kv_quant_algo=quantization["kv_cache_quant_algo"],
         )
     except (KeyError, TypeError) as error:
+        path = directory / CONFIG_FILE
         raise BundleError(f"{path} lacks {error}; export the bundle again") from error
-
-
-def check_ranks(directory: Path, config: CheckpointConfig) -> list[list[TensorHeader]]:
-    """Read the header of every rank's file; every tensor that its stage needs is there.
-
-    Raises:
-        BundleError: a file is missing, cut short, or lacks a tensor.
-    """
-    return [_check_rank(directory, config, rank) for rank in range(config.world_size)]
-
-
-def read_headers(path: Path) -> list[TensorHeader]:
-    """The tensors of a safetensors file (its specification: 8 bytes of length, JSON, data).
-
-    Raises:
-        BundleError: not such a file, or cut short.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            # No header of a checkpoint is larger, and a damaged length must not be allocated.
-            text = file.read(length) if length <= 100 << 20 else b""
-        body = json.loads(text)
-        body.pop("__metadata__", None)
-        headers = [_header(name, entry) for name, entry in body.items()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BundleError(
-            f"{path} is missing or not a safetensors file ({error}); export the bundle again"
-        ) from error
-    size, expected = path.stat().st_size, 8 + length + sum(h.nbytes for h in headers)
-    if size != expected:
-        raise BundleError(
-            f"{path} has {size} bytes, its header says {expected}; export the bundle again"
-        )
-    return headers
 
 
 def check_engine(
@@ -137,8 +81,8 @@ def check_engine(
     Raises:
         EngineError: a file is missing or empty, or the engine has other limits or ranks.
     """
-    path = directory / _CONFIG
-    body = _read_json(path, EngineError, "build the engine again")
+    path = directory / CONFIG_FILE
+    body = _read_engine_config(path)
     try:
         version, built, model = body["version"], body["build_config"], body["pretrained_config"]
         sizes = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size}
@@ -156,7 +100,7 @@ def check_engine(
         file = directory / name
         if not file.is_file() or file.stat().st_size == 0:
             raise EngineError(f"{file} was not written; see the build's log and build again")
-    return str(version), (_CONFIG, *names)
+    return str(version), (CONFIG_FILE, *names)
 
 
 def _is_built(name: str, got: int, wanted: int) -> bool:
@@ -164,44 +108,8 @@ def _is_built(name: str, got: int, wanted: int) -> bool:
     return got >= wanted if name.startswith("max_") else got == wanted
 
 
-def _check_rank(directory: Path, config: CheckpointConfig, rank: int) -> list[TensorHeader]:
-    path = directory / f"rank{rank}.safetensors"
-    headers = read_headers(path)
-    missing = sorted(set(_needed(config, rank // config.tp_size)) - {h.name for h in headers})
-    if missing:
-        raise BundleError(
-            f"{path} lacks {missing[0]} and {len(missing) - 1} more tensors of its stage; "
-            "export the bundle again"
-        )
-    return headers
-
-
-def _needed(config: CheckpointConfig, stage: int) -> Iterator[str]:
-    """Names of the weights that a pipeline stage must hold; layers count from 0 in each."""
-    if stage == 0:
-        yield "transformer.vocab_embedding.weight"
-    for layer in range(stage_layers(config, stage)):
-        yield from (f"transformer.layers.{layer}.{name}.weight" for name in _LAYER_TENSORS)
-    if stage == config.pp_size - 1:
-        yield from ("transformer.ln_f.weight", "lm_head.weight")
-
-
-def stage_layers(config: CheckpointConfig, stage: int = 0) -> int:
-    """Layers of a pipeline stage; the first ones take one more where it does not divide."""
-    each, more = divmod(config.num_layers, config.pp_size)
-    return each + (stage < more)
-
-
-def _header(name: str, entry: dict[str, Any]) -> TensorHeader:
-    begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if begin > end or math.prod(shape) < 0:
-        raise ValueError(f"{name} has no sensible extent")
-    return TensorHeader(name, entry["dtype"], shape, end - begin)
-
-
-def _read_json(path: Path, kind: type[BundleError] | type[EngineError], advice: str) -> Any:
+def _read_engine_config(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise kind(f"{path} cannot be read ({error}); {advice}") from error
+        raise EngineError(f"{path} cannot be read ({error}); build the engine again") from error

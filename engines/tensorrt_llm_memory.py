@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.tensorrt_llm_files import CheckpointConfig, TensorHeader, stage_layers
+from hicom_edge.engines.tensorrt_llm_files import CheckpointConfig
+from hicom_edge.engines.tensorrt_llm_sharding import Rank
 from hicom_edge.errors import ResourceError
 
 if TYPE_CHECKING:
+    from hicom_edge.engines.tensorrt_llm_check import RankTable
     from hicom_edge.engines.tensorrt_llm_limits import LlmLimits
 
 _ITEM_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
@@ -50,24 +52,24 @@ class LlmMemory:
 
 
 def llm_memory(
-    config: CheckpointConfig, ranks: Iterable[Iterable[TensorHeader]], limits: LlmLimits
+    config: CheckpointConfig, ranks: Iterable[RankTable], limits: LlmLimits
 ) -> LlmMemory:
     """The estimate for one GPU per rank."""
     return LlmMemory(
-        weights=max(engine_weight_bytes(config, headers) for headers in ranks),
+        weights=max(engine_weight_bytes(config, table) for table in ranks),
         kv_cache=kv_cache_bytes(config, limits.max_batch_size * limits.max_seq_len),
         activations=activation_bytes(config, limits),
     )
 
 
-def engine_weight_bytes(config: CheckpointConfig, headers: Iterable[TensorHeader]) -> int:
+def engine_weight_bytes(config: CheckpointConfig, table: RankTable) -> int:
     """Bytes that the engine holds of a rank's tensors."""
     item = _WEIGHT_ONLY_BYTES.get(config.quant_algo or "")
     total = 0.0
-    for header in headers:
-        shrinks = header.name.endswith(_QUANTIZED) and header.dtype in _FLOATS
+    for name, layout in table.items():
+        shrinks = name.endswith(_QUANTIZED) and layout.dtype in _FLOATS
         quantized = item is not None and shrinks
-        total += math.prod(header.shape) * (item or 0) if quantized else header.nbytes
+        total += math.prod(layout.shape) * (item or 0) if quantized else layout.nbytes
     return int(total)
 
 
@@ -75,7 +77,8 @@ def kv_cache_bytes(config: CheckpointConfig, tokens: int) -> int:
     """Keys and values on one rank: 2 · layers · kv_heads · head_size · bytes · tokens."""
     item = 1.0 if config.kv_quant_algo else _ITEM_BYTES[config.dtype]
     heads = max(config.num_kv_heads // config.tp_size, 1)
-    return int(2 * stage_layers(config) * heads * config.head_size * item * tokens)
+    layers = len(Rank(0, config.tp_size, config.pp_size).layers(config.num_layers))
+    return int(2 * layers * heads * config.head_size * item * tokens)
 
 
 def activation_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
@@ -110,13 +113,13 @@ def check_device(
     )
 
 
-def check_host(ranks: Iterable[Iterable[TensorHeader]], available: int | None) -> None:
+def check_host(ranks: Iterable[RankTable], available: int | None) -> None:
     """Refuse a build that main memory cannot hold; ranks are built one after the other.
 
     Raises:
         ResourceError: the largest rank needs more than is available.
     """
-    need = int(_HOST_COPIES * max(sum(h.nbytes for h in headers) for headers in ranks))
+    need = int(_HOST_COPIES * max(sum(t.nbytes for t in table.values()) for table in ranks))
     if available is not None and need > available:
         raise ResourceError(
             f"building the language model takes about {_gb(need)} of memory, {_gb(available)} are "

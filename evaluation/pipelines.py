@@ -7,15 +7,16 @@ knows the stages and how a bundle runs them in its engines. It knows no toleranc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hicom_edge.engines import AUTO, load_decoder, load_engine
-from hicom_edge.runtime.generation import GenerationOptions, generate
+from hicom_edge.engines import AUTO, load_engine
+from hicom_edge.engines.text_generator import VISUAL
+from hicom_edge.evaluation.language_models import NOTHING_MISSING, open_language_model
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.runtime.vision import FRAMES_PER_RUN, run_vision
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.base import DecoderEngine, Engine
+    from hicom_edge.engines.base import Engine
 
     Array = NDArray[Any]
 
@@ -39,7 +40,13 @@ class Prompt:
 
 
 class Pipeline(ABC):
-    """Runs the stages on one video."""
+    """Runs the stages on one video.
+
+    Attributes:
+        missing: why there are no "prefill_logits" or no "greedy_tokens"; these are not asked for.
+    """
+
+    missing: Mapping[str, str] = NOTHING_MISSING
 
     @abstractmethod
     def maps(self) -> dict[str, Array]:
@@ -76,13 +83,13 @@ class BundlePipeline(Pipeline):
         graphs = bundle.manifest.graphs
         own = f"compressor_{modality}"
         self._compressor = own if own in graphs else "compressor"
-        self._generation = bundle.manifest.generation
         self._engines: dict[str, Engine] = {
             name: stack.enter_context(load_engine(bundle, name, engine))
             for name in ("vision", "guide", self._compressor)
             if name in graphs
         }
-        self._decoder: DecoderEngine = stack.enter_context(load_decoder(bundle, engine))
+        self._language_model = open_language_model(bundle, engine, stack)
+        self.missing = self._language_model.missing
         self._table: Array = open_token_embedding(bundle)
         self._maps = self._encode(pixel_values)
 
@@ -103,18 +110,13 @@ class BundlePipeline(Pipeline):
         ]
 
     def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        return self._decoder.prefill(self._embed(prompt, visual_tokens, answer))
+        return self._language_model.logits(self._embed(prompt, visual_tokens, answer))
 
     def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
-        tokens = generate(
-            self._decoder,
-            self._table,
-            self._embed(prompt, visual_tokens),
-            GenerationOptions(repetition_penalty=1.0).sampling(self._generation),
-            self._generation.stop_token_ids,
-            max_new_tokens,
-        )
-        return list(tokens)
+        visual = np.full(len(visual_tokens), VISUAL)
+        token_ids = np.concatenate([prompt.prefix_ids, visual, prompt.suffix_ids])
+        rows = self._embed(prompt, visual_tokens)
+        return self._language_model.greedy(token_ids, rows, max_new_tokens)
 
     def _encode(self, pixel_values: NDArray[np.float32]) -> dict[str, Array]:
         chunks = [run_vision(self._engines["vision"], c) for c in frame_chunks(pixel_values)]
@@ -124,7 +126,7 @@ class BundlePipeline(Pipeline):
         """(l, Dl): token embeddings with the visual tokens in their place."""
         after = [*prompt.suffix_ids, *answer]
         rows = [self._table[prompt.prefix_ids], visual_tokens, self._table[after]]
-        return np.concatenate([row.astype(self._decoder.dtype) for row in rows])
+        return np.concatenate([row.astype(self._language_model.dtype) for row in rows])
 
 
 def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -7,14 +7,15 @@ PyTorch is imported when a checkpoint takes part, and only then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hicom_edge.engines import AUTO
 from hicom_edge.errors import InputError
+from hicom_edge.evaluation.answer_comparison import AnswerComparison
 from hicom_edge.evaluation.comparison import (
     TOLERANCES,
     StageResult,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
 
+    Array = NDArray[Any]
+
 __all__ = ["TOLERANCES", "StageResult", "Tolerances", "print_table", "verify_bundle"]
 
 # From the strictest to the most tolerant.
@@ -51,8 +54,12 @@ def verify_bundle(
     num_frames: int | None = None,
     max_new_tokens: int = 16,
     engine: str = AUTO,
+    remark: Callable[[str], None] = lambda line: None,
 ) -> list[StageResult]:
     """Compare features, embeddings, guide, visual tokens, prefill logits and greedy tokens.
+
+    A language model for a runtime that is not here is left out, and one that shows no logits is
+    compared by its tokens alone.
 
     Args:
         reference: what the bundle is held against: its checkpoint in PyTorch in float32, or a
@@ -61,6 +68,7 @@ def verify_bundle(
         num_frames: by default the bundle's.
         max_new_tokens: the most greedy tokens to compare.
         engine: what the bundle itself runs in.
+        remark: called with one line for each reason to leave stages out.
 
     Raises:
         InputError: no questions, or a reference that is the bundle in the same engine or another
@@ -72,14 +80,20 @@ def verify_bundle(
     if not questions:
         raise InputError("verify compares answers and got no question; pass at least one")
     reference.check(bundle, engine)
-    limits = tolerances or TOLERANCES[_coarser_precision(bundle, reference)]
+    sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
+    limits = tolerances or _limits(map(precision_of, sides))
+    answer_limits = tolerances or _limits(map(_answer_precision, sides))
     pixel_values, modality = _pixel_values(bundle, video, num_frames)
     prompts = _prompts(bundle, questions, modality)
     stops = bundle.manifest.generation.stop_token_ids
     with ExitStack() as stack:
         expected = reference.pipeline(pixel_values, modality, stops, stack)
         tested = BundlePipeline(bundle, pixel_values, modality, stack, engine)
-        return list(compare_pipelines(expected, tested, prompts, limits, max_new_tokens))
+        for line in _left_out(expected, tested):
+            remark(line)
+        return list(
+            compare_pipelines(expected, tested, prompts, limits, max_new_tokens, answer_limits)
+        )
 
 
 def compare_pipelines(
@@ -88,13 +102,21 @@ def compare_pipelines(
     prompts: Sequence[Prompt],
     limits: Tolerances,
     max_new_tokens: int,
+    answer_limits: Tolerances | None = None,
 ) -> Iterator[StageResult]:
-    """The results of all stages: the maps first, then question by question."""
+    """The results of all stages: the maps first, then question by question.
+
+    answer_limits: for logits and tokens; by default those of the other stages.
+    """
     actual = tested.maps()
     for name, expected in reference.maps().items():
         yield compare(name, actual[name], expected, getattr(limits, name), limits.min_cosine)
     for prompt in prompts:
-        yield from _compare_answer(reference, tested, prompt, limits, max_new_tokens)
+        guides = reference.guide(prompt), tested.guide(prompt)
+        tokens = reference.visual_tokens(guides[0]), tested.visual_tokens(guides[1])
+        yield from _compare_compression(guides, tokens, prompt.question, limits)
+        answers = AnswerComparison(reference, tested, prompt, tokens)
+        yield from answers.compare(answer_limits or limits, max_new_tokens)
 
 
 def precision_of(bundle: Bundle) -> str:
@@ -104,62 +126,40 @@ def precision_of(bundle: Bundle) -> str:
     return max(kinds, key=_PRECISIONS.index)
 
 
-def _coarser_precision(bundle: Bundle, reference: Reference) -> str:
-    sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
-    return max(map(precision_of, sides), key=_PRECISIONS.index)
+def _answer_precision(bundle: Bundle) -> str:
+    """The coarsest precision on the way to an answer: another runtime's language model counts."""
+    entry, graphs = bundle.manifest.language_model, precision_of(bundle)
+    if entry is None:
+        return graphs
+    own = "fp32" if entry.dtype == "fp32" else "fp16"
+    return max(graphs, "quantized" if entry.quantization else own, key=_PRECISIONS.index)
 
 
-def _compare_answer(
-    reference: Pipeline, tested: Pipeline, prompt: Prompt, limits: Tolerances, max_new_tokens: int
+def _limits(precisions: Iterable[str]) -> Tolerances:
+    return TOLERANCES[max(precisions, key=_PRECISIONS.index)]
+
+
+def _left_out(*sides: Pipeline) -> Iterator[str]:
+    """One line for each reason why stages are not compared."""
+    reasons: dict[str, dict[str, None]] = {}
+    for stage, reason in (item for side in sides for item in side.missing.items()):
+        reasons.setdefault(reason, {})[stage] = None
+    for reason, stages in reasons.items():
+        what = "the language model was" if len(stages) > 1 else f"{next(iter(stages))} were"
+        yield f"{what} not compared: {reason}"
+
+
+def _compare_compression(
+    guides: tuple[Array | None, Array | None],
+    tokens: tuple[Array, Array],
+    question: str,
+    limits: Tolerances,
 ) -> Iterator[StageResult]:
-    cosine, question = limits.min_cosine, prompt.question
-    guide, own_guide = reference.guide(prompt), tested.guide(prompt)
+    """Guide and visual tokens of a question, each given as (reference, tested)."""
+    (guide, own_guide), (expected, actual), cosine = guides, tokens, limits.min_cosine
     if guide is not None and own_guide is not None:
         yield compare("guide", own_guide, guide, limits.guide, cosine, question)
-    tokens, own_tokens = reference.visual_tokens(guide), tested.visual_tokens(own_guide)
-    yield compare("visual_tokens", own_tokens, tokens, limits.visual_tokens, cosine, question)
-    logits, own_logits = reference.logits(prompt, tokens), tested.logits(prompt, own_tokens)
-    yield compare("prefill_logits", own_logits, logits, limits.logits, cosine, question)
-    answer = reference.greedy(prompt, tokens, max_new_tokens)
-    own_answer = tested.greedy(prompt, own_tokens, max_new_tokens)
-    if own_answer == answer:
-        detail = f"{len(answer)} tokens are equal"
-        yield StageResult("greedy_tokens", question, 0, 0, 0, 0, 1.0, True, detail)
-        return
-    parted = _first_difference(own_answer, answer)
-    logits = reference.logits(prompt, tokens, answer[:parted])
-    yield _parted_answers(question, answer, own_answer, parted, logits, limits)
-
-
-def _parted_answers(
-    question: str,
-    answer: list[int],
-    own_answer: list[int],
-    parted: int,
-    logits: NDArray[np.float32],
-    limits: Tolerances,
-) -> StageResult:
-    """Two answers that part at token `parted`, where the reference's logits (vocab) are given."""
-    second, first = np.sort(logits)[-2:].tolist()
-    margin, scale = first - second, float(np.abs(logits).max())
-    ok = not limits.equal_tokens and margin <= limits.logits * scale
-    agreement = parted / max(len(answer), len(own_answer))
-    detail = (
-        f"token {parted} is {_token(own_answer, parted)}, expected {_token(answer, parted)}; "
-        f"the reference's two best logits are {margin:.3g} apart"
-    )
-    return StageResult(
-        "greedy_tokens", question, margin, margin, scale, limits.logits, agreement, ok, detail
-    )
-
-
-def _first_difference(a: list[int], b: list[int]) -> int:
-    differs = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(differs, min(len(a), len(b)))
-
-
-def _token(answer: list[int], index: int) -> str:
-    return str(answer[index]) if index < len(answer) else "the end"
+    yield compare("visual_tokens", actual, expected, limits.visual_tokens, cosine, question)
 
 
 def _pixel_values(

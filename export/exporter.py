@@ -25,11 +25,11 @@ from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
-from hicom_edge.export.tensorrt_llm.convert import convert_language_model
+from hicom_edge.export.tensorrt_llm.convert import ConversionReport, convert_language_model
 from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.text_files import write_text_files
 from hicom_edge.export.weights import write_token_embedding
-from hicom_edge.manifest import GraphEntry, LanguageModelEntry, Manifest, Provenance
+from hicom_edge.manifest import GraphEntry, Manifest, Provenance
 from hicom_edge.model.checkpoint import Checkpoint
 
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
@@ -52,6 +52,7 @@ def export_bundle(
     tensorrt_llm: TensorRTLLMOptions | None = None,
     scales: str | os.PathLike[str] | None = None,
     decoder_form: str = CONCAT,
+    report: Callable[[ConversionReport], None] | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint; nothing is left behind when it fails.
 
@@ -66,6 +67,7 @@ def export_bundle(
         scales: a calibrated bundle of the same checkpoint, for quantisations that need its scales.
         decoder_form: "concat", or "scatter" to add a decoder over a cache of fixed capacity, for
             TensorRT 10.15 and later; it shares the weights of the other.
+        report: called with what `tensorrt_llm` wrote, and which tensors it left to the graphs.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or foreign.
@@ -80,7 +82,7 @@ def export_bundle(
         _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
         tokenizer, guide, chat, generation = write_text_files(opened, writer.path)
         meter = _Meter(plan.total_bytes, progress)
-        language_model = _write_language_model(opened, writer.path, tensorrt_llm, scales, meter)
+        converted = _write_language_model(opened, writer.path, tensorrt_llm, scales, meter)
         graphs = _write_weights(plan, writer.path, meter)
         meter("done", 0)
         manifest = Manifest(
@@ -96,9 +98,12 @@ def export_bundle(
             files={},
             provenance=Provenance(source, opened.sha256(), created_with(), opened.notes),
             extra=_extra(family, plan),
-            language_model=language_model,
+            language_model=None if converted is None else converted.entry,
         )
-        return writer.finish(manifest)
+        bundle = writer.finish(manifest)
+    if report is not None and converted is not None:
+        report(converted)
+    return bundle
 
 
 @dataclass
@@ -142,7 +147,7 @@ def _write_language_model(
     options: TensorRTLLMOptions | None,
     scales: str | os.PathLike[str] | None,
     meter: _Meter,
-) -> LanguageModelEntry | None:
+) -> ConversionReport | None:
     if options is None:
         if scales is not None:
             raise ExportError(
@@ -151,7 +156,7 @@ def _write_language_model(
             )
         return None
     path = None if scales is None else Path(scales)
-    return convert_language_model(checkpoint, directory / LLM_DIR, options, path, meter).entry
+    return convert_language_model(checkpoint, directory / LLM_DIR, options, path, meter)
 
 
 def _extra(family: Family, plan: Plan) -> dict[str, str]:

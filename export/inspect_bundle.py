@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         GenerationSpec,
         GraphEntry,
         GuideSpec,
+        LanguageModelEntry,
         ModelSpec,
         Provenance,
         TensorSpec,
@@ -48,6 +49,14 @@ class GraphDescription:
 
 
 @dataclass(frozen=True)
+class LanguageModelDescription:
+    """A language model for another runtime: its entry in the manifest, its bytes on disk."""
+
+    entry: LanguageModelEntry
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class BundleDescription:
     """Everything that `inspect` shows."""
 
@@ -60,6 +69,7 @@ class BundleDescription:
     chat: ChatSpec
     generation: GenerationSpec
     graphs: tuple[GraphDescription, ...]
+    language_model: LanguageModelDescription | None
     files: dict[str, int]
     provenance: Provenance
     extra: dict[str, str]
@@ -83,6 +93,7 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         chat=manifest.chat,
         generation=manifest.generation,
         graphs=tuple(_describe_graph(bundle, name) for name in manifest.graphs),
+        language_model=_describe_language_model(manifest.language_model, files),
         files=files,
         provenance=manifest.provenance,
         extra=manifest.extra,
@@ -105,6 +116,16 @@ def _describe_graph(bundle: Bundle, name: str) -> GraphDescription:
     return GraphDescription(name, entry, size, _node_counts(bundle.file(entry.file)))
 
 
+def _describe_language_model(
+    entry: LanguageModelEntry | None, files: dict[str, int]
+) -> LanguageModelDescription | None:
+    if entry is None:
+        return None
+    inside = f"{entry.directory}/"
+    size = sum(size for name, size in files.items() if name.startswith(inside))
+    return LanguageModelDescription(entry, size)
+
+
 def _node_counts(path: Path) -> dict[str, int] | None:
     try:
         import onnx
@@ -121,6 +142,8 @@ def _renderables(description: BundleDescription) -> Iterator[RenderableType]:
     yield _graph_table(description.graphs)
     for graph in description.graphs:
         yield _tensor_table(graph)
+    if description.language_model is not None:
+        yield _pairs("language model", _language_model_rows(description.language_model))
     yield _pairs("text", _text_rows(description))
     yield _pairs("provenance", _provenance_rows(description))
     yield _pairs("files", [(name, _size(size)) for name, size in description.files.items()])
@@ -137,6 +160,18 @@ def _model_rows(description: BundleDescription) -> list[tuple[str, str]]:
         ("decoder", f"{m.num_layers} layers, {m.num_kv_heads} key heads of {m.head_dim}"),
         ("vocabulary", f"{m.vocab_size}, context {m.max_context}"),
         ("frames", f"{f.num_frames}, {f.aspect}, {f.resample}, mean {f.mean}, std {f.std}"),
+    ]
+
+
+def _language_model_rows(description: LanguageModelDescription) -> list[tuple[str, str]]:
+    entry = description.entry
+    ranks = f"{entry.tp_size * entry.pp_size}"
+    return [
+        ("runtime", f"{entry.runtime} {entry.version}"),
+        ("dtype", entry.dtype),
+        ("quantisation", entry.quantization or "none"),
+        ("ranks", f"{ranks} ({entry.tp_size} share a layer, {entry.pp_size} in a row)"),
+        ("size", f"{_size(description.size_bytes)} in {entry.directory}/"),
     ]
 
 

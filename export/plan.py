@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
+from hicom_edge.engines.tensorrt_llm_layout import checkpoint_bytes
+from hicom_edge.errors import ExportError
 from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
@@ -17,7 +19,6 @@ from hicom_edge.export.guide import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.export.save import weight_bytes
 from hicom_edge.export.tensorrt_llm.convert import plan_conversion
-from hicom_edge.export.tensorrt_llm.layout import checkpoint_bytes
 from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
 from hicom_edge.model.checkpoint import Checkpoint
@@ -66,6 +67,11 @@ def plan_export(
     Raises:
         ExportError: the model cannot be expressed in the requested form.
     """
+    if check_form(decoder_form) != CONCAT and tensorrt_llm is not None:
+        raise ExportError(
+            f"decoder form {decoder_form!r} is a form of the decoder graph, which TensorRT-LLM's "
+            "checkpoint stands in for; leave --decoder-form or --llm out"
+        )
     hicom, tower = checkpoint.hicom, checkpoint.tower_config
     form = (precision, family)
     vision_plan = plan_vision(tower, hicom.select_layer, "patch", checkpoint.uses_guide)
@@ -81,7 +87,7 @@ def plan_export(
     llm_bytes = 0
     if tensorrt_llm is None:
         graphs["decoder"] = build_decoder_graph(llm, decoder_plan, *form)
-        if check_form(decoder_form) == SCATTER:
+        if decoder_form == SCATTER:
             scatter = build_decoder_graph(llm, decoder_plan, *form, form=SCATTER)
             graphs[SCATTER_GRAPH] = scatter
     else:

@@ -58,9 +58,10 @@ class NumpyTensorRTLLM:
         files = [self.directory / f"rank{r}.safetensors" for r in range(self.tp * self.pp)]
         self.ranks = [read_rank_file(path) for path in files]
 
-    def logits(self, input_ids: np.ndarray) -> np.ndarray:
-        """(l) token ids → (l, vocab) float32."""
-        x = self.ranks[0]["transformer.vocab_embedding.weight"][input_ids]
+    def logits(self, input_ids: np.ndarray, table: np.ndarray | None = None) -> np.ndarray:
+        """(l) token ids → (l, vocab) float32; id vocab_size + j is row j of a prompt table."""
+        embedding = self.ranks[0]["transformer.vocab_embedding.weight"]
+        x = (embedding if table is None else np.concatenate([embedding, table]))[input_ids]
         for stage in range(self.pp):
             ranks = self.ranks[stage * self.tp : (stage + 1) * self.tp]
             names = {n.split(".")[2] for n in ranks[0] if n.startswith("transformer.layers.")}

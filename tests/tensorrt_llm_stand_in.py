@@ -49,6 +49,8 @@ def write_checkpoint(directory: Path, **changes: Any) -> dict[str, Any]:
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "head_size": 2,
+        "attn_bias": False,
+        "mlp_bias": False,
         "mapping": mapping,
         "quantization": {"quant_algo": quant_algo, "kv_cache_quant_algo": None},
         **sizes,

@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hicom_edge.errors import ExportError
-from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.tensorrt_llm.check import check_checkpoint
-from hicom_edge.export.tensorrt_llm.config import checkpoint_config
-from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
-from hicom_edge.export.tensorrt_llm.language_model import read_language_model
-from hicom_edge.export.tensorrt_llm.layout import (
+from hicom_edge.engines.tensorrt_llm_api import NAME
+from hicom_edge.engines.tensorrt_llm_check import check_checkpoint
+from hicom_edge.engines.tensorrt_llm_layout import (
     CONFIG_FILE,
     checkpoint_bytes,
     rank_layouts,
     ranks_of,
 )
-from hicom_edge.export.tensorrt_llm.names import source_names
-from hicom_edge.export.tensorrt_llm.options import RUNTIME, TensorRTLLMOptions
+from hicom_edge.engines.tensorrt_llm_names import source_names
+from hicom_edge.engines.tensorrt_llm_sharding import Rank
+from hicom_edge.errors import ExportError
+from hicom_edge.export.save import TensorProgress
+from hicom_edge.export.tensorrt_llm.config import checkpoint_config
+from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
+from hicom_edge.export.tensorrt_llm.language_model import read_language_model
+from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
-from hicom_edge.export.tensorrt_llm.sharding import Rank
 from hicom_edge.export.tensorrt_llm.stage import StageSource, write_stage
 from hicom_edge.manifest import LanguageModelEntry
 from hicom_edge.model.checkpoint import Checkpoint
@@ -151,7 +152,7 @@ def _report(
     config: Mapping[str, Any],
 ) -> ConversionReport:
     entry = LanguageModelEntry(
-        runtime=RUNTIME,
+        runtime=NAME,
         version=options.version,
         directory=directory.name,
         dtype=options.dtype,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hicom_edge.engines.tensorrt_llm_layout import AWQ
+from hicom_edge.engines.tensorrt_llm_names import layer_linears
+from hicom_edge.engines.tensorrt_llm_sharding import Rank
 from hicom_edge.errors import ExportError
-from hicom_edge.export.tensorrt_llm.names import layer_linears
-from hicom_edge.export.tensorrt_llm.options import AWQ
-from hicom_edge.export.tensorrt_llm.sharding import Rank
 
 # the narrowest tile of TensorRT-LLM's weight-only kernels
 _TILE = 64

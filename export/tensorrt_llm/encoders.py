@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hicom_edge.export.tensorrt_llm.options import AWQ, SMOOTH_QUANT
+from hicom_edge.engines.tensorrt_llm_layout import AWQ, SMOOTH_QUANT
 from hicom_edge.export.tensorrt_llm.quantized import (
     AwqEncoder,
     FloatEncoder,

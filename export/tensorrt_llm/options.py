@@ -8,16 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hicom_edge.engines.tensorrt_llm_api import NAME, VERSIONS
+from hicom_edge.engines.tensorrt_llm_layout import AWQ, SMOOTH_QUANT
 from hicom_edge.errors import ExportError
 
-RUNTIME = "tensorrt-llm"
-VERSIONS = ("0.12", "1.x")
 # our dtype → the name in config.json
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # TensorRT-LLM's build quantises the floating-point weights of these by itself
 WEIGHT_ONLY = ("W8A16", "W4A16")
-AWQ = "W4A16_AWQ"
-SMOOTH_QUANT = "W8A8_SQ_PER_CHANNEL"
 QUANTIZATIONS = (*WEIGHT_ONLY, AWQ, SMOOTH_QUANT)
 # the groups that TensorRT-LLM's weight-only kernels are compiled for
 GROUP_SIZES = (64, 128)
@@ -86,11 +84,9 @@ def choose_language_model(
     if runtime is None:
         if chosen:
             names = ", ".join(sorted(chosen))
-            raise ExportError(
-                f"{names}: for a language model of {RUNTIME} alone; pass --llm {RUNTIME}"
-            )
+            raise ExportError(f"{names}: for a language model of {NAME} alone; pass --llm {NAME}")
         return None
-    _one_of("runtime", runtime, (RUNTIME,))
+    _one_of("runtime", runtime, (NAME,))
     return TensorRTLLMOptions(dtype=dtype, **chosen)
 
 

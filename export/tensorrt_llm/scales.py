@@ -84,7 +84,8 @@ def _file_in_bundle(path: Path, checkpoint: Checkpoint) -> Path:
     bundle = Bundle.open(path)
     if SCALES_FILE not in bundle.manifest.files:
         raise BundleError(
-            f"{path} has no {SCALES_FILE}; pass a bundle that hicom-edge calibrate wrote"
+            f"{path} has no {SCALES_FILE}; pass a bundle that hicom-edge calibrate wrote with "
+            "--decoder int8 or int4"
         )
     if bundle.manifest.provenance.checkpoint_sha256 != checkpoint.sha256():
         raise ExportError(

@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
-from hicom_edge.export.tensorrt_llm.encoders import TORCH_DTYPES, encoder_for
-from hicom_edge.export.tensorrt_llm.layout import rank_file, rank_layouts
-from hicom_edge.export.tensorrt_llm.names import (
+from hicom_edge.engines.tensorrt_llm_layout import rank_file, rank_layouts
+from hicom_edge.engines.tensorrt_llm_names import (
     EMBEDDING,
     FINAL_NORM,
     HEAD,
@@ -32,8 +29,11 @@ from hicom_edge.export.tensorrt_llm.names import (
     source_layer,
     target_layer,
 )
+from hicom_edge.engines.tensorrt_llm_sharding import Rank
+from hicom_edge.export.save import TensorProgress
+from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
+from hicom_edge.export.tensorrt_llm.encoders import TORCH_DTYPES, encoder_for
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
-from hicom_edge.export.tensorrt_llm.sharding import Rank
 from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
 from hicom_edge.export.weights import WeightSource
 

@@ -37,6 +37,15 @@ def test_tensorrt_rtx_is_found_under_each_of_its_names(tmp_path, monkeypatch, di
     assert examine().versions["tensorrt-rtx"] == "9.9"
 
 
+def test_tensorrt_llm_is_listed_with_its_version(tmp_path, monkeypatch) -> None:
+    assert examine().versions["tensorrt-llm"] is None
+    info = tmp_path / "tensorrt_llm-0.12.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: 0.12.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert examine().versions["tensorrt-llm"] == "0.12.0"
+
+
 def test_both_onnxruntimes_at_once_are_a_warning_with_the_cure(tmp_path, monkeypatch) -> None:
     for name in ("onnxruntime", "onnxruntime_gpu"):
         info = tmp_path / f"{name}-9.9.dist-info"

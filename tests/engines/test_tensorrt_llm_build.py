@@ -137,7 +137,7 @@ def test_an_engine_that_is_not_what_was_asked_does_not_count(
 
 def test_a_missing_rank_stops_before_the_build(bundle: Bundle, command: BuildCommand) -> None:
     (bundle.path / "llm" / "rank0.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"rank0.safetensors is missing"):
+    with pytest.raises(BundleError, match=r"lacks the rank files .*rank0.safetensors"):
         build_language_model(bundle, OPTIONS)
     assert command.runs == []
 

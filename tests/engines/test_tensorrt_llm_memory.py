@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tensorrt_llm_stand_in import write_checkpoint
 
-from hicom_edge.engines.tensorrt_llm_files import CheckpointConfig, check_ranks, read_config
+from hicom_edge.engines.tensorrt_llm_check import check_checkpoint
+from hicom_edge.engines.tensorrt_llm_files import CheckpointConfig, read_config
 from hicom_edge.engines.tensorrt_llm_limits import LlmLimits
 from hicom_edge.engines.tensorrt_llm_memory import (
     check_device,
@@ -46,14 +47,14 @@ def test_weight_only_quantisation_shrinks_the_linear_layers_alone(
     config = read_config(tmp_path)
     linear = 2 * (12 * 4 + 4 * 4 + 3 * 6 * 4)  # qkv, dense, fc, gate and proj of two layers
     others = 2 * 7 * 4 + (2 * 2 + 1) * 4  # embedding, lm_head, norms
-    [headers] = check_ranks(tmp_path, config)
-    assert engine_weight_bytes(config, headers) == linear * bits // 8 + others * 2
+    [table] = check_checkpoint(tmp_path)
+    assert engine_weight_bytes(config, table) == linear * bits // 8 + others * 2
 
 
 def test_what_does_not_fit_is_refused_with_numbers_and_advice(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     config = read_config(tmp_path)
-    ranks = check_ranks(tmp_path, config)
+    ranks = check_checkpoint(tmp_path)
     need = llm_memory(config, ranks, LIMITS)
     check_device(config, need, LIMITS, need.total)
     with pytest.raises(ResourceError, match=r"needs about 1.1 GB .*quantisation such as W4A16"):

@@ -14,9 +14,9 @@ from tensorrt_llm_forward import NumpyTensorRTLLM
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
+from hicom_edge.engines.tensorrt_llm_check import check_checkpoint
 from hicom_edge.errors import BundleError, ExportError
 from hicom_edge.export.exporter import export_bundle
-from hicom_edge.export.tensorrt_llm.check import check_checkpoint
 from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.manifest import LanguageModelEntry
 from hicom_edge.model.checkpoint import Checkpoint
@@ -149,7 +149,14 @@ def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
     given = ["--trtllm-version", "1.x", "--dtype", "bf16", "--tp-size", "2", "--pp-size", "2"]
     given += ["--quantization", "W4A16", "--json"]
     assert main(["export", source, "-o", target, *LLM, *given]) == 0
-    assert json.loads(capsys.readouterr().out)["bundle"] == target
+    shown = capsys.readouterr()
+    printed = json.loads(shown.out)
+    assert printed["bundle"] == target
+    parts = Checkpoint.open(source).parts
+    foreign = [f"{part}: {name}" for part in parts if part != "llm" for name in parts[part]]
+    assert sorted(printed["left_out"]) == sorted(foreign)
+    assert f"{len(parts['vision'])} of vision (" in shown.err
+    assert f"{len(parts['compressor'])} of compressor (" in shown.err
     manifest = Bundle.open(target).manifest
     assert manifest.language_model == LanguageModelEntry(
         "tensorrt-llm", "1.x", "llm", "bf16", "W4A16", tp_size=2, pp_size=2
@@ -167,6 +174,11 @@ def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
         ([*LLM, "--int8-kv-cache"], "an INT8 KV cache needs calibrated scales; pass --scales"),
         ([*LLM, "--dtype", "fp8"], "dtype 'fp8' is not one for a language model"),
         (["--dtype", "bf16"], "dtype 'bf16' is not one to export in; use fp32, fp16"),
+        (
+            [*LLM, "--decoder-form", "scatter"],
+            "decoder form 'scatter' is a form of the",
+        ),
+        ([*LLM, "--decoder-form", "ring"], "decoder form 'ring' is not"),
         ([*LLM, "--tp-size", "3"], "num_attention_heads is 4, which 3 ranks cannot share"),
     ],
 )

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tensorrt_llm_models import MODELS, checkpoint_of, config_of, random_model
 
+from hicom_edge.engines.tensorrt_llm_check import check_checkpoint
+from hicom_edge.engines.tensorrt_llm_layout import Layout
 from hicom_edge.errors import BundleError, ExportError
-from hicom_edge.export.tensorrt_llm.check import check_checkpoint
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
-from hicom_edge.export.tensorrt_llm.layout import Layout
 from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
 from hicom_edge.manifest import LanguageModelEntry

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from hicom_edge.errors import BundleError
-from hicom_edge.export.tensorrt_llm.layout import (
+from hicom_edge.engines.tensorrt_llm_layout import (
     CONFIG_FILE,
     STORED_DTYPES,
     Layout,
@@ -21,21 +20,26 @@ from hicom_edge.export.tensorrt_llm.layout import (
     rank_layouts,
     ranks_of,
 )
+from hicom_edge.errors import BundleError
 
 _AGAIN = "run hicom-edge export again"
 # more than any header of a model has, and less than what would fill memory
 _MOST_HEADER_BYTES = 100 << 20
 _MOST_NAMES = 3
 
+RankTable: TypeAlias = Mapping[str, Layout]
 
-def check_checkpoint(directory: Path) -> None:
+
+def check_checkpoint(directory: Path) -> list[RankTable]:
     """Compare the rank files of a checkpoint with the table that its config.json implies.
+
+    Returns the tables, tensor → dtype and shape, in the order of the ranks.
 
     Raises:
         BundleError: config.json is not readable; a rank file is missing, cut short or one too many;
             a tensor is missing, unknown, or of another shape or dtype.
     """
-    config = read_config(directory)
+    config = read_config_json(directory)
     try:
         tables = {rank_file(rank): rank_layouts(config, rank) for rank in ranks_of(config)}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -46,9 +50,10 @@ def check_checkpoint(directory: Path) -> None:
     _check_files(directory, set(tables))
     for name, table in tables.items():
         _check_tensors(directory / name, table)
+    return list(tables.values())
 
 
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config_json(directory: Path) -> dict[str, Any]:
     """The config.json of a checkpoint.
 
     Raises:
@@ -79,7 +84,7 @@ def _check_files(directory: Path, expected: set[str]) -> None:
         )
 
 
-def _check_tensors(path: Path, table: Mapping[str, Layout]) -> None:
+def _check_tensors(path: Path, table: RankTable) -> None:
     found = _stored_layouts(path)
     missing, unknown = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
     other = [

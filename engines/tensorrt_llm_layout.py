@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hicom_edge.export.tensorrt_llm.names import (
+from hicom_edge.engines.tensorrt_llm_names import (
     EMBEDDING,
     FINAL_NORM,
     HEAD,
@@ -21,10 +21,11 @@ from hicom_edge.export.tensorrt_llm.names import (
     layer_linears,
     target_layer,
 )
-from hicom_edge.export.tensorrt_llm.options import AWQ, SMOOTH_QUANT
-from hicom_edge.export.tensorrt_llm.sharding import Rank, padded_vocab_size
+from hicom_edge.engines.tensorrt_llm_sharding import Rank, padded_vocab_size
 
 CONFIG_FILE = "config.json"
+AWQ = "W4A16_AWQ"
+SMOOTH_QUANT = "W8A8_SQ_PER_CHANNEL"
 STORED_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 
