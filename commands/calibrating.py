@@ -5,6 +5,7 @@ It knows the arguments and what is printed. The run is `calibration/calibrate.py
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from hicom_edge.commands.options import Json
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.calibrate import Calibrated
     from hicom_edge.calibration.data.sides import CalibrationData
     from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
@@ -27,55 +29,83 @@ def calibrate(
     bundle: Annotated[
         Path | None, typer.Argument(help="Floating-point bundle; not needed with --demo.")
     ] = None,
-    videos: Annotated[Path | None, typer.Option(help="Folder of videos like yours.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos like those of the device.")
+    ] = None,
     questions: Annotated[
-        Path | None, typer.Option(help="JSON lines: video, question, and answer if known.")
+        Path | None,
+        typer.Option(help="JSON lines: question, and video, answer and kind where known."),
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(help="Folder or JSON lines to judge by; else part of the videos."),
+        typer.Option(help="Folder or JSON lines to judge by; by default some of the videos."),
     ] = None,
     demo: Annotated[
-        bool, typer.Option("--demo", help="The demo bundle and freshly drawn clips.")
+        bool, typer.Option("--demo", help="Take the demo bundle and freshly drawn clips.")
     ] = False,
-    samples: Annotated[int, typer.Option(help="Questions to calibrate on.")] = 128,
-    held_out_samples: Annotated[int, typer.Option(help="Questions to judge by.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the choice of samples.")] = 0,
+    samples: Annotated[int, typer.Option(help="Most questions to calibrate on.")] = 128,
+    held_out_samples: Annotated[int, typer.Option(help="Most questions to judge by.")] = 256,
+    seed: Annotated[int, typer.Option(help="Makes the choice of samples repeatable.")] = 0,
     decoder: Annotated[str, typer.Option(help="int8, int4 (weights alone) or float.")] = "int8",
     activations: Annotated[
-        str, typer.Option(help="Ranges by mse, entropy, percentile or minmax.")
+        str, typer.Option(help="Ranges by mse, minmax, percentile or entropy.")
     ] = "mse",
     smoothing: Annotated[
-        str, typer.Option(help="SmoothQuant: search, off, or alpha from 0 to 1.")
+        str, typer.Option(help="SmoothQuant: search, off, or one alpha from 0 to 1.")
     ] = "search",
-    weights: Annotated[str, typer.Option(help="INT4 by awq, or round to nearest.")] = "awq",
-    block: Annotated[int, typer.Option(help="INT4: inputs that share a scale.")] = 32,
+    weights: Annotated[str, typer.Option(help="INT4: awq, or round (to nearest).")] = "awq",
+    block: Annotated[
+        int, typer.Option(help="INT4: inputs that share a scale: 32, 64 or 128.")
+    ] = 32,
     lm_head: Annotated[
-        bool, typer.Option("--lm-head", help="Quantise the output layer, too.")
+        bool, typer.Option("--lm-head", help="Quantise the output layer too, in 8 bits.")
     ] = False,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Graph to leave in floating point; repeatable.")
+        list[str] | None,
+        typer.Option(help="Leave this graph in floating point; repeatable.", metavar="<graph>"),
     ] = None,
     target_quality: Annotated[
         float | None,
-        typer.Option(help="Leave the worst layers in floating point for this agreement."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="<share>",
+            help="Leave the worst layers in floating point until this share of the answers "
+            "calibrated on is unchanged, such as 0.99.",
+        ),
     ] = None,
     pin: Annotated[
-        Path | None, typer.Option(help="Layers as chosen in this precision_choice.json.")
+        Path | None,
+        typer.Option(help="Take the layers of this precision_choice.json of an earlier run."),
     ] = None,
     min_agreement: Annotated[
-        float | None, typer.Option(help="Exit 1 if fewer held-out answers stay the same.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="<share>",
+            help="Exit 1 if a smaller share of the held-out answers is unchanged, such as 0.99.",
+        ),
     ] = None,
     max_accuracy_loss: Annotated[
-        float | None, typer.Option(help="Exit 1 if accuracy falls by more, such as 0.005.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="<share>",
+            help="Exit 1 if the share of right answers falls by more; 0.005 is half a point.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw an unfinished run away.")
+        bool, typer.Option("--restart", help="Throw an unfinished run away and begin again.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Quantise a bundle on videos and measure it on others; an interrupted run is continued.
+    """Quantise a bundle on videos, judge it by others, and write it with a report.
+
+    An interrupted run goes on when the same command is given again. Exit status 1: a threshold
+    was missed; the bundle and its report are there all the same.
 
     Example: hicom-edge calibrate bundles/hicom-7b --videos clips -o bundles/hicom-7b-int8
     """
@@ -98,10 +128,16 @@ def calibrate(
             target_agreement=target_quality,
         )
         source = Bundle.open(_source(bundle, demo), terminal.byte_progress("checking"))
+        data = _data(output, videos, questions, held_out, demo, options)
+        if max_accuracy_loss is not None and not any(s.answer for s in data.held_out):
+            raise InputError(
+                "--max-accuracy-loss needs right answers, and no held-out question has one; give "
+                "an answer to each line of --questions or --held-out"
+            )
         done = run(
             source,
             output,
-            _data(output, videos, questions, held_out, demo, options),
+            data,
             options,
             min_agreement=min_agreement,
             max_accuracy_loss=max_accuracy_loss,
@@ -113,7 +149,7 @@ def calibrate(
     if json:
         terminal.say_json(_as_dict(done))
     else:
-        _show(done)
+        _show(source, done)
     if done.gate.reasons:
         raise typer.Exit(1)
 
@@ -191,21 +227,35 @@ def _as_dict(done: Calibrated) -> dict[str, Any]:
     }
 
 
-def _show(done: Calibrated) -> None:
-    quality = done.quality
+def _show(source: Bundle, done: Calibrated) -> None:
+    from hicom_edge.calibration.report.parts import graph_reports
+
+    quality, graphs = done.quality, graph_reports(source, done.bundle)
     low, high = quality.agreement_interval
     rows = [
+        ("verdict", done.gate.verdict),
         (
             "answers unchanged",
-            f"{quality.unchanged} of {quality.questions} ({low:.1%} to {high:.1%})",
+            f"{quality.unchanged} of {quality.questions} held-out ones "
+            f"(95% interval {low:.1%} to {high:.1%})",
         ),
-        ("cosine of visual tokens", f"{quality.cosine_mean:.5f}, worst {quality.cosine_min:.5f}"),
     ]
     before, after = quality.reference_accuracy, quality.tested_accuracy
     if before is not None and after is not None:
-        rows.append(("accuracy", f"{before:.1%} before, {after:.1%} after"))
-    rows.append(("verdict", done.gate.verdict))
-    terminal.table(str(done.bundle.path), ("held-out videos", ""), rows)
+        rows.append(("accuracy", f"{before:.2%} → {after:.2%}"))
+    rows += [
+        ("visual tokens", f"cosine {quality.cosine_mean:.5f}, {quality.cosine_min:.5f} at worst"),
+        (
+            "graphs",
+            f"{_megabytes(g.bytes_before for g in graphs)} → "
+            f"{_megabytes(g.bytes_after for g in graphs)}",
+        ),
+    ]
+    terminal.table(str(done.bundle.path), ("quantised", ""), rows)
     for reason in done.gate.reasons:
-        terminal.remark(f"below the threshold: {reason}")
+        terminal.remark(f"threshold missed: {reason}")
     terminal.remark(f"report: {done.report}")
+
+
+def _megabytes(sizes: Iterable[int]) -> str:
+    return f"{sum(sizes) / 1e6:,.1f} MB"

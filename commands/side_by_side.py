@@ -23,7 +23,10 @@ def show_pair(names: tuple[str, str], pair: AnswerPair) -> None:
         for name, pieces, answer in zip(names, pair.pieces, (pair.left, pair.right), strict=True)
     ]
     terminal.table(pair.question, columns, rows)
-    terminal.remark("the answers are the same" if pair.is_same else "the answers differ")
+    terminal.remark(_in_words(pair))
+    terminal.remark(
+        "times are of one answer each; hicom-edge calibrate reports medians, taken in turns"
+    )
 
 
 def pair_as_dict(names: tuple[str, str], pair: AnswerPair) -> dict[str, Any]:
@@ -40,6 +43,14 @@ def pair_as_dict(names: tuple[str, str], pair: AnswerPair) -> dict[str, Any]:
 
 def _marked(pieces: Iterable[Piece]) -> str:
     return "".join(f"[{p.text.strip()}]" if p.differs else p.text for p in pieces)
+
+
+def _in_words(pair: AnswerPair) -> str:
+    if pair.is_same:
+        return "the answers are the same"
+    if pair.left.text == pair.right.text:
+        return "the answers read the same, from different tokens"
+    return "the answers differ: words in [brackets] are not in the other one"
 
 
 def _speed(answer: Answer) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The report's page on answers: which changed, how accuracy moved, how close the numbers are.
+"""The report's page on answers: which changed, and how accuracy moved.
 
 It knows how an answer that changed is shown. What counts as changed is `comparison`.
 """
@@ -12,16 +12,13 @@ from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST, Com
 from hicom_edge.calibration.report.markup import (
     MISSING,
     Column,
+    cards,
     count,
-    counted,
-    decimal,
-    facts,
     folded,
     paragraph,
     percent,
     points,
     section,
-    small,
     table,
     tag,
     words,
@@ -56,8 +53,8 @@ def _order_note(quality: Quality) -> str:
 
 
 def _answer_table(rows: Sequence[Comparison]) -> str:
-    titles = ("What", "Question", "Expected", "Floating point", "Quantised")
-    return table([Column(title) for title in titles], map(_answer_row, rows))
+    titles = ("Change", "Question", "Expected", "Floating point", "Quantised")
+    return cards([Column(title) for title in titles], map(_answer_row, rows))
 
 
 def _answer_row(row: Comparison) -> list[str]:
@@ -83,10 +80,8 @@ def _marked_piece(piece: Piece) -> str:
 def _kinds(quality: Quality) -> str:
     if not quality.by_kind:
         return ""
-    columns = [
-        Column("Kind of question"),
-        *(Column(t, True) for t in ("Asked", "Floating point", "Quantised", "Difference")),
-    ]
+    titles = ("Asked", "Floating point", "Quantised", "Difference")
+    columns = [Column("Kind of question"), *(Column(title, is_number=True) for title in titles)]
     rows = [
         [
             words(k.kind),
@@ -98,31 +93,3 @@ def _kinds(quality: Quality) -> str:
         for k in sorted(quality.by_kind, key=lambda kind: kind.tested - kind.reference)
     ]
     return tag("h3", "Accuracy by kind of question") + table(columns, rows)
-
-
-def closeness_section(quality: Quality) -> str:
-    """Cosines, divergences and tokens: how much room there was beneath the answers."""
-    return section(
-        "closeness",
-        "How close the numbers are",
-        paragraph("Answers are words; these figures show how much room there was beneath them."),
-        facts(
-            [
-                (
-                    "Visual tokens",
-                    f"cosine {decimal(quality.cosine_mean, 5)} on average, "
-                    f"{decimal(quality.cosine_min, 4)} at the worst token",
-                ),
-                (
-                    "First token",
-                    f"KL divergence {small(quality.kl_mean)} nats on average, "
-                    f"{small(quality.kl_max)} at the worst question",
-                ),
-                (
-                    "All tokens",
-                    f"{percent(quality.token_agreement)} come before the first difference",
-                ),
-                ("Not finite", f"{counted(quality.not_finite, 'answer')}"),
-            ]
-        ),
-    )

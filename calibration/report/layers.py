@@ -1,14 +1,17 @@
-"""The report's page on layers and ranges, which may be hundreds.
+"""The report's page on where precision is lost: at the end of the chain, and layer by layer.
 
-It knows how they stay readable: one chart per graph, the worst in a table, the rest on demand.
+It knows how hundreds of layers stay readable: one chart per graph on one scale, the worst in a
+table, the rest on demand.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from hicom_edge.calibration.quality.agreement import Quality
 from hicom_edge.calibration.report.markup import (
     Column,
     count,
@@ -24,189 +27,185 @@ from hicom_edge.calibration.report.markup import (
     tag,
     words,
 )
-from hicom_edge.calibration.report.plots import Dot, Span, dot_plot, histogram, span_plot
-from hicom_edge.calibration.report.report import LayerReport, RangeReport
+from hicom_edge.calibration.report.plots import Axis, Dot, dot_plot
+from hicom_edge.calibration.report.report import FLOAT, LayerReport, RangeReport
 
 _WORST = 12
-_LARGEST_LEVEL = 127
+_LEAST_SPAN_DB, _FOR_NAMES_DB, _MOST_TICKS = 20.0, 5.0, 6
+_LONGEST_NAME = 40
+
+_CHOSEN_BY_EFFECT = (
+    " What stays in floating point was chosen by what reaches the first token, so it need not be "
+    "the lowest."
+)
 
 _T = TypeVar("_T", LayerReport, RangeReport)
 
 
-def layers_section(layers: Sequence[LayerReport]) -> str:
-    """What each layer ended up in, and what each costs when it alone is quantised."""
-    if not layers:
-        return section("layers", "Layers", paragraph("No layer was quantised."))
-    return section(
-        "layers",
-        "Where precision is lost",
-        paragraph(_composition(layers)),
-        _float_layers(layers),
-        *_sensitivity(layers),
-        folded(f"All {counted(len(layers), 'layer')}", _layer_table(layers)),
+def layers_section(layers: Sequence[LayerReport], quality: Quality) -> str:
+    """What reaches the answer, what each layer ended up in, and what each costs alone."""
+    parts = [_closeness(quality), tag("h3", "Layers")]
+    if layers:
+        parts += [paragraph(_composition(layers)), _float_layers(layers), *_sensitivity(layers)]
+        parts.append(folded(f"All {counted(len(layers), 'layer')}", _layer_table(layers)))
+    else:
+        parts.append(paragraph("No layer was quantised."))
+    return section("layers", "Where precision is lost", *parts)
+
+
+def measured_layers(layers: Iterable[LayerReport]) -> list[LayerReport]:
+    """Those whose noise was measured and is a number."""
+    return [n for n in layers if n.sqnr_db is not None and math.isfinite(n.sqnr_db)]
+
+
+def noise_share(sqnr_db: float) -> str:
+    """Noise as a share of the signal (root mean square): 20 dB is 10%."""
+    return f"{float(f'{100 * 10 ** (-sqnr_db / 20):.2g}'):g}%"
+
+
+def by_graph(rows: Iterable[_T]) -> list[tuple[str, list[_T]]]:
+    """Rows of each graph, both in the order in which they first occur."""
+    groups: dict[str, list[_T]] = {}
+    for row in rows:
+        groups.setdefault(row.graph, []).append(row)
+    return list(groups.items())
+
+
+def in_graph(graph: str, name: str) -> str:
+    """A name in a graph as a table's cell; the same name may occur in two graphs."""
+    return tag("span", words(graph), style="graph") + tag("code", words(name))
+
+
+def _closeness(quality: Quality) -> str:
+    columns = [Column("At the end of the chain")]
+    columns += [Column(t, is_number=True) for t in ("On average", "At worst", "If equal")]
+    rows = [
+        [
+            "Visual tokens, cosine",
+            decimal(quality.cosine_mean, 5),
+            decimal(quality.cosine_min, 5),
+            "1",
+        ],
+        ["First token, KL divergence in nats", small(quality.kl_mean), small(quality.kl_max), "0"],
+    ]
+    finite = (
+        f"{counted(quality.not_finite, 'answer')} came from NaN or infinity."
+        if quality.not_finite
+        else "No answer came from NaN or infinity."
     )
-
-
-def ranges_section(ranges: Sequence[RangeReport]) -> str:
-    """The clip of every quantised tensor, beside the largest value seen."""
-    if not ranges:
-        text = "No activation was quantised, so no range was needed."
-        return section("ranges", "Ranges of activations", paragraph(text))
-    return section(
-        "ranges",
-        "Ranges of activations",
+    note = (
+        f"{percent(quality.token_agreement)} of all answer tokens come before the first difference "
+        f"in their answer. {finite}"
+    )
+    return (
         paragraph(
-            "A value above its clip is cut off; a clip far above most values wastes INT8's "
-            f"{_LARGEST_LEVEL} levels on nothing. Each dot is a clip, in the order of the graph; "
-            "its line ends at the largest value seen."
-        ),
-        *(_graph_ranges(graph, rows) for graph, rows in _by_graph(ranges)),
+            "An answer may stay the same while the numbers beneath it move. This is how far they "
+            "moved from floating point."
+        )
+        + table(columns, rows)
+        + paragraph(note, style="note")
     )
 
 
 def _composition(layers: Sequence[LayerReport]) -> str:
-    parts = []
-    for graph, rows in _by_graph(layers):
-        precisions = sorted({row.precision for row in rows})
-        counts = [f"{sum(r.precision == p for r in rows)} {p}" for p in precisions]
-        parts.append(f"{graph}: {', '.join(counts)}")
-    return f"Linear layers by precision. {'; '.join(parts)}."
+    graphs = []
+    for graph, rows in by_graph(layers):
+        forms = Counter(row.precision for row in rows)
+        kept = forms.pop(FLOAT, 0)
+        parts = [f"{count(number)} {form}" for form, number in sorted(forms.items())]
+        parts += [f"{count(kept)} in floating point"] if kept else []
+        graphs.append(f"{graph} {', '.join(parts)}")
+    quantised = sum(not layer.is_float for layer in layers)
+    return (
+        f"{quantised:,} of {counted(len(layers), 'linear layer')} quantised: {'; '.join(graphs)}."
+    )
 
 
 def _float_layers(layers: Sequence[LayerReport]) -> str:
     kept = [layer for layer in layers if layer.is_float and layer.reason]
     if not kept:
         return ""
-    rows = [[words(k.graph), tag("code", words(k.layer)), words(k.reason)] for k in kept]
-    columns = [Column("Graph"), Column("Layer"), Column("Why")]
+    rows = [[in_graph(k.graph, k.layer), words(k.reason)] for k in kept]
     summary = f"{counted(len(kept), 'layer')} left in floating point, and why"
-    return folded(summary, table(columns, rows))
+    return folded(summary, table([Column("Layer"), Column("Why")], rows))
 
 
 def _sensitivity(layers: Sequence[LayerReport]) -> list[str]:
-    measured = [n for n in layers if n.sqnr_db is not None and math.isfinite(n.sqnr_db)]
+    measured = measured_layers(layers)
     if not measured:
         return [paragraph("Single layers were not measured in this run.", style="note")]
-    worst = sorted(measured, key=lambda layer: layer.sqnr_db or 0.0)[:_WORST]
+    by_effect = all(n.logit_kl is not None and math.isfinite(n.logit_kl) for n in measured)
+    worst = sorted(measured, key=_effect if by_effect else _noise)[:_WORST]
+    title = "change the first token most" if by_effect else "add most noise"
+    axis = _decibels([n.sqnr_db or 0.0 for n in measured])
     return [
         paragraph(
-            "Each layer quantised alone: signal to quantisation noise at its output, in decibels. "
-            "More is better; 20 dB is an error of a tenth, 40 dB of a hundredth."
+            "Each layer is quantised alone, and the signal at its output compared with the noise "
+            "that this adds, in decibels: more is better. The lowest of each graph is named."
+            + (_CHOSEN_BY_EFFECT if by_effect and any(n.is_float for n in layers) else "")
         ),
         legend(("quantised", "quantised"), ("kept", "left in floating point")),
-        *(_graph_sqnr(graph, rows) for graph, rows in _by_graph(measured)),
-        tag("h3", f"The {counted(len(worst), 'layer')} that lose most"),
+        *(_chart(graph, rows, axis) for graph, rows in by_graph(measured)),
+        tag("h3", f"The {counted(len(worst), 'layer')} that {title}"),
         _layer_table(worst),
     ]
 
 
-def _graph_sqnr(graph: str, rows: Sequence[LayerReport]) -> str:
-    dots = [
-        Dot(r.sqnr_db or 0.0, f"{r.layer}: {r.sqnr_db:.1f} dB, {r.precision}", _mark_of(r))
-        for r in rows
-    ]
-    plot = dot_plot(dots, "dB", f"Signal to quantisation noise of each layer of {graph}")
-    return tag("h3", words(graph)) + plot
+def _noise(layer: LayerReport) -> float:
+    return layer.sqnr_db or 0.0
+
+
+def _effect(layer: LayerReport) -> tuple[float, float]:
+    return -(layer.logit_kl or 0.0), _noise(layer)
+
+
+def _decibels(values: Sequence[float]) -> Axis:
+    """One scale for all graphs, wide enough that small differences look small."""
+    low, high = min(values) - _FOR_NAMES_DB, max(values)
+    low = min(low, high - _LEAST_SPAN_DB)
+    step = 10 * math.ceil((high - low) / _MOST_TICKS / 10)
+    steps = range(math.floor(low / step), math.ceil(high / step) + 1)
+    return Axis([float(step * n) for n in steps], "signal to noise, dB", noise_share, "noise")
+
+
+def _chart(graph: str, rows: Sequence[LayerReport], axis: Axis) -> str:
+    lowest = min(rows, key=_noise)
+    dots = [_dot(row, _short(row.layer) if row is lowest else "") for row in rows]
+    description = f"Signal to quantisation noise of each layer of {graph}"
+    return tag("h4", words(graph)) + dot_plot(dots, axis, "layer", description)
+
+
+def _dot(row: LayerReport, name: str) -> Dot:
+    label = f"{row.layer}: {decimal(row.sqnr_db)} dB, {row.precision}"
+    return Dot(_noise(row), label, "kept" if row.is_float else "quantised", name)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
 
 
 def _layer_table(layers: Sequence[LayerReport]) -> str:
     columns = [
-        Column("Graph"),
         Column("Layer"),
         Column("Now"),
-        Column("Weights", True),
-        Column("SQNR, dB", True),
-        Column("Token cosine", True),
-        Column("Logit KL, nats", True),
+        Column("Weights", is_number=True, is_minor=True),
+        Column("Signal to noise, dB", is_number=True),
     ]
-    rows = (
-        [
-            words(layer.graph),
-            tag("code", words(layer.layer)),
-            _precision(layer),
-            count(layer.parameters),
-            decimal(layer.sqnr_db),
-            decimal(layer.token_cosine, 5),
-            small(layer.logit_kl),
-        ]
-        for layer in layers
-    )
-    return table(columns, rows)
+    with_effect = any(n.token_cosine is not None or n.logit_kl is not None for n in layers)
+    if with_effect:
+        columns += [Column("Visual tokens, 1\u00a0−\u00a0cosine", is_number=True, is_minor=True)]
+        columns += [Column("First token, KL in nats", is_number=True)]
+    return table(columns, (_layer_row(layer, with_effect) for layer in layers))
 
 
-def _precision(layer: LayerReport) -> str:
-    style = "pill float" if layer.is_float else ""
-    return tag("span", words(layer.precision), style=style)
-
-
-def _graph_ranges(graph: str, rows: Sequence[RangeReport]) -> str:
-    spans = [Span(r.amax, max(r.largest, r.amax), _range_in_words(r)) for r in rows]
-    plot = span_plot(spans, "magnitude, logarithmic", f"Clip and largest value, {graph}")
-    by_headroom = sorted(rows, key=lambda r: r.headroom, reverse=True)
-    few, rest = by_headroom[:_WORST], by_headroom[_WORST:]
-    parts = [tag("h3", words(graph)), plot, folded(_histograms_title(rows), _histograms(few))]
-    if rest:
-        parts.append(folded(f"The other {count(len(rest))} histograms", _histograms(rest)))
-    parts.append(folded(f"All {counted(len(rows), 'range')} as numbers", _range_table(rows)))
-    return "".join(parts)
-
-
-def _histograms_title(rows: Sequence[RangeReport]) -> str:
-    if len(rows) <= _WORST:
-        return f"Histograms of {counted(len(rows), 'tensor')}, the longest tail first"
-    return f"Histograms of the {_WORST} tensors with the longest tails"
-
-
-def _histograms(rows: Iterable[RangeReport]) -> str:
-    tiles = tag(
-        "div",
-        *(
-            tag(
-                "div",
-                tag("h4", tag("code", words(r.tensor))),
-                histogram(r.counts, r.counted_to, r.amax, f"{r.tensor}: {_range_in_words(r)}"),
-                paragraph(_range_in_words(r)),
-            )
-            for r in rows
-        ),
-        style="many",
-    )
-    note = "Magnitudes from 0 to the right, counts on a logarithmic axis; the dashes are the clip."
-    return paragraph(note, style="note") + tiles
-
-
-def _range_in_words(row: RangeReport) -> str:
-    clipped = "nothing" if not row.clipped_share else percent(row.clipped_share, 3)
-    return f"clip {row.amax:.3g}, largest {row.largest:.3g}, {clipped} cut off"
-
-
-def _range_table(rows: Sequence[RangeReport]) -> str:
-    columns = [
-        Column("Tensor"),
-        Column("Method"),
-        *(Column(t, True) for t in ("Clip", "Largest seen", "Cut off", "Scale")),
+def _layer_row(layer: LayerReport, with_effect: bool) -> list[str]:
+    cells = [
+        in_graph(layer.graph, layer.layer),
+        tag("span", words(layer.precision), style="pill float" if layer.is_float else "form"),
+        count(layer.parameters),
+        decimal(layer.sqnr_db),
     ]
-    cells = (
-        [
-            tag("code", words(r.tensor)),
-            words(r.method),
-            f"{r.amax:.4g}",
-            f"{r.largest:.4g}",
-            percent(r.clipped_share, 3),
-            f"{r.amax / _LARGEST_LEVEL:.4g}",
-        ]
-        for r in rows
-    )
-    return table(columns, cells)
-
-
-def _mark_of(layer: LayerReport) -> str:
-    return "kept" if layer.is_float else "quantised"
-
-
-def _by_graph(rows: Iterable[_T]) -> list[tuple[str, list[_T]]]:
-    """Rows of each graph, both in the order in which they first occur."""
-    groups: dict[str, list[_T]] = {}
-    for row in rows:
-        groups.setdefault(row.graph, []).append(row)
-    return list(groups.items())
+    if not with_effect:
+        return cells
+    cosine = layer.token_cosine
+    return [*cells, small(cosine if cosine is None else 1 - cosine), small(layer.logit_kl)]

@@ -1,7 +1,6 @@
 """Small pieces of HTML, and numbers as people read them.
 
-It knows escaping and formats. It does not know what a page says: `report_page` and
-`report_sections`.
+It knows escaping and formats. It does not know what a page says.
 """
 
 from __future__ import annotations
@@ -12,14 +11,21 @@ from dataclasses import dataclass
 from html import escape
 
 MISSING = "–"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; numbers stand to the right."""
+    """A column of a table; numbers stand to the right, and a phone leaves minor columns out."""
 
     title: str
     is_number: bool = False
+    is_minor: bool = False
+
+    @property
+    def style(self) -> str:
+        """Its class on the page."""
+        return ("number" if self.is_number else "text") + (" minor" if self.is_minor else "")
 
 
 def tag(name: str, *children: str, style: str = "", **attributes: str) -> str:
@@ -49,14 +55,14 @@ def folded(summary: str, *children: str) -> str:
     return tag("details", tag("summary", words(summary)), *children)
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], style: str = "") -> str:
-    """A table of ready HTML cells; on a narrow screen each row becomes a card."""
-    heads = [tag("th", words(c.title), style=_kind(c), scope="col") for c in columns]
-    body = [
-        tag("tr", *(_cell(column, value) for column, value in zip(columns, row, strict=True)))
-        for row in rows
-    ]
-    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *body), style=style)
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
+    """A table of ready HTML cells; one that is wider than the screen scrolls by itself."""
+    return tag("div", _table(columns, rows), style="scroll")
+
+
+def cards(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
+    """A table of long texts; on a narrow screen each row becomes a card."""
+    return _table(columns, rows, style="cards")
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -93,19 +99,23 @@ def counted(number: int, noun: str) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """A share in per cent; 100 and 0 only when it is exactly that."""
-    shown = f"{share:.{digits}%}"
-    edge = 10.0**-digits
+    shown, edge = f"{share:.{digits}%}", 0.01 * 10.0**-digits
     if share < 1 and shown == f"{1:.{digits}%}":
-        shown = f"{(100 - edge) / 100:.{digits}%}"
+        return f"{1 - edge:.{digits}%}"
     if share > 0 and shown == f"{0:.{digits}%}":
-        shown = f"{edge / 100:.{digits}%}"
-    return shown.replace("%", " %")
+        return f"{edge:.{digits}%}"
+    return shown
 
 
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     rounded = round(difference * 100, 1)
     return f"{rounded:+.1f} points".replace("-", "−") if rounded else "0.0 points"
+
+
+def loss_in_words(share: float) -> str:
+    """A threshold in percentage points, as it was given: "0.5 points", "1 point"."""
+    return f"{share * 100:g} point{'' if share == 0.01 else 's'}"
 
 
 def megabytes(size: int) -> str:
@@ -125,18 +135,21 @@ def decimal(value: float | None, digits: int = 1) -> str:
 
 def small(value: float | None) -> str:
     """A number that may be very small, in two significant digits; a dash where there is none."""
-    return _unless_odd(value) or f"{value:.2g}"
+    if value is None or not math.isfinite(value) or value == 0 or abs(value) >= 1e-3:
+        return _unless_odd(value) or f"{value:.2g}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(_RAISED)}"
 
 
 def times(before: float, after: float, better: str, worse: str) -> str:
-    """By what factor something shrank or grew: "3.1 times smaller", "1.2 times larger"."""
+    """By what factor something shrank or grew: "3.1× smaller", "1.2× larger"."""
     if before <= 0 or after <= 0:
         return MISSING
     ratio = before / after
     factor = max(ratio, 1 / ratio)
     if factor < 1.05:
         return "the same"
-    return f"{factor:.1f} times {better if ratio > 1 else worse}"
+    return f"{factor:.1f}× {better if ratio > 1 else worse}"
 
 
 def _unless_odd(value: float | None) -> str:
@@ -151,9 +164,15 @@ def _significant(value: float) -> str:
     return f"{value:,.{min(digits, 3)}f}"
 
 
-def _cell(column: Column, value: str) -> str:
-    return f'<td class="{_kind(column)}" data-label="{escape(column.title)}">{value}</td>'
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], style: str = "") -> str:
+    heads = [tag("th", words(c.title), style=c.style, scope="col") for c in columns]
+    body = [
+        tag("tr", *(_cell(c, value, style) for c, value in zip(columns, row, strict=True)))
+        for row in rows
+    ]
+    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *body), style=style)
 
 
-def _kind(column: Column) -> str:
-    return "number" if column.is_number else "text"
+def _cell(column: Column, value: str, style: str) -> str:
+    label = {"data-label": column.title} if style == "cards" else {}
+    return tag("td", value, style=column.style, **label)

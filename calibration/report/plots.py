@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 720, 216
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 16, 24
+WIDTH, HEIGHT = 720, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 60, 28, 26
 _SPARK_WIDTH, _SPARK_HEIGHT = 168, 56
 
 Scale = Callable[[float], float]
@@ -20,11 +20,25 @@ Scale = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Dot:
-    """One value in a row of many; `style` is a class of the page, `label` is shown on hovering."""
+    """One value in a row of many; `style` is a class of the page, `label` is shown on hovering.
+
+    name: written beside the dot, where it is not empty.
+    """
 
     value: float
     label: str
     style: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An upright axis: its ticks, what they mean, and what each is called on the other side."""
+
+    ticks: Sequence[float]
+    unit: str
+    other: Callable[[float], str] | None = None
+    other_unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,35 +50,32 @@ class Span:
     label: str
 
 
-def dot_plot(dots: Sequence[Dot], unit: str, description: str) -> str:
-    """Dots from left to right over a linear axis, a thin stem from each to the axis' foot."""
-    ticks = linear_ticks(min(0.0, *(d.value for d in dots)), max(d.value for d in dots))
-    y = _linear(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
-    x = _positions(len(dots))
+def dot_plot(dots: Sequence[Dot], axis: Axis, noun: str, description: str) -> str:
+    """Dots from left to right over a linear axis."""
+    y = _linear(axis.ticks[0], axis.ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    x, radius = _positions(len(dots)), _radius(len(dots))
     marks = [
-        f'<g class="{d.style}">{_line(x(i), y(ticks[0]), x(i), y(d.value), "stem")}'
-        f'<circle cx="{x(i):.1f}" cy="{y(d.value):.1f}" r="{_radius(len(dots))}"/>'
+        f'<g class="{d.style}"><circle cx="{x(i):.1f}" cy="{y(d.value):.1f}" r="{radius}"/>'
         f"{_title(d.label)}</g>"
         for i, d in enumerate(dots)
     ]
-    return _chart(_axis(ticks, y, unit) + "".join(marks), description)
+    names = [_name(d.name, x(i), y(d.value)) for i, d in enumerate(dots)]
+    return _chart("".join([_axis(axis, y, noun), *marks, *names]), description)
 
 
-def span_plot(spans: Sequence[Span], unit: str, description: str) -> str:
+def span_plot(spans: Sequence[Span], unit: str, noun: str, description: str) -> str:
     """Dots on a logarithmic axis, each with a line to where it would have ended."""
-    ticks = log_ticks(
-        min(min(s.value, s.end) for s in spans), max(max(s.value, s.end) for s in spans)
-    )
-    y = _logarithmic(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
-    x = _positions(len(spans))
-    radius = _radius(len(spans))
+    values = [v for span in spans for v in (span.value, span.end)]
+    axis = Axis(log_ticks(min(values), max(values)), unit)
+    y = _logarithmic(axis.ticks[0], axis.ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    x, radius = _positions(len(spans)), _radius(len(spans))
     marks = [
         f'<g class="clip">{_line(x(i), y(s.value), x(i), y(s.end), "cut")}'
-        f'<circle cx="{x(i):.1f}" cy="{y(s.value):.1f}" r="{radius}"/>'
-        f"{_line(x(i) - radius, y(s.end), x(i) + radius, y(s.end), 'cut')}{_title(s.label)}</g>"
+        f"{_line(x(i) - radius, y(s.end), x(i) + radius, y(s.end), 'cut')}"
+        f'<circle cx="{x(i):.1f}" cy="{y(s.value):.1f}" r="{radius}"/>{_title(s.label)}</g>'
         for i, s in enumerate(spans)
     ]
-    return _chart(_axis(ticks, y, unit) + "".join(marks), description)
+    return _chart(_axis(axis, y, noun) + "".join(marks), description)
 
 
 def histogram(counts: Sequence[int], upper: float, clip: float, description: str) -> str:
@@ -115,17 +126,6 @@ def interval_bar(
     return _svg(width, height, "".join(parts), description, "interval")
 
 
-def linear_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers that enclose [low, high] in about `wanted` equal steps."""
-    if high <= low:
-        high = low + 1
-    rough = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [i * step for i in range(first, last + 1)]
-
-
 def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten that enclose [low, high]; powers of two when they lie within two decades."""
     base = 10.0 if high / low > 100 else 2.0
@@ -157,16 +157,30 @@ def _radius(number: int) -> float:
     return 4.0 if number <= 60 else 3.0 if number <= 140 else 2.0
 
 
-def _axis(ticks: Sequence[float], y: Scale, unit: str) -> str:
+def _axis(axis: Axis, y: Scale, noun: str) -> str:
+    right, foot = WIDTH - _RIGHT, HEIGHT - _BOTTOM + 17
     parts = []
-    for tick in ticks:
-        parts.append(_line(_LEFT, y(tick), WIDTH - _RIGHT, y(tick), "grid"))
-        parts.append(f'<text x="{_LEFT - 7}" y="{y(tick) + 4:.1f}">{_number(tick)}</text>')
-    foot = HEIGHT - _BOTTOM + 16
-    parts.append(f'<text class="start" x="{_LEFT}" y="{_TOP - 6}">{escape(unit)}</text>')
-    parts.append(f'<text class="start" x="{_LEFT}" y="{foot}">first</text>')
-    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{foot}">last</text>')
+    for tick in axis.ticks:
+        parts.append(_line(_LEFT, y(tick), right, y(tick), "grid"))
+        parts.append(_text(_LEFT - 8, y(tick) + 4, _number(tick), "end"))
+        if axis.other is not None:
+            parts.append(_text(right + 8, y(tick) + 4, axis.other(tick), "start"))
+    parts.append(_text(_LEFT, _TOP - 11, axis.unit, "start"))
+    parts.append(_text(right, _TOP - 11, axis.other_unit, "end"))
+    parts.append(_text(_LEFT, foot, f"first {noun}", "start"))
+    parts.append(_text(right, foot, f"last {noun}", "end"))
     return "".join(parts)
+
+
+def _name(text: str, x: float, y: float) -> str:
+    """A name below its dot, towards the middle of the chart."""
+    is_left = x < WIDTH / 2
+    return _text(x + (-4 if is_left else 4), y + 19, text, "start" if is_left else "end", "name")
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{style}" {place}>{escape(text)}</text>' if text else ""
 
 
 def _number(value: float) -> str:
@@ -182,9 +196,7 @@ def _title(label: str) -> str:
 
 
 def _chart(body: str, description: str) -> str:
-    return (
-        f'<div class="scroll" tabindex="0">{_svg(WIDTH, HEIGHT, body, description, "chart")}</div>'
-    )
+    return _svg(WIDTH, HEIGHT, body, description, "chart")
 
 
 def _svg(width: int, height: int, body: str, description: str, style: str) -> str:

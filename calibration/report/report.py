@@ -1,7 +1,7 @@
 """The calibration report: everything that a person needs to decide whether to ship, as data.
 
 It knows what is reported and writes it as JSON. It does not measure anything, and does not know how
-a page looks (`report_page`). `docs/calibration.md` describes the keys.
+a page looks (`page`). `docs/calibration.md` describes the keys.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hicom_edge.calibration.quality.agreement import Quality
@@ -19,6 +17,9 @@ from hicom_edge.calibration.quality.agreement import Quality
 FORMAT = "hicom-edge-calibration-report"
 FORMAT_VERSION = 1
 FLOAT = "float"
+VIDEO_STAGE = "decode and preprocess"
+GRAPH_STAGES = ("vision", "guide", "compressor", "prefill")
+"""Stages until the first token that run a graph; `VIDEO_STAGE` before them does not."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,12 @@ class SpeedReport:
     runs: int
     stages: tuple[StageSpeed, ...]
 
-    def stage(self, name: str) -> StageSpeed | None:
-        """The stage of this name, if it was timed."""
-        return next((stage for stage in self.stages if stage.stage == name), None)
+    @property
+    def graphs(self) -> StageSpeed:
+        """All graphs from the pixels to the first token: the part that quantisation can change."""
+        timed = [stage for stage in self.stages if stage.stage in GRAPH_STAGES]
+        before, after = sum(s.before_ms for s in timed), sum(s.after_ms for s in timed)
+        return StageSpeed("graphs to the first token", before, after)
 
 
 @dataclass(frozen=True)
@@ -216,16 +220,6 @@ def report_json(report: CalibrationReport) -> str:
         "quality": _quality_document(report.quality),
     }
     return json.dumps(_finite(body), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name, then renamed."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

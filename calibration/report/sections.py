@@ -1,11 +1,12 @@
 """The report's page on what a bundle costs, and how it came about: size, speed, the run itself.
 
-It knows tables of few rows. Layers and ranges, which may be hundreds, are `report_layers`.
+It knows tables of few rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from hicom_edge.calibration.report.markup import (
     MISSING,
@@ -25,10 +26,18 @@ from hicom_edge.calibration.report.markup import (
 )
 from hicom_edge.calibration.report.plots import paired_bars
 from hicom_edge.calibration.report.report import (
+    VIDEO_STAGE,
     CalibrationReport,
     DataFile,
     GraphReport,
     SpeedReport,
+)
+
+_BEFORE_AND_AFTER = (
+    Column("Floating point", is_number=True),
+    Column("Quantised", is_number=True),
+    Column("Change", is_number=True),
+    Column("Side by side", is_minor=True),
 )
 
 
@@ -46,19 +55,21 @@ def size_and_speed_section(report: CalibrationReport) -> str:
 def provenance_section(report: CalibrationReport) -> str:
     """What went in, with hashes, so that the run can be repeated."""
     data = report.data
-    asked = ", ".join(f"{name} {value}" for name, value in report.options.items())
+    when = datetime.fromisoformat(report.created).strftime("%Y-%m-%d %H:%M %Z")
+    asked = ", ".join(f"{name} {_option(value)}" for name, value in report.options.items())
     made_with = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    digest = tag("code", report.source_sha256[:16])
     return section(
         "run",
         "The run",
         facts(
             [
-                ("Made from", f"{words(report.source)}, {tag('code', report.source_sha256[:16])}"),
-                ("When", f"{words(report.created)}, in {_duration(report.seconds)}"),
-                ("Options", words(asked) or MISSING),
+                ("Made from", f"{words(report.source)}, manifest {digest}"),
+                ("When", f"{words(when)}, in {_duration(report.seconds)}"),
                 ("Calibrated on", _amount(data.calibration_questions, data.videos("calibration"))),
                 ("Judged by", _amount(data.held_out_questions, data.videos("held-out"))),
                 ("Seed", words(data.seed)),
+                ("Options", words(asked.replace("_", " ")) or MISSING),
                 ("Versions", words(made_with) or MISSING),
             ]
         ),
@@ -67,27 +78,22 @@ def provenance_section(report: CalibrationReport) -> str:
 
 
 def _sizes(graphs: Sequence[GraphReport]) -> str:
-    largest = max((max(g.bytes_before, g.bytes_after) for g in graphs), default=0)
-    columns = [
-        Column("Graph"),
-        Column("Now"),
-        Column("Floating point", True),
-        Column("Quantised", True),
-        Column("Change", True),
-        Column("Side by side"),
-    ]
-    rows = [
+    rows = [(g.graph, g.quantization or "unchanged", g.bytes_before, g.bytes_after) for g in graphs]
+    largest = max((max(row[2:]) for row in rows), default=0)
+    total = ("all graphs", "", sum(row[2] for row in rows), sum(row[3] for row in rows))
+    cells = [
         [
-            words(g.graph),
-            words(g.quantization or "unchanged"),
-            megabytes(g.bytes_before),
-            megabytes(g.bytes_after),
-            times(g.bytes_before, g.bytes_after, "smaller", "larger"),
-            paired_bars(g.bytes_before, g.bytes_after, largest, f"size of {g.graph}"),
+            words(graph),
+            words(form),
+            megabytes(before),
+            megabytes(after),
+            times(before, after, "smaller", "larger"),
+            paired_bars(before, after, largest, f"size of {graph}") if graph != total[0] else "",
         ]
-        for g in graphs
+        for graph, form, before, after in (*rows, total)
     ]
-    return tag("h3", "Size on disk") + table(columns, rows)
+    columns = [Column("Graph"), Column("Now", is_minor=True), *_BEFORE_AND_AFTER]
+    return tag("h3", "Size on disk") + table(columns, cells)
 
 
 def _speeds(speed: SpeedReport | None) -> str:
@@ -95,29 +101,32 @@ def _speeds(speed: SpeedReport | None) -> str:
     if speed is None:
         return title + paragraph("Not measured in this run.")
     largest = max((max(s.before_ms, s.after_ms) for s in speed.stages), default=0.0)
-    columns = [
-        Column("Stage"),
-        Column("Floating point", True),
-        Column("Quantised", True),
-        Column("Change", True),
-        Column("Side by side"),
-    ]
     rows = [
         [
             words(s.stage),
             milliseconds(s.before_ms),
             milliseconds(s.after_ms),
-            times(s.before_ms, s.after_ms, "faster", "slower"),
+            "not quantised"
+            if s.stage == VIDEO_STAGE
+            else times(s.before_ms, s.after_ms, "faster", "slower"),
             paired_bars(s.before_ms, s.after_ms, largest, f"time of {s.stage}"),
         ]
-        for s in speed.stages
+        for s in (*speed.stages, speed.graphs)
     ]
     threads = "" if speed.threads is None else f", {counted(speed.threads, 'thread')}"
     note = (
-        f"Medians of {counted(speed.runs, 'answer')} each, the two bundles taking turns, with "
-        f"{speed.engine}{threads}, on {speed.machine}. The first token includes decoding the video."
+        f"Medians of {counted(speed.runs, 'answer')} by each bundle, taking turns, with "
+        f"{speed.engine}{threads}, on {speed.machine}. The first token includes decoding the video "
+        "and preparing its frames, the same work on both sides: a difference there is this "
+        "machine's noise. The last row leaves it out."
     )
-    return title + table(columns, rows) + paragraph(note, style="note")
+    return title + table([Column("Stage"), *_BEFORE_AND_AFTER], rows) + paragraph(note, "note")
+
+
+def _option(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return "off" if value is None or value is False else "on" if value is True else str(value)
 
 
 def _file_table(files: Sequence[DataFile]) -> str:

@@ -62,9 +62,9 @@ code { font: .875em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace
   letter-spacing: -.02em; font-weight: 680; }
 .ship h1 .mark { color: var(--good); }
 .stop h1 .mark { color: var(--bad); }
-.verdict ul { margin: 0 0 .75rem; padding-left: 1.25rem; }
+.verdict ul { margin: 0 0 .75rem; padding: 0; list-style: none; font-weight: 600; }
 
-.figures { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr));
+.figures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr));
   gap: 1px; margin: 1.25rem 0 0; background: var(--line); border: 1px solid var(--line);
   border-radius: 6px; overflow: hidden; }
 .figure { background: var(--panel); padding: 1rem 1.125rem; }
@@ -76,22 +76,29 @@ nav { margin: 1.5rem 0 0; font-size: .875rem; display: flex; flex-wrap: wrap; ga
 section { margin-top: 3rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 h2 { margin: 0 0 .75rem; font-size: 1.375rem; line-height: 1.25; letter-spacing: -.01em; }
 h3 { margin: 1.75rem 0 .5rem; font-size: 1rem; }
-h4 { margin: 0; font-size: .8125rem; font-weight: 500; overflow-wrap: anywhere; }
+h4 { margin: 1rem 0 0; font-size: .875rem; font-weight: 600; overflow-wrap: anywhere; }
 
 table { border-collapse: collapse; width: 100%; margin: .75rem 0 1rem; font-size: .875rem; }
 th { color: var(--muted); font-weight: 500; vertical-align: bottom; }
-th, td { padding: .45rem .75rem .45rem 0; border-bottom: 1px solid var(--line); }
+th, td { padding: .45rem 0 .45rem 1.25rem; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { padding-left: 0; }
 td { vertical-align: top; overflow-wrap: break-word; }
+td .note { font-size: .75rem; line-height: 1.3; }
+.graph { display: inline-block; width: 5.75rem; color: var(--muted); }
+.graph + code { display: inline-block; width: 17.5rem; padding-top: .12em; white-space: normal;
+  vertical-align: top; }
+td:has(> .graph), .form { white-space: nowrap; }
 .text { text-align: left; }
-.number { text-align: right; white-space: nowrap; }
-th:last-child, td:last-child { padding-right: 0; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
 .pill { display: inline-block; padding: 0 .5em; border: 1px solid currentColor; border-radius: 1em;
   font-size: .75rem; white-space: nowrap; }
 .pill.lost { color: var(--bad); }
 .pill.gained { color: var(--good); }
 .pill.changed { color: var(--muted); }
 .pill.float { color: var(--float); }
-mark { background: var(--mark-tint); color: inherit; border-radius: 2px; padding: 0 .1em; }
+mark { background: var(--mark-tint); color: inherit; border-radius: 2px; padding: 0 .1em;
+  font-weight: 600; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 
 details { margin: .5rem 0 1rem; }
 summary { cursor: pointer; color: var(--after); font-size: .9375rem; padding: .25rem 0; }
@@ -102,22 +109,21 @@ dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
 
 svg { display: block; }
-svg text { fill: var(--muted); font-size: 11px; text-anchor: end; }
-svg text.start { text-anchor: start; }
+svg text { fill: var(--muted); font-size: 11px; }
+svg .name { fill: var(--ink); paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
 svg line { stroke-width: 1; }
 svg .grid { stroke: var(--line); }
 svg .axis { stroke: var(--before); }
 svg .limit { stroke: var(--float); stroke-width: 1.5; stroke-dasharray: 4 2; }
 svg .area, svg .before { fill: var(--before); }
 svg .after, svg .quantised circle, svg .clip circle { fill: var(--after); }
-svg .quantised .stem { stroke: var(--after); opacity: .35; }
 svg .kept circle { fill: var(--page); stroke: var(--float); stroke-width: 2; }
-svg .kept .stem { stroke: var(--float); opacity: .45; }
 svg .cut { stroke: var(--before); }
 svg .range { fill: var(--after); opacity: .35; }
 svg .point { fill: var(--after); }
-.scroll { overflow-x: auto; margin: .5rem 0; }
-.chart { width: 100%; min-width: 36rem; height: auto; }
+.scroll { overflow-x: auto; margin: .25rem 0 1rem; }
+.scroll table { margin: 0; }
+.chart { width: 100%; height: auto; margin: .25rem 0 .5rem; }
 .bars { width: 10rem; max-width: 100%; height: 16px; margin-top: .25rem; }
 .interval { width: 100%; max-width: 15rem; height: 18px; margin: .25rem 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .8125rem;
@@ -127,37 +133,52 @@ svg .point { fill: var(--after); }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr));
   gap: 1.25rem; margin: 1rem 0; }
 .many > div { min-width: 0; }
+.many h4 { margin: 0; font-weight: 400; }
 .many p { margin: .15rem 0 0; font-size: .75rem; color: var(--muted); }
 .spark { width: 100%; height: auto; margin-top: .35rem; }
 
-@media (max-width: 56rem) { .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 40rem) {
   main { padding: 1.25rem 1rem 3rem; }
+  section { margin-top: 2rem; }
   .verdict { padding: 1.125rem 1.125rem .5rem; }
-  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  table, tbody { display: block; }
-  tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  td, td.number { display: block; position: relative; min-height: 1.8em; border: 0;
-    padding: .12rem 0 .12rem 8rem; text-align: left; white-space: normal;
-    overflow-wrap: anywhere; }
-  td::before { content: attr(data-label); position: absolute; left: 0; width: 7.5rem;
+  .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .figure { padding: .75rem .875rem; }
+  .figure .value { font-size: 1.3125rem; }
+  .minor { display: none; }
+  .scroll th, .scroll td { padding-left: .625rem; font-size: .8125rem; }
+  .graph + code { display: block; width: auto; min-width: 8rem; }
+  td:has(> .graph), .form { white-space: normal; }
+  .many { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .graph { display: block; }
+  .scroll th:first-child, .scroll td:first-child { padding-left: 0; }
+  .cards thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  .cards, .cards tbody { display: block; }
+  .cards tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  .cards td { display: block; position: relative; min-height: 1.8em; border: 0;
+    padding: .12rem 0 .12rem 7rem; overflow-wrap: anywhere; }
+  .cards td::before { content: attr(data-label); position: absolute; left: 0; width: 6.5rem;
     color: var(--muted); }
-  .figure { padding: .875rem; }
-  .figure .value { font-size: 1.375rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; }
+  .chart text { font-size: 17px; }
+  .chart circle { r: 6px; }
 }
 @media print {
+  html { font-size: 13px; }
+  body { font-size: 1rem; }
   main { max-width: none; padding: 0; }
-  nav { display: none; }
-  section, .many > div, tr { break-inside: avoid; }
+  nav, details:not([open]) { display: none; }
+  .verdict, .figures, tr, svg, .many > div { break-inside: avoid; }
+  h2, h3, h4 { break-after: avoid; }
+  section { margin-top: 1.5rem; }
 }
 """
 
 
 def style_sheet() -> str:
     """The whole style sheet; it loads nothing from elsewhere."""
-    dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}"
     return f":root {{ {_variables(LIGHT)} }}\n{dark}\n{_RULES.strip()}\n"
 
 
