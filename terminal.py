@@ -17,7 +17,7 @@ from hicom_edge.errors import HicomEdgeError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.doctor import Diagnosis
-    from hicom_edge.engines.tensorrt_build import BuiltEngine
+    from hicom_edge.engines.trt.build import BuiltEngine
     from hicom_edge.runtime.answer import Answer
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines.tensorrt_llm_build import LlmBuildOptions, build_language_model
+from hicom_edge.engines.trtllm.build import LlmBuildOptions, build_language_model
 from hicom_edge.errors import HicomEdgeError
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
@@ -60,7 +60,7 @@ def prepare(
 ) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
     from hicom_edge.export.exporter import export_bundle
-    from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+    from hicom_edge.export.trtllm.options import TensorRTLLMOptions
     from hicom_edge.training.clips import write_scene
     from hicom_edge.training.scene import sample_scene
 

@@ -62,6 +62,11 @@ class CalibrationOptions:
         else:
             _share("smoothing", self.smoothing)
         _share("target_agreement", self.target_agreement)
+        if self.lm_head and self.decoder == "float":
+            raise InputError(
+                "lm_head is to be quantised in a decoder that stays in floating point; leave one "
+                "of both out"
+            )
 
     @property
     def words(self) -> str:

@@ -6,23 +6,21 @@ works, the modules beside it know; which layers are left out in the end, `mixed_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.graphs.derived import DerivedGraph
 from hicom_edge.calibration.graphs.linears import LM_HEAD, find_linears, quantisable
-from hicom_edge.calibration.graphs.unsigned import unsigned_activations
-from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.ranges.methods import RangeMethod, find_amax
 from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.absorbers import Array
 from hicom_edge.calibration.scales.awq import awq
 from hicom_edge.calibration.scales.clipping import search_clips
@@ -33,6 +31,7 @@ from hicom_edge.calibration.scales.smoothing import (
     searched_smoothquant,
     smoothquant,
 )
+from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.errors import InputError
 
 SEARCHED = "search"
@@ -58,56 +57,51 @@ class PreparedGraph:
     def layers(self) -> dict[str, str]:
         """What each layer is stored in if it is quantised."""
         linears = {linear.name: linear for linear in find_linears(self.plan.model)}
-        reduced = [name for name in self.plan.layers if self.plan.reduces(linears[name])]
-        return dict.fromkeys(reduced, self.plan.precision)
-
-
-def prepare_graphs(
-    bundle: Bundle, statistics: BundleStatistics, options: CalibrationOptions
-) -> tuple[PreparedGraph, ...]:
-    """Every graph that the options want quantised, in the bundle's order.
-
-    Raises:
-        InputError: a graph to be kept that the bundle does not have.
-    """
-    return tuple(
-        _prepare(bundle, graph, statistics.tensors[graph], options)
-        for graph in graphs_to_quantise(bundle, options)
-    )
+        return {
+            name: self.plan.precision_of(name)
+            for name in self.plan.layers
+            if self.plan.reduces(linears[name])
+        }
 
 
 def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str, ...]:
-    """All graphs, but those that stay in floating point."""
+    """All graphs, but those that stay in floating point, and the decoder's second form.
+
+    Raises:
+        InputError: a bundle that is quantised already or has no decoder graph, or a graph to be
+            kept that it does not have.
+    """
     graphs = bundle.manifest.graphs
+    _check_bundle(bundle)
     unknown = sorted(set(options.keep) - set(graphs))
     if unknown:
         raise InputError(
             f"there is no graph {unknown[0]!r} to keep in floating point; the bundle has "
             f"{', '.join(graphs)}"
         )
-    done = [name for name, entry in graphs.items() if entry.quantization is not None]
-    if done:
+    kept = {*options.keep, SCATTER_GRAPH, *([DECODER] if options.decoder == "float" else [])}
+    wanted = tuple(name for name in graphs if name not in kept)
+    if not wanted:
         raise InputError(
-            f"{bundle.path}: {', '.join(done)} is quantised already; pass the floating-point "
-            "bundle that hicom-edge export wrote"
+            f"all graphs of {bundle.path} stay in floating point; leave one for quantisation"
         )
-    kept = {*options.keep, *([DECODER] if options.decoder == "float" else [])}
-    return tuple(name for name in graphs if name not in kept)
+    return wanted
 
 
-def quantised_graph(
-    prepared: PreparedGraph, layers: Collection[str], options: CalibrationOptions
-) -> DerivedGraph:
-    """The graph with these layers quantised, and its form for ONNX Runtime's CPU."""
-    plan = prepared.plan
-    if not layers:
-        return DerivedGraph(plan.model, None)
-    model = plan.quantised(layers)
-    if plan.amax is not None:
-        return DerivedGraph(model, plan.precision, unsigned_activations(model))
-    if options.lm_head:
-        model = quantise_blocks(model, [LM_HEAD], bits=8, block=options.block)
-    return DerivedGraph(model, plan.precision)
+def prepare_graphs(
+    run: Run, graphs: Sequence[str], statistics: BundleStatistics
+) -> tuple[PreparedGraph, ...]:
+    """These graphs with factors and limits found, or as an interrupted run has found them."""
+    prepared = []
+    for done, graph in enumerate(graphs, start=1):
+        prepared.append(_prepare(run, graph, statistics.tensors[graph]))
+        run.progress("scales", done, len(graphs))
+    return tuple(prepared)
+
+
+def layers_of(prepared: Iterable[PreparedGraph]) -> dict[str, dict[str, str]]:
+    """By graph and layer what each is stored in if it is quantised."""
+    return {one.plan.graph: one.layers for one in prepared}
 
 
 def decoder_smoothing(prepared: PreparedGraph) -> Iterator[tuple[str, Array, float]]:
@@ -122,30 +116,54 @@ def decoder_smoothing(prepared: PreparedGraph) -> Iterator[tuple[str, Array, flo
             )
 
 
-def _prepare(
-    bundle: Bundle, graph: str, seen: Statistics, options: CalibrationOptions
-) -> PreparedGraph:
-    model = ir.load(bundle.file(bundle.graph(graph).file))
+def _prepare(run: Run, graph: str, seen: Statistics) -> PreparedGraph:
+    options, model = run.options, ir.load(run.bundle.file(run.bundle.graph(graph).file))
     reached = {name: one for name, one in seen.items() if one.num_rows}
-    weights_alone = graph == DECODER and options.decoder == "int4"
-    wants_head = options.lm_head and not weights_alone  # INT4 leaves the head to 8 bits
     layers = tuple(
         linear.name
-        for linear in quantisable(graph, find_linears(model), lm_head=wants_head)
+        for linear in quantisable(graph, find_linears(model), lm_head=options.lm_head)
         if linear.input in reached
     )
-    factors = _factors(model, reached, layers, options, weights_alone)
+    weights_alone = graph == DECODER and options.decoder == "int4"
+    wide = frozenset({LM_HEAD}.intersection(layers) if weights_alone else ())
+    narrow = [layer for layer in layers if layer not in wide]
+    factors = run.place.kept_arrays(
+        f"factors-{graph}", lambda: _factors(model, reached, narrow, options, weights_alone)
+    )
     model = fold(model, factors)
-    clips: dict[str, Array] = {}
+    clips: Mapping[str, Array] = {}
     if weights_alone and options.weights == "awq":
         rows = smoothed_rows(reached, factors)
-        clips = search_clips(model, rows, layers, block=options.block)
+        clips = run.place.kept_arrays(
+            f"clips-{graph}", lambda: search_clips(model, rows, narrow, block=options.block)
+        )
     method = RangeMethod(options.activations)
-    amax = {name: find_amax(one.histogram, method) for name, one in reached.items()}
-    amax |= smoothed_ranges(reached, factors, method)
+    amax = smoothed_ranges(reached, factors, method) | {
+        name: find_amax(one.histogram, method)
+        for name, one in reached.items()
+        if name not in factors
+    }
     ranges = None if weights_alone else amax
-    plan = GraphPlan(graph, model, layers, ranges, 4, options.block, clips)
+    plan = GraphPlan(graph, model, layers, ranges, 4, options.block, clips, wide)
     return PreparedGraph(plan, factors, amax)
+
+
+def _check_bundle(bundle: Bundle) -> None:
+    graphs = bundle.manifest.graphs
+    done = [name for name, entry in graphs.items() if entry.quantization is not None]
+    if done:
+        raise InputError(
+            f"{bundle.path}: {', '.join(done)} is quantised already; pass the floating-point "
+            "bundle that hicom-edge export wrote"
+        )
+    if DECODER not in graphs:
+        model = bundle.manifest.language_model
+        instead = f"a language model for {model.runtime}" if model else "none"
+        raise InputError(
+            f"{bundle.path} has {instead} in place of a decoder graph, and quality is measured by "
+            "answers; calibrate what hicom-edge export writes without --llm, then pass that to "
+            "its --scales"
+        )
 
 
 def _factors(
@@ -163,5 +181,5 @@ def _factors(
         return {}
     if options.smoothing == SEARCHED:
         return factors_by_input(searched_smoothquant(model, seen, layers))
-    assert isinstance(options.smoothing, float)
+    assert not isinstance(options.smoothing, str)
     return factors_by_input(smoothquant(model, seen, layers, options.smoothing))

@@ -63,6 +63,7 @@ class Findings:
     gate: GateReport
     data: CalibrationData
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def result_files(findings: Findings, scratch: Path) -> dict[str, bytes | Path]:
@@ -98,6 +99,7 @@ def make_report(findings: Findings) -> CalibrationReport:
         layers=tuple(_layers(findings)),
         ranges=tuple(_ranges(findings)),
         speed=findings.speed,
+        notes=findings.notes,
     )
 
 

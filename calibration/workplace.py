@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,9 +87,11 @@ class Workplace:
         self._release_lock()
 
     def load_json(self, step: str) -> Any | None:
-        """What was saved as JSON, or None."""
-        path = self.path / f"{step}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """What was saved as JSON; None where nothing was, or where it is damaged."""
+        try:
+            return json.loads((self.path / f"{step}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def save_json(self, step: str, data: Any) -> None:
         """Replace a step's JSON."""
@@ -96,13 +99,13 @@ class Workplace:
         self._write(f"{step}.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def load_arrays(self, step: str) -> tuple[dict[str, NDArray[Any]], Any] | None:
-        """The arrays and the JSON that were saved together, or None."""
-        path = self.path / f"{step}.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return arrays, json.loads(arrays.pop(_META).tobytes())
+        """The arrays and the JSON that were saved together; None as for `load_json`."""
+        try:
+            with np.load(self.path / f"{step}.npz", allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return arrays, json.loads(arrays.pop(_META).tobytes())
+        except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            return None  # a crash of the whole machine can leave a file without its content
 
     def save_arrays(self, step: str, arrays: Arrays, meta: Any = None) -> None:
         """Replace a step's arrays and the JSON that belongs to them, both or neither."""
@@ -114,6 +117,15 @@ class Workplace:
                 np.savez(file, **content)
 
         self._write(f"{step}.npz", write)
+
+    def kept_arrays(self, step: str, compute: Callable[[], Arrays]) -> Arrays:
+        """The arrays of a step: as they were saved, or computed and saved now."""
+        saved = self.load_arrays(step)
+        if saved is not None:
+            return saved[0]
+        arrays = compute()
+        self.save_arrays(step, arrays)
+        return arrays
 
     def append(self, step: str, record: Any) -> None:
         """Add one record to a step that is done line by line."""
@@ -130,9 +142,11 @@ class Workplace:
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
-    def directory(self, step: str) -> Path:
-        """A directory for a step that keeps files of its own."""
+    def directory(self, step: str, *, empty: bool = False) -> Path:
+        """A directory for a step that keeps files of its own; `empty`: of a killed run, too."""
         path = self.path / step
+        if empty and path.exists():
+            shutil.rmtree(path)
         path.mkdir(exist_ok=True)
         return path
 
@@ -170,11 +184,8 @@ class Workplace:
 
     def _check_key(self) -> None:
         expected = {"format_version": FORMAT_VERSION, **asdict(self._key)}
-        try:
-            found = self.load_json(_KEY)
-        except ValueError:
-            found = {}
-        if found is None:
+        found = self.load_json(_KEY)
+        if found is None and not (self.path / f"{_KEY}.json").exists():
             self._empty()  # steps without a key say nothing about what they are of
             self.save_json(_KEY, expected)
             return

@@ -17,7 +17,7 @@ from hicom_edge.commands.options import Json
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from hicom_edge.export.tensorrt_llm.convert import ConversionReport
+    from hicom_edge.export.trtllm.convert import ConversionReport
 
 
 def export(
@@ -61,7 +61,7 @@ def export(
     """
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
-        from hicom_edge.export.tensorrt_llm.options import choose_language_model
+        from hicom_edge.export.trtllm.options import choose_language_model
 
         tensorrt_llm = choose_language_model(
             llm,
@@ -143,7 +143,7 @@ def build(
     Example: hicom-edge build bundles/hicom-7b --max-frames 64
     """
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+    from hicom_edge.engines.trt.build import BuildOptions, build_engines
 
     if engine == "tensorrt-llm":
         llm = (max_frames, max_new_tokens, max_batch_size, device_memory)
@@ -179,7 +179,7 @@ def _build_language_model(
     json: bool,
 ) -> None:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines import tensorrt_llm_build as llm
+    from hicom_edge.engines.trtllm import build as llm
 
     if unused:
         raise InputError(

@@ -93,31 +93,31 @@ def _default_options() -> EngineOptions:
 
 
 def _onnxruntime_cuda() -> Backend:
-    from hicom_edge.engines import onnxruntime_backend
+    from hicom_edge.engines.ort import backend as onnxruntime_backend
 
     return onnxruntime_backend.CUDA
 
 
 def _onnxruntime_cpu() -> Backend:
-    from hicom_edge.engines import onnxruntime_backend
+    from hicom_edge.engines.ort import backend as onnxruntime_backend
 
     return onnxruntime_backend.CPU
 
 
 def _onnxruntime_tensorrt() -> Backend:
-    from hicom_edge.engines import onnxruntime_backend
+    from hicom_edge.engines.ort import backend as onnxruntime_backend
 
     return onnxruntime_backend.TENSORRT
 
 
 def _tensorrt() -> Backend:
-    from hicom_edge.engines import tensorrt_backend
+    from hicom_edge.engines.trt import backend as tensorrt_backend
 
     return tensorrt_backend.TENSORRT_BACKEND
 
 
 def _tensorrt_rtx() -> Backend:
-    from hicom_edge.engines import tensorrt_backend
+    from hicom_edge.engines.trt import backend as tensorrt_backend
 
     return tensorrt_backend.TENSORRT_RTX_BACKEND
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle import ENGINES_DIR, sha256_of
 from hicom_edge.engines.decoder_form import weight_files
-from hicom_edge.engines.tensorrt_profiles import Profile, ShapeRange
+from hicom_edge.engines.trt.profiles import Profile, ShapeRange
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:

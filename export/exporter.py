@@ -25,9 +25,9 @@ from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
-from hicom_edge.export.tensorrt_llm.convert import ConversionReport, convert_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.text_files import write_text_files
+from hicom_edge.export.trtllm.convert import ConversionReport, convert_language_model
+from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.manifest import GraphEntry, Manifest, Provenance
 from hicom_edge.model.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
-from hicom_edge.engines.tensorrt_llm_layout import checkpoint_bytes
+from hicom_edge.engines.trtllm.layout import checkpoint_bytes
 from hicom_edge.errors import ExportError
 from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
@@ -18,8 +18,8 @@ from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
 from hicom_edge.export.guide import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.export.save import weight_bytes
-from hicom_edge.export.tensorrt_llm.convert import plan_conversion
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.trtllm.convert import plan_conversion
+from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
 from hicom_edge.model.checkpoint import Checkpoint
 

@@ -21,7 +21,7 @@ from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.manifest import FileEntry, LanguageModelEntry
 
 SIGNATURES = json.loads(
-    (Path(__file__).parent / "engines" / "tensorrt_llm_signatures.json").read_text()
+    (Path(__file__).parent / "engines" / "trtllm" / "signatures.json").read_text()
 )["versions"]
 DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 

@@ -17,15 +17,15 @@ import onnxruntime
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine
 from hicom_edge.engines.decoder_form import PAST, PRESENT, SCATTER_GRAPH, decoder_graph
-from hicom_edge.engines.tensorrt_decoder import TensorRtDecoder
-from hicom_edge.engines.tensorrt_engine import TensorRtEngine
-from hicom_edge.engines.tensorrt_profiles import (
+from hicom_edge.engines.trt.decoder import TensorRtDecoder
+from hicom_edge.engines.trt.engine import TensorRtEngine
+from hicom_edge.engines.trt.profiles import (
     Profile,
     limits_from_manifest,
     profiles_of,
     visual_tokens,
 )
-from hicom_edge.engines.tensorrt_session import TensorRtSession
+from hicom_edge.engines.trt.session import TensorRtSession
 
 ALIGNMENT = 256  # of addresses that a context takes
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hicom_edge.bundle import sha256_of
 from hicom_edge.calibration.data.question_file import QuestionLine, read_question_file
+from hicom_edge.calibration.data.video_hash import video_sha256
 from hicom_edge.errors import InputError
 
 FORMAT_VERSION = 1
@@ -155,8 +155,11 @@ def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
     """What was used, for the report: each video with its sha256, each question, and a digest.
 
     `sha256` covers contents and order, not names and places: moved data is the same data.
+
+    Raises:
+        VideoError: a video is gone, or may not be read.
     """
-    hashes = {path: _hash(path) for path in by_video(samples)}
+    hashes = {path: video_sha256(path) for path in by_video(samples)}
     asked = [(hashes[s.video.resolve()], s.question, s.answer, s.kind) for s in samples]
     names = _short_names(hashes)
     return {
@@ -173,14 +176,6 @@ def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
             for s in samples
         ],
     }
-
-
-def _hash(path: Path) -> str:
-    """sha256 of a file; of a directory of frames, over its files' names and contents."""
-    if not path.is_dir():
-        return sha256_of(path)
-    files = sorted(p for p in path.iterdir() if p.is_file())
-    return hashlib.sha256("".join(f"{p.name} {sha256_of(p)}\n" for p in files).encode()).hexdigest()
 
 
 def _short_names(paths: Iterable[Path]) -> dict[Path, str]:

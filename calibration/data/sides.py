@@ -28,6 +28,11 @@ class CalibrationData:
                 "on other videos"
             )
 
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Both sides."""
+        return (*self.calibration, *self.held_out)
+
     @classmethod
     def divide(cls, samples: Sequence[Sample], options: CalibrationOptions) -> CalibrationData:
         """Divide the samples' videos in the ratio of the options' counts, then draw from each."""

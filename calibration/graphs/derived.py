@@ -8,15 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
 from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
-from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.calibration.disk import disk_full_is_one_line, refuse_itself
+from hicom_edge.errors import InputError
 from hicom_edge.manifest import GraphEntry, Manifest
 
 CPU_ENGINE = "onnxruntime-cpu"
@@ -50,6 +50,8 @@ def derive_bundle(
     graphs: Mapping[str, DerivedGraph],
     *,
     name: str | None = None,
+    without: Collection[str] = (),
+    extra: Mapping[str, str] | None = None,
     extra_files: Mapping[str, bytes | Path] | None = None,
     notes: Sequence[str] = (),
     overwrite: bool = False,
@@ -61,6 +63,9 @@ def derive_bundle(
 
     Args:
         name: the new bundle's name; by default that of `bundle`.
+        without: graphs that are left out, with their files: such as one that reads the weights of
+            a graph that is replaced.
+        extra: remarks that replace those of the same key in the manifest's `extra`.
         extra_files: further files, by their path in the bundle: contents, or a file to copy.
         notes: added to the manifest's provenance.
 
@@ -69,30 +74,48 @@ def derive_bundle(
         BundleError: the target exists and may not be replaced, or a graph is not in the bundle.
         ResourceError: the disk is full.
     """
-    _refuse_itself(bundle, Path(target))
-    entries = {graph: bundle.graph(graph) for graph in graphs}
-    replaced = {file for entry in entries.values() for file in _files_of(entry)}
-    with BundleWriter(target, overwrite) as writer, _disk_full_is_one_line(Path(target)):
+    refuse_itself(bundle.path, Path(target))
+    changed = {graph: bundle.graph(graph) for graph in (*graphs, *without)}
+    entries = {n: entry for n, entry in bundle.manifest.graphs.items() if n not in without}
+    gone = {file for entry in changed.values() for file in _files_of(entry)}
+    _check_no_reader(bundle, entries.keys() - graphs.keys(), gone)
+    remedy = "free some space or write to another disk"
+    with BundleWriter(target, overwrite) as writer, disk_full_is_one_line(Path(target), remedy):
         for file in bundle.manifest.files:
-            if file not in replaced:
+            if file not in gone:
                 _link_or_copy(bundle.file(file), writer.path / file)
         for graph, derived in graphs.items():
             entries[graph] = _write_graph(derived, entries[graph], writer.path)
         for file, content in (extra_files or {}).items():
             _write_extra(writer.path, file, content)
-        return writer.finish(_manifest(bundle.manifest, entries, name, notes))
+        manifest = _with_notes(bundle.manifest, notes)
+        return writer.finish(
+            replace(
+                manifest,
+                name=name or manifest.name,
+                graphs=entries,
+                extra={**manifest.extra, **(extra or {})},
+            )
+        )
 
 
-def _manifest(
-    manifest: Manifest, entries: Mapping[str, GraphEntry], name: str | None, notes: Sequence[str]
-) -> Manifest:
+def _with_notes(manifest: Manifest, notes: Sequence[str]) -> Manifest:
     provenance = manifest.provenance
-    return replace(
-        manifest,
-        name=name or manifest.name,
-        graphs={**manifest.graphs, **entries},
-        provenance=replace(provenance, notes=(*provenance.notes, *notes)),
-    )
+    return replace(manifest, provenance=replace(provenance, notes=(*provenance.notes, *notes)))
+
+
+def _check_no_reader(bundle: Bundle, kept: Collection[str], gone: Collection[str]) -> None:
+    """No graph that stays as it is reads weights from a file that goes."""
+    for name in sorted(kept):
+        entry = bundle.graph(name)
+        for file in (entry.file, *entry.variants.values()):
+            weights = ir.load(bundle.file(file)).graph.initializers.values()
+            read = {
+                str(PurePosixPath(file).parent / weight.const_value.location)
+                for weight in weights
+                if isinstance(weight.const_value, ir.ExternalTensor)
+            }
+            assert not read & set(gone), f"{file} reads {read & set(gone)}, which is replaced"
 
 
 def _write_graph(derived: DerivedGraph, entry: GraphEntry, directory: Path) -> GraphEntry:
@@ -115,10 +138,15 @@ def _write_graph(derived: DerivedGraph, entry: GraphEntry, directory: Path) -> G
 
 
 def _save(model: ir.Model, path: Path, shared: bool) -> None:
-    """Write `path`, and `<path>.data` for weights that are large, or shared by two files."""
+    """Write `path`, and `<path>.data` for weights that are large, shared by two files, or mapped.
+
+    Mapped: a weight that did not change still lies in the file of the graph it comes from.
+    """
     values = model.graph.initializers.values()
-    nbytes = sum(v.const_value.nbytes for v in values if v.const_value is not None)
-    external = f"{path.name}.data" if shared or nbytes > _INLINE_BYTES else None
+    tensors = [v.const_value for v in values if v.const_value is not None]
+    mapped = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    outside = shared or mapped or sum(tensor.nbytes for tensor in tensors) > _INLINE_BYTES
+    external = f"{path.name}.data" if outside else None
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=external, size_threshold_bytes=_KEPT_INSIDE_BYTES)
 
@@ -168,21 +196,3 @@ def _write_extra(directory: Path, file: str, content: bytes | Path) -> None:
         target.write_bytes(content)
     else:
         shutil.copyfile(content, target)
-
-
-def _refuse_itself(bundle: Bundle, target: Path) -> None:
-    if target.exists() and target.resolve() == bundle.path.resolve():
-        raise InputError(f"{target} is the bundle that is being quantised; write to another path")
-
-
-@contextmanager
-def _disk_full_is_one_line(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ResourceError(
-            f"the disk of {target.parent} is full ({error.strerror}); nothing was kept, "
-            "free some space or write to another disk"
-        ) from error

@@ -17,6 +17,8 @@ from hicom_edge.calibration.graphs.weight_only import block_sizes, quantise_bloc
 from hicom_edge.calibration.scales.absorbers import Array
 from hicom_edge.calibration.scales.clipping import clip
 
+WIDE_BITS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class GraphPlan:
@@ -28,6 +30,7 @@ class GraphPlan:
         layers: those that may be quantised.
         amax: ranges of their inputs, for INT8; None for weights alone.
         bits, block: of weights alone.
+        wide: those of the layers whose weights alone get WIDE_BITS instead.
         clips: limits of weights alone, as `search_clips` finds them; layers that stay in floating
             point are not limited.
     """
@@ -39,15 +42,24 @@ class GraphPlan:
     bits: int = 4
     block: int = 32
     clips: Mapping[str, Array] = field(default_factory=dict)
+    wide: frozenset[str] = frozenset()
 
     @property
     def precision(self) -> str:
-        """The form in words: "int8" or such as "int4-block32"."""
-        return f"int{self.bits}-block{self.block}" if self.amax is None else "int8"
+        """The form of the graph in words: "int8" or such as "int4-block32"."""
+        return "int8" if self.amax is not None else f"int{self.bits}-block{self.block}"
+
+    def precision_of(self, layer: str) -> str:
+        """The form of a layer in words; that of the graph, unless the layer is wide."""
+        return f"int{WIDE_BITS}-block{self.block}" if layer in self.wide else self.precision
+
+    def bits_of(self, layer: str) -> int:
+        """The bits of a layer's weights alone."""
+        return WIDE_BITS if layer in self.wide else self.bits
 
     def reduces(self, linear: Linear) -> bool:
         """Whether the layer is stored in fewer bits; some do not fit any block."""
-        sizes = block_sizes([linear], self.bits, self.block)
+        sizes = block_sizes([linear], self.bits_of(linear.name), self.block)
         return self.amax is not None or sizes[linear.name] is not None
 
     def quantised(self, layers: Collection[str]) -> ir.Model:
@@ -56,8 +68,11 @@ class GraphPlan:
             return quantise_int8(self.model, self.amax, layers)
         weights = {linear.weight for linear in find_linears(self.model) if linear.name in layers}
         limits = {name: steps for name, steps in self.clips.items() if name in weights}
-        limited = clip(self.model, limits)
-        return quantise_blocks(limited, layers, bits=self.bits, block=self.block)
+        narrow = quantise_blocks(
+            clip(self.model, limits), set(layers) - self.wide, bits=self.bits, block=self.block
+        )
+        wide = self.wide.intersection(layers)
+        return quantise_blocks(narrow, wide, bits=WIDE_BITS, block=self.block) if wide else narrow
 
     def on(self, model: ir.Model) -> GraphPlan:
         """The same plan for another form of the graph."""

@@ -7,7 +7,7 @@ measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,20 +127,36 @@ def check_choice(choice: PrecisionChoice, layers: Mapping[str, Mapping[str, str]
     Raises:
         InputError: a layer is unknown, missing, or has another form than the run would give it.
     """
-    expected = {layer_key(g, n): form for g, names in layers.items() for n, form in names.items()}
-    found = {layer_key(g, n): f for g, names in choice.graphs.items() for n, f in names.items()}
-    for what, keys in (("names", found.keys() - expected), ("lacks", expected.keys() - found)):
-        if keys:
-            raise InputError(
-                f"the pinned choice {what} {sorted(keys)[0]} ({len(keys)} such), which does not "
-                "fit the bundle's layers; pin a choice made for this bundle and these options"
-            )
+    expected, found = _by_key(layers), _by_key(choice.graphs)
+    check_names(choice, expected)
+    _refuse("lacks", expected.keys() - found)
     for key, form in found.items():
         if form not in (FLOAT, expected[key]):
             raise InputError(
                 f"the pinned choice stores {key} as {form!r}, expected {expected[key]!r} or "
                 f"{FLOAT!r}; calibrate with the options that it was made with"
             )
+
+
+def check_names(choice: PrecisionChoice, keys: Collection[str]) -> None:
+    """A pinned choice names layers of these keys alone.
+
+    Raises:
+        InputError: a layer is unknown.
+    """
+    _refuse("names", _by_key(choice.graphs).keys() - set(keys))
+
+
+def _by_key(graphs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {layer_key(g, n): form for g, layers in graphs.items() for n, form in layers.items()}
+
+
+def _refuse(what: str, keys: Collection[str]) -> None:
+    if keys:
+        raise InputError(
+            f"the pinned choice {what} {sorted(keys)[0]} ({len(keys)} such), which does not "
+            "fit the bundle's layers; pin a choice made for this bundle and these options"
+        )
 
 
 def _fewest(total: int, holds: Callable[[int], bool]) -> int:

@@ -93,13 +93,13 @@ def measure_sensitivities(
         waiting = [
             (linear, seen)
             for linear, seen in _reached(plan, rows.get(plan.graph, {}))
-            if (layer_key(plan.graph, linear.name), plan.precision) not in known
+            if _tried(plan, linear) not in known
         ]
         for one in _measure(plan, waiting, probe, directory):
             known[one.key, one.precision] = one
             found(one)
     keys = [
-        (layer_key(plan.graph, linear.name), plan.precision)
+        _tried(plan, linear)
         for plan in plans
         for linear, _ in _reached(plan, rows.get(plan.graph, {}))
     ]
@@ -135,7 +135,13 @@ def _measure(
             sqnr = sqnr_db(layer_noise(plan, linear, seen))
             effect = probe and probe.effect(plan.graph, plan.quantised([linear.name]))
             ends = (effect.token_cosine, effect.logit_kl) if effect else (None, None)
-            yield LayerSensitivity(plan.graph, linear.name, plan.precision, sqnr, *ends)
+            form = plan.precision_of(linear.name)
+            yield LayerSensitivity(plan.graph, linear.name, form, sqnr, *ends)
+
+
+def _tried(plan: GraphPlan, linear: Linear) -> tuple[str, str]:
+    """A layer among all graphs, in the form that its plan gives it."""
+    return layer_key(plan.graph, linear.name), plan.precision_of(linear.name)
 
 
 def _is_whole(one: LayerSensitivity, probe: EndEffectProbe | None) -> bool:
@@ -146,11 +152,12 @@ def _fake(plan: GraphPlan, linear: Linear, weight: Array, columns: slice) -> Arr
     """These columns of a weight (in, columns) as they will be stored."""
     if plan.amax is not None:
         return fake_int8_weight(weight)
-    size = block_sizes([linear], plan.bits, plan.block)[linear.name]
+    bits = plan.bits_of(linear.name)
+    size = block_sizes([linear], bits, plan.block)[linear.name]
     assert size is not None
     if linear.weight in plan.clips:
         weight = limited(weight, plan.clips[linear.weight][:, columns])
-    return fake_block_weight(weight, plan.bits, size)
+    return fake_block_weight(weight, bits, size)
 
 
 def _reached(plan: GraphPlan, rows: Mapping[str, Array]) -> Iterator[tuple[Linear, Array]]:

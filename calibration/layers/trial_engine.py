@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
-from hicom_edge.engines.onnxruntime_backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:

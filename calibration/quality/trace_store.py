@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.calibration.data.samples import Sample
 from hicom_edge.calibration.quality.comparison import Comparison
+from hicom_edge.errors import VideoError
 from hicom_edge.manifest import Manifest
 from hicom_edge.runtime.video_source import file_identity
 
@@ -99,8 +100,17 @@ class ComparisonLog:
 
 
 def sample_key(sample: Sample) -> str:
-    """Equal for the same question about the same file, as it is now; labels play no part."""
-    parts = (file_identity(sample.video), sample.question)
+    """Equal for the same question about the same file, as it is now; labels play no part.
+
+    Raises:
+        VideoError: the file is gone.
+    """
+    try:
+        parts = (file_identity(sample.video), sample.question)
+    except OSError as error:
+        raise VideoError(
+            f"{sample.video} cannot be read ({error.strerror}); put it back, or leave it out"
+        ) from error
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
-from hicom_edge.engines.onnxruntime_backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
 from hicom_edge.errors import EngineError, InputError
 
 if TYPE_CHECKING:

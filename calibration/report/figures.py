@@ -76,7 +76,8 @@ def _noise(report: CalibrationReport) -> str:
     found = [layer for layer in measured_layers(report.layers) if not layer.is_float]
     if not found:
         return _figure(name, "not measured", "no quantised layer was measured alone")
-    sqnr, layer = min((layer.sqnr_db or 0.0, layer) for layer in found)
+    layer = min(found, key=lambda one: one.sqnr_db or 0.0)
+    sqnr = layer.sqnr_db or 0.0
     said = f"noise is {noise_share(sqnr)} of its output: {layer.graph}, "
     return _figure(name, f"{decimal(sqnr)} dB", words(said), tag("code", words(layer.layer)))
 

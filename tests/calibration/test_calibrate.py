@@ -16,19 +16,11 @@ from hicom_edge.calibration.data.samples import Sample, read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.engines import onnxruntime_backend
+from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.errors import InputError
-from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
 OPTIONS = CalibrationOptions(samples=10, held_out=10)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("clips")
-    write_held_out(directory, 24, seed=77)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -87,46 +79,6 @@ def test_the_bundle_keeps_what_the_next_steps_need(int8: Calibrated) -> None:
     assert not list(int8.bundle.path.parent.glob(".*"))
 
 
-def test_an_interrupted_run_goes_on_and_ends_alike(
-    int8: Calibrated, data: CalibrationData, tmp_path: Path
-) -> None:
-    output, steps = tmp_path / "bundle", []
-
-    def stop_while_judging(step: str, done: int, total: int) -> None:
-        if step == "held out, tested" and done == 3:
-            raise KeyboardInterrupt
-
-    def note(step: str, done: int, total: int) -> None:
-        steps.append(step)
-
-    source = Bundle.open(DEMO_BUNDLE)
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(source, output, data, OPTIONS, progress=stop_while_judging)
-    assert not output.exists()
-    again = calibrate(source, output, data, OPTIONS, progress=note)
-    assert "ranges" not in steps
-    assert "held out, reference" not in steps
-    files, expected = (
-        {n: f for n, f in one.bundle.manifest.files.items() if n.endswith((".onnx", ".data"))}
-        for one in (again, int8)
-    )
-    assert files == expected
-
-
-def test_an_unfinished_run_of_something_else_is_refused(
-    data: CalibrationData, tmp_path: Path
-) -> None:
-    def stop(step: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    source, output = Bundle.open(DEMO_BUNDLE), tmp_path / "bundle"
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(source, output, data, OPTIONS, progress=stop)
-    other = replace(OPTIONS, activations="minmax")
-    with pytest.raises(InputError, match=r"unfinished run with another options.*--restart"):
-        calibrate(source, output, data, other)
-
-
 def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> None:
     options = replace(OPTIONS, decoder="int4", lm_head=True)
     done = calibrate(Bundle.open(DEMO_BUNDLE), tmp_path / "int4", data, options)
@@ -155,17 +107,6 @@ def test_a_target_that_holds_leaves_every_layer_quantised_and_a_choice_can_be_pi
     report = json.loads(pinned.report.with_name("report.json").read_text())
     kept = [row["layer"] for row in report["layers"] if row["precision"] == "float"]
     assert kept == [layer]
-
-
-def test_a_quantised_bundle_and_an_unknown_graph_are_refused(
-    int8: Calibrated, data: CalibrationData, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="is quantised already; pass the floating-point bundle"):
-        calibrate(int8.bundle, tmp_path / "x", data, OPTIONS)
-    with pytest.raises(InputError, match="no graph 'visoin' to keep"):
-        calibrate(
-            Bundle.open(DEMO_BUNDLE), tmp_path / "x", data, replace(OPTIONS, keep=("visoin",))
-        )
 
 
 def test_both_sides_share_no_video(clips: Path) -> None:

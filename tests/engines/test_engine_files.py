@@ -19,8 +19,8 @@ from hicom_edge.engines.engine_files import (
     engine_directory,
     graph_sha256,
 )
-from hicom_edge.engines.tensorrt_backend import find_engine
-from hicom_edge.engines.tensorrt_profiles import ShapeRange
+from hicom_edge.engines.trt.backend import find_engine
+from hicom_edge.engines.trt.profiles import ShapeRange
 from hicom_edge.errors import EngineError
 
 DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"

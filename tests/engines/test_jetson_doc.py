@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines.tensorrt_memory import map_bytes, run_need
-from hicom_edge.engines.tensorrt_profiles import limits_from_manifest, profiles_of, visual_tokens
+from hicom_edge.engines.trt.memory import map_bytes, run_need
+from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of, visual_tokens
 from hicom_edge.manifest import Manifest
 
 DOC = Path(__file__).parents[2] / "docs" / "jetson.md"

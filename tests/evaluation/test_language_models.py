@@ -18,7 +18,7 @@ from hicom_edge.errors import EngineError
 from hicom_edge.evaluation import language_models
 from hicom_edge.evaluation.reference import CheckpointReference, EngineReference
 from hicom_edge.evaluation.verify import verify_bundle
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.manifest import LanguageModelEntry
 from hicom_edge.runtime.generation import GenerationOptions, generate
 from hicom_edge.runtime.token_embedding import open_token_embedding

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hicom_edge.export.inspect_bundle import describe_bundle, print_description
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from tensorrt_stand_in import OpenMemory, stand_in_backend
 
 from hicom_edge import engines
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines import onnxruntime_engine
 from hicom_edge.engines.device_array import DeviceArray
+from hicom_edge.engines.ort import engine as onnxruntime_engine
 from hicom_edge.runtime.qa import VideoQA
 
 CPU, STAND_IN = "onnxruntime-cpu", "tensorrt"

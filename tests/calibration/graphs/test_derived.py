@@ -15,15 +15,15 @@ import pytest
 import hicom_edge
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs import derived as derived_module
+from hicom_edge.calibration.graphs.cpu_operators import cpu_variant
 from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
-from hicom_edge.calibration.graphs.unsigned import unsigned_activations
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.onnxruntime_backend import CPU
-from hicom_edge.engines.tensorrt_api import TENSORRT_RTX, why_not_installed
-from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+from hicom_edge.engines.ort.backend import CPU
+from hicom_edge.engines.trt.api import TENSORRT_RTX, why_not_installed
+from hicom_edge.engines.trt.build import BuildOptions, build_engines
 from hicom_edge.errors import BundleError, InputError, ResourceError
 
 RTX = "tensorrt-rtx"
@@ -47,7 +47,7 @@ def in_int8(bundle: Bundle, graph: str) -> DerivedGraph:
     linears = quantisable(graph, find_linears(model), lm_head=True)
     amax = {linear.input: 4.0 for linear in linears}
     signed = quantise_int8(model, amax, [linear.name for linear in linears])
-    return DerivedGraph(signed, "int8", unsigned_activations(signed))
+    return DerivedGraph(signed, "int8", cpu_variant(signed))
 
 
 def in_blocks(bundle: Bundle, graph: str, bits: int, block: int = 32) -> DerivedGraph:

@@ -13,8 +13,8 @@ from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.scales.absorbers import SmoothingGroup, smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.engines.tensorrt_api import TENSORRT_RTX, why_not_installed
-from hicom_edge.engines.tensorrt_build import BuildOptions, build_engines
+from hicom_edge.engines.trt.api import TENSORRT_RTX, why_not_installed
+from hicom_edge.engines.trt.build import BuildOptions, build_engines
 from hicom_edge.errors import InputError
 from hicom_edge.export.opsets import CURRENT, PLAIN, Precision
 from hicom_edge.manifest import GraphEntry

@@ -1,0 +1,121 @@
+"""The CPU's form of an INT8 graph: unsigned activations, and less around the products.
+
+It knows which operators of ONNX Runtime's CPU take in a bias or a transposition that passes through
+memory on its own otherwise. It does not quantise anything, and changes no weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from hicom_edge.calibration.graphs.unsigned import unsigned_activations
+
+_OWN_DOMAIN = "com.microsoft"
+# (batch, l, heads, head_dim) from and to (batch, heads, l, head_dim).
+_SWAPPED = (0, 2, 1, 3)
+
+
+def cpu_variant(model: ir.Model) -> ir.Model:
+    """A copy of an INT8 graph for ONNX Runtime's CPU alone.
+
+    It is the graph with unsigned activations, in which besides
+
+    - a layer's integer product and its bias are one MatMulIntegerToFloat. ONNX Runtime makes that
+      operator of the product anyway, but leaves the bias to an Add, or to the GELU behind, which
+      then takes a third longer;
+    - Attention reads q, k and v as the layers write them, (batch, l, heads · head_dim), and
+      writes so, without a Reshape and a Transpose each.
+
+    The numbers are what ONNX Runtime computes for `unsigned_activations(model)` when it optimises
+    that. Layers of float16 keep their bias outside, because it has to be added in float16.
+    """
+    variant = unsigned_activations(model)
+    for node in list(variant.graph):
+        if node.op_type == "MatMul":
+            _take_in_bias(variant, node)
+        elif node.op_type == "Attention":
+            _take_in_heads(node)
+    RemoveUnusedNodesPass()(variant)
+    return variant
+
+
+def _take_in_bias(model: ir.Model, product: ir.Node) -> None:
+    """Make the Add behind a layer of uint8 by int8 the layer itself."""
+    x = _dequantised(product.inputs[0], ir.DataType.UINT8)
+    weight = _dequantised(product.inputs[1], ir.DataType.INT8)
+    add = _only_consumer(product, "Add")
+    if x is None or weight is None or add is None or not _is_vector(add.inputs[1]):
+        return
+    (integers, scale, zero), (stored, scales), bias = x.inputs, weight.inputs, add.inputs[1]
+    _become(add, "MatMulIntegerToFloat", [integers, stored, scale, scales, zero, None, bias])
+    add.name, add.domain = product.name, _OWN_DOMAIN
+    model.opset_imports[_OWN_DOMAIN] = 1
+
+
+def _take_in_heads(attention: ir.Node) -> None:
+    """Make the last of the nodes that merge the heads the Attention itself."""
+    q, k, v = (_split_heads(value) for value in attention.inputs[:3])
+    swap = _only_consumer(attention, "Transpose")
+    merge = None if swap is None else _only_consumer(swap, "Reshape")
+    if q is None or k is None or v is None or merge is None:
+        return
+    inputs = [q.inputs[0], k.inputs[0], v.inputs[0], *attention.inputs[3:]]
+    heads = {"q_num_heads": _num_heads(q), "kv_num_heads": _num_heads(k)}
+    _become(merge, "Attention", inputs)
+    merge.name = attention.name
+    merge.attributes.clear()
+    merge.attributes.update(attention.attributes)
+    merge.attributes.update({name: ir.AttrInt64(name, count) for name, count in heads.items()})
+
+
+def _dequantised(value: ir.Value | None, dtype: ir.DataType) -> ir.Node | None:
+    """The DequantizeLinear of integers of that type, per tensor or per output channel."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
+        return None
+    known = node.inputs[0] if dtype == ir.DataType.INT8 else node.inputs[-1]
+    return node if known is not None and known.dtype == dtype else None
+
+
+def _split_heads(value: ir.Value | None) -> ir.Node | None:
+    """The Reshape in `Transpose(Reshape(x, (0, 0, heads, head_dim)))`."""
+    swap = None if value is None else value.producer()
+    if swap is None or swap.op_type != "Transpose" or not _swaps_heads(swap):
+        return None
+    split = swap.inputs[0].producer() if swap.inputs[0] is not None else None
+    return split if split is not None and split.op_type == "Reshape" else None
+
+
+def _swaps_heads(transpose: ir.Node) -> bool:
+    return tuple(transpose.attributes["perm"].as_ints()) == _SWAPPED
+
+
+def _num_heads(split: ir.Node) -> int:
+    shape = split.inputs[1]
+    assert shape is not None
+    assert shape.const_value is not None
+    return int(shape.const_value.numpy()[2])
+
+
+def _only_consumer(node: ir.Node, op_type: str) -> ir.Node | None:
+    """The node of that type that alone reads the node's output."""
+    output = node.outputs[0]
+    consumers = [] if output.is_graph_output() else list(output.consumers())
+    found = consumers[0] if len(consumers) == 1 else None
+    return found if found is not None and found.op_type == op_type else None
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    stored = None if value is None else value.const_value
+    return stored is not None and stored.dtype == ir.DataType.FLOAT and len(stored.shape) == 1
+
+
+def _become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+    """Change what a node computes; its output stays the same value, with its name."""
+    node.op_type = op_type
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)

@@ -1,0 +1,145 @@
+"""The layers that a run quantises: what each loses alone, and which stay in floating point.
+
+It knows on which samples that is measured and judged. How it is measured and how layers are picked
+by it, `layers/` knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import onnx_ir as ir
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.candidate import write_candidate
+from hicom_edge.calibration.data.readable import is_image
+from hicom_edge.calibration.data.samples import Sample, choose
+from hicom_edge.calibration.graphs.linears import find_linears, quantisable
+from hicom_edge.calibration.judging import quality_of
+from hicom_edge.calibration.layers.end_effect import EndEffectProbe
+from hicom_edge.calibration.layers.mixed_precision import (
+    FLOAT,
+    PrecisionChoice,
+    check_names,
+    choose_layers,
+)
+from hicom_edge.calibration.layers.sensitivity import (
+    LayerSensitivity,
+    layer_key,
+    measure_sensitivities,
+)
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.quality.quality import gate
+from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.ranges.chain import Chain
+from hicom_edge.calibration.recipe import PreparedGraph, layers_of
+from hicom_edge.calibration.run import Run
+from hicom_edge.calibration.scales.smoothed_statistics import smoothed_rows
+
+_STEP, _CHOICE = "sensitivity", "choice"
+_PROBED_VIDEOS = 4
+_IMAGE_GRAPH = "compressor_image"
+
+
+def rank_layers(
+    run: Run, prepared: Sequence[PreparedGraph], statistics: BundleStatistics, *, by_answers: bool
+) -> tuple[LayerSensitivity, ...]:
+    """What every layer loses alone: at its own output, and `by_answers` in the answer, too.
+
+    Layers that were measured before an interruption are not measured again.
+    """
+    known = [LayerSensitivity(**record) for record in run.place.records(_STEP)]
+    total = sum(len(one.layers) for one in prepared)
+    done = iter(range(1, total + 1))
+    plans = [one.plan for one in prepared]
+    rows = {
+        one.plan.graph: smoothed_rows(statistics.tensors[one.plan.graph], one.factors)
+        for one in prepared
+    }
+
+    def found(one: LayerSensitivity) -> None:
+        run.place.append(_STEP, asdict(one))
+        run.progress(_STEP, next(done, total), total)
+
+    if not by_answers:
+        return measure_sensitivities(plans, rows, done=known, found=found)
+    trials = run.place.directory("trials", empty=True)
+    with Chain(run.bundle) as chain:
+        probe = EndEffectProbe(run.bundle, chain, _probed_samples(run), None)
+        return measure_sensitivities(
+            plans, rows, probe=probe, done=known, found=found, directory=trials
+        )
+
+
+def pick_layers(
+    run: Run, prepared: Sequence[PreparedGraph], sensitivities: Sequence[LayerSensitivity]
+) -> PrecisionChoice:
+    """All layers, or as many as the target allows, judged by the samples calibrated on.
+
+    The held-out answers are kept for the end: a choice made by them would flatter itself.
+    """
+    everything = layers_of(prepared)
+    target = run.options.target_agreement
+    if target is None:
+        return PrecisionChoice(everything, {})
+    saved = run.place.load_json(_CHOICE)
+    if saved is not None:
+        return PrecisionChoice(**saved)
+
+    def passes(kept: frozenset[str]) -> bool:
+        trial = write_candidate(run, prepared, _leaving_out(everything, kept), "trial")
+        step = f"with {len(kept)} layers in floating point"
+        return not gate(quality_of(run, trial, run.data.calibration, step), target)
+
+    ranked = {one.key for one in sensitivities}
+    unranked = {
+        graph: {
+            layer: form for layer, form in forms.items() if layer_key(graph, layer) not in ranked
+        }
+        for graph, forms in everything.items()
+    }
+    choice = choose_layers(sensitivities, passes, also=unranked)
+    run.place.save_json(_CHOICE, asdict(choice))
+    return choice
+
+
+def refuse_foreign(
+    choice: PrecisionChoice, bundle: Bundle, graphs: Sequence[str], options: CalibrationOptions
+) -> None:
+    """Refuse a pinned choice of other layers than the bundle's before anything is measured.
+
+    Raises:
+        InputError: it names a layer that these graphs do not have.
+    """
+    keys = {
+        layer_key(graph, linear.name)
+        for graph in graphs
+        for linear in quantisable(
+            graph,
+            find_linears(ir.load(bundle.file(bundle.graph(graph).file))),
+            lm_head=options.lm_head,
+        )
+    }
+    check_names(choice, keys)
+
+
+def _leaving_out(everything: dict[str, dict[str, str]], kept: frozenset[str]) -> PrecisionChoice:
+    graphs = {
+        graph: {
+            layer: FLOAT if layer_key(graph, layer) in kept else form
+            for layer, form in forms.items()
+        }
+        for graph, forms in everything.items()
+    }
+    return PrecisionChoice(graphs, {})
+
+
+def _probed_samples(run: Run) -> tuple[Sample, ...]:
+    """A few videos, and a still image where images have a graph of their own."""
+    samples = run.data.calibration
+    few = choose(samples, _PROBED_VIDEOS, run.options.seed)
+    if _IMAGE_GRAPH not in run.bundle.manifest.graphs or any(map(is_image, few)):
+        return few
+    image = next(filter(is_image, samples), None)
+    return few if image is None else (*few, image)

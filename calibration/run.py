@@ -1,0 +1,77 @@
+"""One calibration run: what it is asked, where its work is kept, and who is told.
+
+It knows what every step shares, and what a person is told when a step cannot go on. It does not
+know the steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.data.samples import data_manifest
+from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.disk import disk_full_is_one_line
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.workplace import Workplace, WorkplaceKey, bundle_fingerprint
+from hicom_edge.errors import VideoError
+
+Progress: TypeAlias = "Callable[[str, int, int], None]"
+"""progress(step, done, total)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every step of a calibration takes."""
+
+    bundle: Bundle
+    data: CalibrationData
+    options: CalibrationOptions
+    place: Workplace
+    progress: Progress
+
+    def told(self, step: str) -> Callable[[int, int], None]:
+        """Progress of one step: told(done, total)."""
+        return lambda done, total: self.progress(step, done, total)
+
+
+def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -> WorkplaceKey:
+    """What an unfinished run must share with the one that continues it.
+
+    Raises:
+        VideoError: a video is gone, or may not be read.
+    """
+    digests = [data_manifest(side)["sha256"] for side in (data.calibration, data.held_out)]
+    return WorkplaceKey(bundle_fingerprint(bundle), " ".join(digests), options.fingerprint)
+
+
+@contextmanager
+def saying_how_to_go_on(place: Path) -> Iterator[None]:
+    """A video that breaks, or a disk that fills up, in the middle of a run."""
+    try:
+        with disk_full_is_one_line(place, "free some space and run the same command to go on"):
+            yield
+    except VideoError as error:
+        raise VideoError(
+            f"{error} (the run is kept: once the video can be read as it was, the same command "
+            "goes on; without it, pass --restart)"
+        ) from error
+
+
+@contextmanager
+def clock(place: Workplace) -> Iterator[Callable[[], float]]:
+    """Seconds of the whole run, its interrupted parts included."""
+    before, started = place.load_json("seconds") or 0.0, time.monotonic()
+
+    def seconds() -> float:
+        return round(before + time.monotonic() - started, 1)
+
+    try:
+        yield seconds
+    finally:
+        place.save_json("seconds", seconds())

@@ -1,0 +1,1 @@
+"""ONNX Runtime: its providers, sessions, engines and decoder."""

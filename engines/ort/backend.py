@@ -1,0 +1,233 @@
+"""ONNX Runtime as a backend: whether it is there, its sessions and its errors.
+
+It knows how a session is opened and what ONNX Runtime says when it fails. What is run in a session
+is in `engine` and `decoder`, what a provider is told in
+`providers`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.cpu_features import sums_of_bytes_saturate
+from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.ort.providers import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ENGINES,
+    NO_GPU,
+    TENSORRT_PROVIDER,
+    first_gpu,
+    memory_of,
+    session_providers,
+)
+from hicom_edge.errors import EngineError, HicomEdgeError, ResourceError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from hicom_edge.bundle import Bundle
+
+__all__ = [
+    "CPU",
+    "CPU_PROVIDER",
+    "CUDA",
+    "CUDA_PROVIDER",
+    "TENSORRT",
+    "TENSORRT_PROVIDER",
+    "memory_of",
+    "one_line_errors",
+    "open_session",
+    "session_options",
+]
+
+_MEMORY_SIGNS = ("allocate memory", "bad allocation", "bad_alloc", "out of memory", "BFCArena")
+_FALLBACK_SIGN = "fallback to CPU EP"
+_LONGEST_REASON = 300
+
+
+def open_session(
+    bundle: Bundle, graph_name: str, provider: str, options: EngineOptions
+) -> onnxruntime.InferenceSession:
+    """Open a graph from its file, so that ONNX Runtime can map external weights into memory.
+
+    Raises:
+        EngineError: ONNX Runtime does not take the graph, or falls back to another provider.
+        ResourceError: not enough memory.
+    """
+    import onnxruntime
+
+    settings = session_options(options)
+    entry = bundle.graph(graph_name)
+    path = bundle.file(entry.file_for(ENGINES[provider]))
+    if entry.quantization == "int8" and provider == CPU_PROVIDER and sums_of_bytes_saturate():
+        # ONNX Runtime then makes the weights unsigned, too: slower, and never wrong.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+    if provider == TENSORRT_PROVIDER:
+        # A node that TensorRT does not take is an error, not a slow place in the graph.
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings.log_severity_level = 4  # what it would print is in the exception, too
+    try:
+        with one_line_errors(f"{path} does not load"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing provider; it is an error below
+            session = onnxruntime.InferenceSession(
+                path,
+                sess_options=settings,
+                providers=session_providers(bundle, graph_name, provider),
+                enable_fallback=0,  # else another provider takes over and says so on stdout alone
+            )
+    except EngineError as error:
+        if _FALLBACK_SIGN in str(error):
+            raise _other_provider(path, provider) from error
+        raise
+    if provider not in session.get_providers():
+        raise _other_provider(path, provider)
+    _check_names(bundle, graph_name, session)
+    return session
+
+
+def _other_provider(path: Path, provider: str) -> EngineError:
+    import onnxruntime
+
+    return EngineError(
+        f"{path}: onnxruntime {onnxruntime.__version__} could not run all of it in {provider} (it "
+        "was built without it, its CUDA, cuDNN or TensorRT libraries are missing or of another "
+        "version, or it does not take a node); install them, or use another --engine"
+    )
+
+
+def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
+    """The settings of a session: threads, no spinning, errors only."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = options.threads or _allowed_threads()
+    # Threads that spin between two calls take the cores from video decoding, from the other
+    # graphs' threads and from other programs: on two busy cores, 10-28 % slower than sleeping.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return settings
+
+
+@contextmanager
+def one_line_errors(what: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises into one line: ResourceError for memory, else EngineError."""
+    try:
+        yield
+    except HicomEdgeError:
+        raise
+    except MemoryError as error:
+        raise _out_of_memory(what) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if any(sign in reason for sign in _MEMORY_SIGNS):
+            raise _out_of_memory(what) from error
+        raise EngineError(f"{what} in onnxruntime: {reason[:_LONGEST_REASON]}") from error
+
+
+def _out_of_memory(what: str) -> ResourceError:
+    return ResourceError(
+        f"{what}: not enough memory; use fewer frames or a shorter question, a bundle with smaller "
+        "weights (export --dtype fp16), or close other programs"
+    )
+
+
+def _allowed_threads() -> int:
+    """0 (ONNX Runtime counts the physical cores), or what this process is confined to."""
+    cores = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    allowed = min(allowed, _cgroup_cores() or cores)
+    return 0 if allowed == cores else allowed
+
+
+def _cgroup_cores() -> int | None:
+    """The cores that a container may use, rounded up, or None without a limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, -(-int(quota) // int(period)))
+
+
+def _check_names(bundle: Bundle, graph_name: str, session: onnxruntime.InferenceSession) -> None:
+    entry = bundle.graph(graph_name)
+    found = ({i.name for i in session.get_inputs()}, {o.name for o in session.get_outputs()})
+    promised = ({spec.name for spec in entry.inputs}, {spec.name for spec in entry.outputs})
+    if found != promised:
+        raise EngineError(
+            f"{bundle.path}: {entry.file} has inputs {sorted(found[0])} and outputs "
+            f"{sorted(found[1])}, its manifest says {sorted(promised[0])} and "
+            f"{sorted(promised[1])}; export the bundle again"
+        )
+
+
+def _unavailable_cpu() -> str | None:
+    try:
+        from onnxruntime import InferenceSession as _  # noqa: F401, only whether it is there
+    except ImportError as error:
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed (pip install onnxruntime)"
+        return f"onnxruntime does not load ({error}); reinstall it"
+    return None
+
+
+def _unavailable_gpu(provider: str) -> str | None:
+    missing = _unavailable_cpu()
+    if missing is not None:
+        return missing
+    if not find_gpus():
+        return NO_GPU
+    import onnxruntime
+
+    if provider not in onnxruntime.get_available_providers():
+        return (
+            f"onnxruntime {onnxruntime.__version__} has no {provider} (pip uninstall -y "
+            "onnxruntime && pip install onnxruntime-gpu)"
+        )
+    return None
+
+
+def _unavailable_tensorrt() -> str | None:
+    missing = _unavailable_gpu(TENSORRT_PROVIDER)
+    if missing is not None:
+        return missing
+    from hicom_edge.engines.ort.tensorrt_provider import why_no_library
+
+    return why_no_library()
+
+
+def _unfit_tensorrt(bundle: Bundle) -> str | None:
+    from hicom_edge.engines.ort.tensorrt_provider import why_not_built
+
+    return why_not_built(bundle, first_gpu())
+
+
+def _backend(
+    provider: str,
+    unavailable: Callable[[], str | None],
+    unfit: Callable[[Bundle], str | None] = lambda bundle: None,
+) -> Backend:
+    def load_engine(bundle: Bundle, graph_name: str, options: EngineOptions) -> Engine:
+        from hicom_edge.engines.ort.engine import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(bundle, graph_name, provider, options)
+
+    def load_decoder(bundle: Bundle, options: EngineOptions) -> DecoderEngine:
+        from hicom_edge.engines.ort.decoder import OnnxRuntimeDecoder
+
+        return OnnxRuntimeDecoder(bundle, provider, options)
+
+    return Backend(ENGINES[provider], unavailable, load_engine, load_decoder, unfit)
+
+
+CPU = _backend(CPU_PROVIDER, _unavailable_cpu)
+CUDA = _backend(CUDA_PROVIDER, partial(_unavailable_gpu, CUDA_PROVIDER))
+TENSORRT = _backend(TENSORRT_PROVIDER, _unavailable_tensorrt, _unfit_tensorrt)

@@ -1,0 +1,113 @@
+"""What ONNX Runtime's TensorRT provider is told: precision, profiles, and where its engines lie.
+
+    BUNDLE/engines/onnxruntime-tensorrt-<device>/<graph>-<digest>/    written by ONNX Runtime
+
+It knows the provider's options (onnxruntime.ai, "TensorRT Execution Provider"). ONNX Runtime names
+an engine after the graph's file and nodes, not after its weights: so a directory belongs to one
+digest of graph and weights. Not yet run on a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
+from hicom_edge.engines.trt.profiles import (
+    Profile,
+    ShapeRange,
+    limits_from_manifest,
+    profiles_of,
+)
+from hicom_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.cuda_driver import Gpu
+
+ENGINE = "onnxruntime-tensorrt"
+# Of TensorRT 10, which ONNX Runtime's provider is built with, and of a later one.
+_LIBRARIES = ("libnvinfer.so.10", "libnvinfer.so.11", "nvinfer_10.dll")
+
+
+def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
+    """The options of the TensorRT provider for one graph; its engine directory is made.
+
+    Raises:
+        EngineError: the bundle cannot be written.
+    """
+    directory = cache_directory(bundle, graph, gpu)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"{directory} cannot be made ({error.strerror}); {ENGINE} keeps its engines in the "
+            "bundle: make it writable, or use another --engine"
+        ) from error
+    entry = bundle.graph(graph)
+    profile = _union(profiles_of(graph, entry, limits_from_manifest(bundle.manifest)))
+    return {
+        "device_id": "0",
+        "trt_fp16_enable": "1" if entry.precision == "fp16" else "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(directory),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(directory.parent),
+        "trt_profile_min_shapes": _shapes(profile, "minimum"),
+        "trt_profile_opt_shapes": _shapes(profile, "typical"),
+        "trt_profile_max_shapes": _shapes(profile, "maximum"),
+    }
+
+
+def cache_directory(bundle: Bundle, graph: str, gpu: Gpu) -> Path:
+    """Where ONNX Runtime keeps the engines of one graph with these weights."""
+    digest = graph_sha256(bundle.manifest, graph)[:12]
+    return engine_directory(bundle, ENGINE, device_place(gpu)) / f"{graph}-{digest}"
+
+
+def why_not_built(bundle: Bundle, gpu: Gpu) -> str | None:
+    """The first graph without an engine, as a reason, or None when all of them have one."""
+    for graph in bundle.manifest.graphs:
+        if not any(cache_directory(bundle, graph, gpu).glob("*.engine")):
+            return f"{ENGINE} has built no engine of {graph} yet, which takes minutes"
+    return None
+
+
+def why_no_library() -> str | None:
+    """The reason why the provider cannot load TensorRT, or None."""
+    from hicom_edge.engines.trt.api import TENSORRT, why_not_installed
+
+    reason = why_not_installed(TENSORRT)  # the Python package brings its libraries along
+    return None if reason is None or any(map(_loads, _LIBRARIES)) else reason
+
+
+def _union(profiles: Sequence[Profile]) -> Profile:
+    """One profile that covers all: the provider runs the first one only.
+
+    The last profile, the decoder's step, says what is typical.
+    """
+    return {
+        name: ShapeRange(
+            tuple(map(min, *(p[name].minimum for p in (*profiles, profiles[0])))),
+            profiles[-1][name].typical,
+            tuple(map(max, *(p[name].maximum for p in (*profiles, profiles[0])))),
+        )
+        for name in profiles[0]
+    }
+
+
+def _shapes(profile: Profile, which: str) -> str:
+    """`name:1x2x3,other:4x5`, as the provider's options are written."""
+    pairs = ((name, getattr(shapes, which)) for name, shapes in profile.items())
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in pairs if shape)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

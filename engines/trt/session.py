@@ -1,0 +1,102 @@
+"""One TensorRT engine, loaded and ready to run on device addresses.
+
+It knows deserialization, the execution context, profiles and shapes. It does not know what the
+tensors mean, nor who owns the memory. Not yet run on a device: written against the documented
+interface of TensorRT 10.3 to 11 and TensorRT-RTX, and tested with a stand-in for the context.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.errors import EngineError, ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.trt.profiles import Shape
+
+_MEMORY_SIGNS = ("out of memory", "OutOfMemory", "cudaErrorMemoryAllocation")
+_LONGEST_REASON = 300
+
+
+class TensorRtSession:
+    """An engine's execution context; tensors are given by name, shape and address."""
+
+    def __init__(self, name: str, context: Any, stream: int, errors: list[str]) -> None:
+        self.name = name
+        self._context, self._stream, self._errors = context, stream, errors
+        self._profile = 0
+        self._keep: tuple[Any, ...] = ()
+
+    @classmethod
+    def open(cls, name: str, path: Path, api: Any, stream: int, host_code: bool) -> TensorRtSession:
+        """Deserialize an engine file and make its context.
+
+        Args:
+            host_code: the engine carries its own runtime (version-compatible).
+
+        Raises:
+            EngineError: TensorRT does not take the file.
+            ResourceError: not enough device memory.
+        """
+        logger = make_logger(api)
+        runtime = api.Runtime(logger)
+        if host_code:
+            runtime.engine_host_code_allowed = True
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            engine = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise _failure(f"{path} does not load", logger.errors)
+        context = engine.create_execution_context()
+        if context is None:
+            raise _failure(f"{path} cannot be run", logger.errors)
+        session = cls(name, context, stream, logger.errors)
+        session._keep = (engine, runtime, logger)  # what the context needs alive, last one first
+        return session
+
+    def select_profile(self, index: int) -> None:
+        """Use the optimization profile `index` from now on."""
+        if index == self._profile:
+            return
+        if not self._context.set_optimization_profile_async(index, self._stream):
+            raise _failure(f"{self.name}: profile {index} cannot be used", self._errors)
+        self._profile = index
+
+    def set_shapes(self, shapes: Mapping[str, Shape]) -> None:
+        """The shapes of all inputs."""
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise _failure(f"{self.name}: {name} cannot be {shape}", self._errors)
+
+    def shape(self, name: str) -> Shape:
+        """The shape of an output for the inputs' shapes."""
+        shape = tuple(self._context.get_tensor_shape(name))
+        if min(shape, default=0) < 0:
+            raise EngineError(f"{self.name}: the shape of {name} is not known before it runs")
+        return shape
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Queue one run; every input and output has an address on the device."""
+        for name, address in addresses.items():
+            self._context.set_tensor_address(name, address)
+        if not self._context.execute_async_v3(self._stream):
+            raise _failure(f"{self.name} does not run", self._errors)
+
+    def close(self) -> None:
+        """Free the context, then the engine."""
+        self._context = None
+        self._keep = ()
+
+
+def _failure(what: str, errors: list[str]) -> EngineError | ResourceError:
+    reason = " ".join(" ".join(errors).split()) or "no reason given"
+    errors.clear()
+    if any(sign in reason for sign in _MEMORY_SIGNS):
+        return ResourceError(
+            f"{what}: not enough device memory; use fewer frames, build with a smaller "
+            "--max-frames, or close other programs that use the GPU"
+        )
+    return EngineError(f"{what} in TensorRT: {reason[:_LONGEST_REASON]}")

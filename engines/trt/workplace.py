@@ -1,0 +1,183 @@
+"""Building the engine of one graph, or keeping the one that is there.
+
+It knows the files of one directory of engines: what fits, what is left over, what is published
+when. How a network is made, `network` knows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hicom_edge.bundle import sha256_of
+from hicom_edge.engines.cuda_memory import driver_version
+from hicom_edge.engines.engine_files import (
+    FORMAT_VERSION,
+    EngineFiles,
+    Expected,
+    Sidecar,
+    engine_directory,
+    graph_sha256,
+)
+from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.model import model_for_parser
+from hicom_edge.engines.trt.network import (
+    BuilderSettings,
+    builder_config,
+    parse_network,
+    uses_plugin,
+    write_engine,
+)
+from hicom_edge.engines.trt.plugin import load_plugin
+from hicom_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.trt.profiles import Profile
+    from hicom_edge.engines.trt.target import BuildTarget
+
+Progress: TypeAlias = "Callable[[str, str, int, int], None]"
+"""progress(graph, phase, steps done, steps in all)"""
+
+_TIMING_CACHE = "timing.cache"
+_LONGEST_REASON = 400
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """One engine that is there now.
+
+    Attributes:
+        kept: it was there already, built from and for the same.
+        plugin: it calls the grouped-attention plugin.
+    """
+
+    graph: str
+    path: Path
+    size_bytes: int
+    seconds: float
+    kept: bool
+    plugin: bool
+
+
+class Workplace:
+    """The directory of one kind of device, and all that its builds share."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: BuilderSettings,
+        target: BuildTarget,
+    ) -> None:
+        self._bundle, self._settings, self._target = bundle, settings, target
+        self._directory = engine_directory(bundle, target.flavour.name, target.place)
+
+    def fits(self, graph: str, profiles: tuple[Profile, ...]) -> bool:
+        """Whether the engine is there, built from and for the same."""
+        files = EngineFiles(self._directory, graph)
+        try:
+            sidecar = files.read_sidecar()
+        except EngineError:
+            return False
+        same = sidecar.profiles == profiles and sidecar.options == self._recorded_options()
+        return same and self._expected(graph).difference(sidecar) is None
+
+    def build(
+        self, graph: str, profiles: tuple[Profile, ...], progress: Progress | None
+    ) -> BuiltEngine:
+        """Build one engine, or keep it."""
+        files, start = EngineFiles(self._directory, graph), time.perf_counter()
+        kept = self.fits(graph, profiles)
+        if not kept:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for left_behind in self._directory.glob(f".{graph}.partial-*"):
+                shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
+            with TemporaryDirectory(prefix=f".{graph}.partial-", dir=self._directory) as directory:
+                partial = Path(directory) / files.engine.name
+                plugin = self._build(graph, profiles, partial, progress)
+                files.publish(partial, self._sidecar(graph, profiles, partial, plugin))
+        sidecar = files.read_sidecar()
+        seconds = time.perf_counter() - start
+        with_plugin = sidecar.plugin_sha256 is not None
+        return BuiltEngine(graph, files.engine, sidecar.size, seconds, kept, with_plugin)
+
+    def _build(
+        self, graph: str, profiles: tuple[Profile, ...], path: Path, progress: Progress | None
+    ) -> bool:
+        """Write the engine to `path`; whether it calls the plugin."""
+        api, plugin = self._target.api, self._target.plugin
+        if plugin is not None:
+            load_plugin(api, plugin)
+        logger = make_logger(api)
+        builder = api.Builder(logger)
+        source = self._bundle.file(self._bundle.graph(graph).file)
+        version, flavour = api.__version__, self._target.flavour
+        model = model_for_parser(
+            source, graph, profiles[0], flavour, version, plugin=plugin is not None
+        )
+        network = parse_network(api, builder, source, logger, model)
+        report = None if progress is None else (lambda *steps: progress(graph, *steps))
+        config = builder_config(api, builder, profiles, self._settings, report)
+        with self._timing_cache(config):
+            done = write_engine(api, builder, network, config, path)
+        if not done:
+            reason = " ".join(" ".join(logger.errors).split()) or "no reason given"
+            raise EngineError(
+                f"{source} does not build in TensorRT {api.__version__}: "
+                f"{reason[:_LONGEST_REASON]}; try --opset 20 at export, fewer --max-frames, "
+                "or a larger --workspace"
+            )
+        return uses_plugin(api, network)
+
+    @contextmanager
+    def _timing_cache(self, config: Any) -> Iterator[None]:
+        """Timings of kernels are kept between builds; they are of this device and version."""
+        path = self._directory / _TIMING_CACHE
+        if self._target.flavour.portable:  # the engine's kernels are chosen where it runs
+            yield
+            return
+        stored = path.read_bytes() if path.is_file() else b""
+        cache = config.create_timing_cache(stored) or config.create_timing_cache(b"")
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            yield
+            return
+        yield
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(bytes(cache.serialize()))
+        partial.replace(path)
+
+    def _sidecar(
+        self, graph: str, profiles: tuple[Profile, ...], built: Path, plugin: bool
+    ) -> Sidecar:
+        expected = self._expected(graph)
+        return Sidecar(
+            format_version=FORMAT_VERSION,
+            graph=graph,
+            graph_sha256=expected.graph_sha256,
+            engine=expected.engine,
+            engine_version=expected.engine_version,
+            cuda_version=driver_version(),
+            device=None if self._target.portable else expected.device,
+            compute_capability=None if self._target.portable else expected.compute_capability,
+            precision=self._bundle.graph(graph).precision,
+            plugin_sha256=expected.plugin_sha256 if plugin else None,
+            version_compatible=self._settings.version_compatible,
+            options=self._recorded_options(),
+            profiles=profiles,
+            size=built.stat().st_size,
+            sha256=sha256_of(built),
+        )
+
+    def _expected(self, graph: str) -> Expected:
+        return self._target.expected(graph_sha256(self._bundle.manifest, graph))
+
+    def _recorded_options(self) -> dict[str, int]:
+        """What a later build compares; a plugin counts even where it was offered and not taken."""
+        settings = {**asdict(self._settings), "plugin_offered": self._target.plugin is not None}
+        return {name: int(value) for name, value in settings.items() if value is not None}

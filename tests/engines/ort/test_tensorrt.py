@@ -1,0 +1,131 @@
+"""What ONNX Runtime's TensorRT provider is told, and that nothing else runs in its place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.engines import choose_backend, engine_names, why_not
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.ort import backend as onnxruntime_backend
+from hicom_edge.engines.ort import providers as onnxruntime_providers
+from hicom_edge.engines.ort.backend import (
+    CUDA_PROVIDER,
+    TENSORRT_PROVIDER,
+    open_session,
+)
+from hicom_edge.engines.ort.tensorrt_provider import (
+    cache_directory,
+    provider_options,
+    why_not_built,
+)
+from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.errors import EngineError
+
+ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)
+
+
+@pytest.fixture
+def bundle(reference_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The reference bundle, with a directory for engines of its own."""
+    return Bundle(tmp_path, reference_bundle.manifest)
+
+
+def shapes_in(option: str) -> dict[str, tuple[int, ...]]:
+    pairs = (item.split(":") for item in option.split(","))
+    return {name: tuple(map(int, shape.split("x"))) for name, shape in pairs}
+
+
+@pytest.mark.parametrize("graph", ["vision", "guide", "compressor"])
+def test_profiles_are_those_that_engines_are_built_for(bundle, graph: str) -> None:
+    options = provider_options(bundle, graph, ORIN)
+    limits = limits_from_manifest(bundle.manifest)
+    (profile,) = profiles_of(graph, bundle.graph(graph), limits)
+    for which, name in (("minimum", "min"), ("typical", "opt"), ("maximum", "max")):
+        found = shapes_in(options[f"trt_profile_{name}_shapes"])
+        assert found == {n: getattr(s, which) for n, s in profile.items()}
+
+
+def test_one_profile_of_the_decoder_covers_prefill_and_step(bundle) -> None:
+    options = provider_options(bundle, "decoder", ORIN)
+    low, usual, high = (
+        shapes_in(options[f"trt_profile_{n}_shapes"]) for n in ("min", "opt", "max")
+    )
+    limits = limits_from_manifest(bundle.manifest)
+    profiles = profiles_of("decoder", bundle.graph("decoder"), limits)
+    for profile in profiles:
+        for name, shapes in profile.items():
+            assert np.all(np.array(low[name]) <= shapes.minimum)
+            assert np.all(np.array(high[name]) >= shapes.maximum)
+    assert low["past_key_values.0.key"][2] == 0
+    assert usual["inputs_embeds"][1] == 1
+    assert high["inputs_embeds"][1] == limits.max_prompt
+
+
+@pytest.mark.parametrize(("dtype", "flag"), [("fp32", "0"), ("fp16", "1")])
+def test_half_precision_is_that_of_the_bundle(variant_bundle, tmp_path, dtype, flag) -> None:
+    bundle = Bundle(tmp_path, variant_bundle("release", dtype=dtype).manifest)
+    assert provider_options(bundle, "vision", ORIN)["trt_fp16_enable"] == flag
+
+
+def test_engines_lie_in_the_bundle_under_device_and_weights(bundle, variant_bundle) -> None:
+    options = provider_options(bundle, "vision", ORIN)
+    directory = Path(options["trt_engine_cache_path"])
+    assert directory.is_dir()
+    place = directory.relative_to(bundle.path).as_posix()
+    assert re.fullmatch(
+        r"engines/onnxruntime-tensorrt-orin-16-multiprocessors-sm87/vision-[0-9a-f]{12}", place
+    )
+    other = Bundle(bundle.path, variant_bundle("release", opset=20).manifest)
+    assert cache_directory(other, "vision", ORIN) != directory
+    assert Path(options["trt_timing_cache_path"]) == directory.parent
+
+
+def test_auto_takes_it_once_every_graph_has_an_engine(bundle) -> None:
+    for graph in bundle.manifest.graphs:
+        assert "has built no engine of" in (why_not_built(bundle, ORIN) or "")
+        directory = cache_directory(bundle, graph, ORIN)
+        directory.mkdir(parents=True)
+        (directory / "TensorrtExecutionProvider_1_sm87.engine").touch()
+    assert why_not_built(bundle, ORIN) is None
+
+
+def test_a_bundle_that_cannot_be_written_is_one_line(bundle) -> None:
+    (bundle.path / "engines").touch()
+    with pytest.raises(EngineError, match=r"cannot be made \(.*\); onnxruntime-tensorrt keeps"):
+        provider_options(bundle, "vision", ORIN)
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
+@pytest.mark.parametrize("provider", [CUDA_PROVIDER, TENSORRT_PROVIDER])
+def test_another_provider_never_runs_in_its_place(
+    reference_bundle, tmp_path, monkeypatch, capsys, provider: str
+) -> None:
+    shutil.copytree(reference_bundle.path, tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle", reference_bundle.manifest)
+    monkeypatch.setattr(onnxruntime_providers, "find_gpus", lambda: (ORIN,))
+    with pytest.raises(EngineError, match=rf"could not run all of it in {provider} \(it was built"):
+        open_session(bundle, "vision", provider, EngineOptions())
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so() -> None:
+    assert "onnxruntime-tensorrt" in engine_names()
+    assert why_not("onnxruntime-tensorrt") == "no NVIDIA GPU: the CUDA driver shows none"
+    with pytest.raises(EngineError, match="engine onnxruntime-tensorrt is not available: no NVIDI"):
+        choose_backend("onnxruntime-tensorrt")
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
+def test_a_runtime_without_the_provider_says_how_to_get_it(monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime_backend, "find_gpus", lambda: (ORIN,))
+    assert "has no TensorrtExecutionProvider (pip uninstall -y onnxruntime" in (
+        why_not("onnxruntime-tensorrt") or ""
+    )

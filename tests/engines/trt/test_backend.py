@@ -1,0 +1,105 @@
+"""TensorRT is taken by itself when engines are there and fit, and says why when it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.engines import choose_backend, load_decoder, load_engine, why_not
+from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.trt import backend as tensorrt_backend
+from hicom_edge.engines.trt.build import BuildOptions, build_engines
+from hicom_edge.errors import BundleError, EngineError
+
+RTX = "tensorrt-rtx"
+WORKSTATION = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch):
+    """A machine with that GPU, as far as the backend asks."""
+
+    def pretend(gpu: Gpu) -> None:
+        monkeypatch.setattr(tensorrt_backend, "find_gpus", lambda: (gpu,))
+
+    return pretend
+
+
+@pytest.fixture(scope="module")
+def built_bundle(reference_bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with engines of TensorRT-RTX."""
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("TensorRT-RTX is not installed (pip install '.[tensorrt-rtx]')")
+    path = tmp_path_factory.mktemp("built") / "bundle"
+    shutil.copytree(reference_bundle.path, path)
+    bundle = replace(reference_bundle, path=path)
+    build_engines(bundle, BuildOptions(RTX, max_frames=8))
+    return bundle
+
+
+@pytest.mark.tensorrt
+def test_auto_takes_engines_that_fit_and_passes_over_a_bundle_without(
+    built_bundle, reference_bundle, gpu
+) -> None:
+    gpu(WORKSTATION)
+    assert choose_backend("auto", built_bundle).name == RTX
+    assert choose_backend("auto", reference_bundle).name == "onnxruntime-cpu"
+    assert load_engine(built_bundle, "vision").name == "vision"
+    decoder = load_decoder(built_bundle)
+    assert (decoder.llm_dim, decoder.dtype) == (built_bundle.manifest.model.llm_dim, "float32")
+
+
+@pytest.mark.tensorrt
+def test_engines_of_another_graph_are_refused_and_auto_passes_over(
+    built_bundle, gpu, tmp_path: Path
+) -> None:
+    gpu(WORKSTATION)
+    files = dict(built_bundle.manifest.files)
+    files["guide.onnx"] = replace(files["guide.onnx"], sha256="0" * 64)
+    stale = replace(built_bundle, manifest=replace(built_bundle.manifest, files=files))
+    assert choose_backend("auto", stale).name == "onnxruntime-cpu"
+    command = f"build it: hicom-edge build {stale.path} --engine {RTX}"
+    with pytest.raises(EngineError, match=rf"was built from or for another graph: .*{command}"):
+        load_engine(stale, "guide", RTX)
+
+
+@pytest.mark.tensorrt
+def test_an_engine_that_was_altered_is_not_loaded(built_bundle, gpu, tmp_path, monkeypatch) -> None:
+    gpu(WORKSTATION)
+    shutil.copytree(built_bundle.path, tmp_path / "bundle")
+    bundle = replace(built_bundle, path=tmp_path / "bundle")
+    path = bundle.path / "engines" / "tensorrt-rtx-any" / "guide.engine"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    engine = load_engine(bundle, "guide", RTX)
+    monkeypatch.setattr(engine, "_open_device", NoDevice)
+    with pytest.raises(EngineError, match=r"guide\.engine was altered after it was built"):
+        engine.activate()
+
+
+class NoDevice:
+    """A device that is opened and closed, and never used."""
+
+    stream = 0
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.tensorrt
+def test_a_graph_that_the_bundle_lacks_is_refused(built_bundle, gpu) -> None:
+    gpu(WORKSTATION)
+    with pytest.raises(BundleError, match="no graph 'audio'"):
+        load_engine(built_bundle, "audio", RTX)
+
+
+@pytest.mark.parametrize("capability", [(8, 7), (9, 0), (7, 0), (10, 0)])
+def test_rtx_says_which_gpus_it_has_no_kernels_for(gpu, capability: tuple[int, int]) -> None:
+    gpu(replace(WORKSTATION, compute_capability=capability))
+    assert "TensorRT-RTX has no kernels for NVIDIA RTX 4000 (sm_" in str(why_not(RTX))
