@@ -1,13 +1,13 @@
 """The vision graph in INT8 beside float32 on the CPU, at the geometry of SigLIP so400m.
 
-    python benchmarks/int8_vision.py [--layers 6] [--frames 1] [--threads 2]
+    python benchmarks/int8_vision.py [--layers 6] [--frames 1] [--threads 2] [--operators]
 
 The weights are random: this is speed, not quality. All forms run in this process in turn, on the
 same frames: float32, signed INT8 as TensorRT takes it, the same with unsigned activations as a
 bundle keeps it for the CPU, and ONNX Runtime's own dynamic INT8. Beside the layers, of which the
 released tower has 27, there are the patch embedding and an MLP of the pooling head: with few
 layers they weigh too much. The limit is the time of the linear layers at the rate of one
-large product alone. The last line is JSON.
+large product alone; `--operators` adds what each kind of operator takes. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--opset", type=int, default=23)
+    parser.add_argument("--operators", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(0)
     model = tower(args.layers, args.opset)
@@ -57,6 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         sessions = write_forms(model, feed, Path(directory), args.threads)
         rows = measure(sessions, feed, args.repeats)
+        if args.operators:
+            report_operators(Path(directory), feed, args.threads)
         rates = products_per_second(find_linears(model), Path(directory), args.threads)
     report(rows, rates, multiplications(model, args.frames), args)
 
@@ -146,6 +150,28 @@ def measure(
             }
         )
     return rows
+
+
+def report_operators(directory: Path, feed: dict[str, np.ndarray], threads: int) -> None:
+    """Print the time of every kind of operator in ms: the sum of its nodes' best times."""
+    for form in ("fp32", "int8 unsigned"):
+        settings = session_options(EngineOptions(threads=threads))
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(directory / "profile")
+        path = directory / f"{form.replace(' ', '_')}.onnx"
+        opened = InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        for _ in range(5):
+            opened.run(["embeddings"], feed)
+        best: dict[tuple[str, str], float] = {}
+        for event in json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8")):
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                key = (event["args"]["op_name"], event["name"])
+                best[key] = min(best.get(key, float("inf")), event["dur"] / 1e3)
+        totals: Counter[str] = Counter()
+        for (operator, _), took in best.items():
+            totals[operator] += took
+        listed = ", ".join(f"{operator} {took:.1f}" for operator, took in totals.most_common())
+        print(f"{form}: {listed}")
 
 
 def products_per_second(

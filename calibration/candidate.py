@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.graphs.cpu_operators import cpu_variant
 from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
-from hicom_edge.calibration.graphs.unsigned import unsigned_activations
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.ranges.chain import DECODER
@@ -53,5 +53,5 @@ def stale_graphs(bundle: Bundle, changed: Collection[str]) -> tuple[str, ...]:
 def _quantised(plan: GraphPlan, layers: Collection[str]) -> DerivedGraph:
     """The graph with these layers quantised, and its form for ONNX Runtime's CPU."""
     model = plan.quantised(layers)
-    variant = None if plan.amax is None else unsigned_activations(model)
+    variant = None if plan.amax is None else cpu_variant(model)
     return DerivedGraph(model, plan.precision, variant)

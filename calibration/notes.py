@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.data.samples import data_manifest
+from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
@@ -18,10 +20,12 @@ _IMAGE_GRAPH = "compressor_image"
 
 
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
-    """Graphs that no sample reached, graphs that are gone, and what was not measured."""
+    """Videos on both sides, graphs that stayed or are gone, and what was not measured."""
     return [
+        *_shared(run.data),
         *_unseen(statistics),
         *_gone(run.bundle, candidate),
+        *_unchanged(candidate),
         *([] if timed else ["speed was not measured: memory does not hold both bundles at once"]),
     ]
 
@@ -33,6 +37,22 @@ def in_one_line(options: CalibrationOptions, samples: int, quality: Quality) -> 
         f"quantised ({what}) on {samples} questions; "
         f"{quality.unchanged} of {quality.questions} held-out answers are unchanged"
     )
+
+
+def _shared(data: CalibrationData) -> Iterator[str]:
+    """Copies under other names, which dividing by path cannot see."""
+    sides = [data_manifest(side)["videos"] for side in (data.calibration, data.held_out)]
+    calibrated, held_out = ({video["sha256"] for video in side} for side in sides)
+    if both := len(calibrated & held_out):
+        yield (
+            f"{both} of {len(held_out)} held-out videos are copies of videos calibrated on: the "
+            "quality on unseen ones may be lower"
+        )
+
+
+def _unchanged(candidate: Bundle) -> Iterator[str]:
+    if all(entry.quantization is None for entry in candidate.manifest.graphs.values()):
+        yield "no layer is quantised: the target holds in floating point alone"
 
 
 def _unseen(statistics: BundleStatistics) -> Iterator[str]:

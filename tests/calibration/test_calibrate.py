@@ -92,21 +92,12 @@ def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> Non
     assert done.quality.agreement >= 0.5
 
 
-def test_a_target_that_holds_leaves_every_layer_quantised_and_a_choice_can_be_pinned(
-    data: CalibrationData, tmp_path: Path
+def test_a_target_that_holds_leaves_every_layer_quantised(
+    demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, keep=("vision", "decoder"), target_agreement=0.1)
-    source = Bundle.open(DEMO_BUNDLE)
-    done = calibrate(source, tmp_path / "first", data, options)
-    path = done.bundle.path / "calibration" / "precision_choice.json"
-    choice = PrecisionChoice.from_json(path.read_text(), "choice")
-    assert not choice.kept
-    layer = next(iter(choice.graphs["guide"]))
-    choice.graphs["guide"][layer] = "float"
-    pinned = calibrate(source, tmp_path / "pinned", data, options, pinned=choice)
-    report = json.loads(pinned.report.with_name("report.json").read_text())
-    kept = [row["layer"] for row in report["layers"] if row["precision"] == "float"]
-    assert kept == [layer]
+    done = calibrate(demo, tmp_path / "out", little_data, replace(few, target_agreement=0.1))
+    path = done.report.with_name("precision_choice.json")
+    assert not PrecisionChoice.from_json(path.read_text(), "choice").kept
 
 
 def test_both_sides_share_no_video(clips: Path) -> None:

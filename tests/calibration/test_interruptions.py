@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_at_every_step_ends_alike(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["ranges", "sensitivity", "held out, tested", "writing"])
+@pytest.mark.parametrize("step", ["ranges", "held out, tested", "writing"])
 def test_a_run_that_is_killed_goes_on_and_ends_alike(
     clips: Path,
     demo: Bundle,

@@ -1,0 +1,40 @@
+"""What no number says is said in words, in the manifest and in the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibrate import calibrate
+from hicom_edge.calibration.data.samples import Sample
+from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
+from hicom_edge.calibration.options import CalibrationOptions
+
+
+def test_copies_of_a_video_on_both_sides_and_a_choice_without_layers_are_remarked(
+    demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
+) -> None:
+    one = little_data.calibration[0]
+    copy = Sample(tmp_path / "copy.mp4", one.question)
+    shutil.copy(one.video, copy.video)
+    data = CalibrationData((one,), (copy, *little_data.held_out))
+    options = replace(few, keep=("vision", "decoder", "compressor"))
+    first = calibrate(demo, tmp_path / "first", data, options)
+    copies = "1 of 3 held-out videos are copies of videos calibrated on: the quality on"
+    assert notes_in(first.bundle)[-1].startswith(copies)
+
+    text = first.report.with_name("precision_choice.json").read_text()
+    choice = PrecisionChoice.from_json(text, "it")
+    choice.graphs["guide"] = dict.fromkeys(choice.graphs["guide"], "float")
+    second = calibrate(demo, tmp_path / "second", data, options, pinned=choice)
+    assert notes_in(second.bundle)[-1].startswith("no layer is quantised")
+    report = json.loads(second.report.with_name("report.json").read_text())
+    assert report["notes"] == list(notes_in(second.bundle)[-2:])
+
+
+def notes_in(bundle: Bundle) -> tuple[str, ...]:
+    return Bundle.open(bundle.path).manifest.provenance.notes
