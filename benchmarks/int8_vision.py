@@ -18,7 +18,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -167,10 +167,11 @@ def report_operators(directory: Path, feed: dict[str, np.ndarray], threads: int)
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 key = (event["args"]["op_name"], event["name"])
                 best[key] = min(best.get(key, float("inf")), event["dur"] / 1e3)
-        totals: Counter[str] = Counter()
+        totals: dict[str, float] = defaultdict(float)
         for (operator, _), took in best.items():
             totals[operator] += took
-        listed = ", ".join(f"{operator} {took:.1f}" for operator, took in totals.most_common())
+        ranked = sorted(totals.items(), key=lambda item: -item[1])
+        listed = ", ".join(f"{operator} {took:.1f}" for operator, took in ranked)
         print(f"{form}: {listed}")
 
 
