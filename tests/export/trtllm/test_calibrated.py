@@ -19,10 +19,9 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines import load_decoder
 from hicom_edge.evaluation.shapes import QUESTIONS_FILE, write_held_out
-from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
-CHECKPOINT = DEMO_BUNDLE.parent / "checkpoint"
+CHECKPOINT = Path(__file__).resolve().parents[3] / "demo" / "checkpoint"
 PROMPTS = 20
 NEW_TOKENS = 6
 # Options of the calibration and of the export, and how far the logits may be from those of the
