@@ -24,10 +24,9 @@ from hicom_edge.training.questions import (
     Question,
     ask,
     ask_about,
-    spoken,
-    with_article,
 )
 from hicom_edge.training.scene import HELD_OUT_COMBINATIONS, MovingObject, Scene, sample_scene
+from hicom_edge.training.wording import spoken, with_article
 
 HELD_OUT_SEED = 1000
 FORMAT_VERSION = 1

@@ -24,8 +24,9 @@ from hicom_edge.training.language_tokenizer import (
     START_OF_TURN,
     token_id,
 )
-from hicom_edge.training.questions import Question, ask_any, describe, describe_image, spoken
+from hicom_edge.training.questions import Question, ask_any, describe, describe_image
 from hicom_edge.training.scene import Scene
+from hicom_edge.training.wording import spoken
 
 IGNORED = -100
 PROMPT_HEAD = f"{START_OF_TURN}user\n"

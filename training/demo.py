@@ -41,7 +41,6 @@ from hicom_edge.training.language_tokenizer import tokenizer_files, train_langua
 from hicom_edge.training.loop import Loop, Report, silent
 from hicom_edge.training.options import DemoOptions
 from hicom_edge.training.progress import progress_report
-from hicom_edge.training.questions import every_text
 from hicom_edge.training.stages import (
     Stage,
     answer_loss,
@@ -50,6 +49,7 @@ from hicom_edge.training.stages import (
     parameter_groups,
 )
 from hicom_edge.training.towers import pretrain_towers, tower_config, tower_files
+from hicom_edge.training.wording import every_text
 
 
 @dataclass(frozen=True)

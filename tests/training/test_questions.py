@@ -7,16 +7,11 @@ import pytest
 
 from hicom_edge.training.questions import (
     KINDS,
-    PLACES,
     Question,
     ask,
     ask_any,
     describe,
     describe_image,
-    every_text,
-    spoken,
-    tower_phrases,
-    with_article,
 )
 from hicom_edge.training.scene import (
     COLOURS,
@@ -26,6 +21,8 @@ from hicom_edge.training.scene import (
     Scene,
     sample_scene,
 )
+from hicom_edge.training.tower_phrases import tower_phrases
+from hicom_edge.training.wording import PLACES, every_text, spoken, with_article
 
 SCENES = [sample_scene(9, "train", index) for index in range(120)]
 

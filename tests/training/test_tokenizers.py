@@ -21,7 +21,7 @@ from hicom_edge.training.language_tokenizer import (
     tokenizer_files,
     train_language_tokenizer,
 )
-from hicom_edge.training.questions import every_text
+from hicom_edge.training.wording import every_text
 
 TEXTS = every_text()
 TOKENIZERS = Tokenizers.from_nothing(32)
