@@ -161,7 +161,7 @@ def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
     """
     hashes = {path: video_sha256(path) for path in by_video(samples)}
     asked = [(hashes[s.video.resolve()], s.question, s.answer, s.kind) for s in samples]
-    names = _short_names(hashes)
+    names = short_names(hashes)
     return {
         "format_version": FORMAT_VERSION,
         "sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
@@ -178,7 +178,7 @@ def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _short_names(paths: Iterable[Path]) -> dict[Path, str]:
+def short_names(paths: Iterable[Path]) -> dict[Path, str]:
     """Paths below their common folder."""
     paths = list(paths)
     common = next(

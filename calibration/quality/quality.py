@@ -6,7 +6,6 @@ bundle, so that only one of them is in memory. What the numbers mean is `agreeme
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import Sample, by_video
+from hicom_edge.calibration.data.samples import Sample, by_video, short_names
 from hicom_edge.calibration.quality.agreement import Quality as Quality
 from hicom_edge.calibration.quality.agreement import gate as gate
 from hicom_edge.calibration.quality.closeness import kl_divergence as kl_divergence
@@ -181,19 +180,12 @@ def compare_traces(
 
 def _collected(samples: Sequence[Sample], keys: dict[Sample, str], log: ComparisonLog) -> Quality:
     """Rows in the samples' order, with today's labels: the log does not depend on those."""
-    names = _short_names(samples)
+    names = short_names(dict.fromkeys(s.video.resolve() for s in samples))
     found = [(sample, log.get(keys[sample])) for sample in samples]
     return Quality(
         tuple(
-            replace(row, video=names[s.video], expected=s.answer, kind=s.kind)
+            replace(row, video=names[s.video.resolve()], expected=s.answer, kind=s.kind)
             for s, row in found
             if row is not None
         )
     )
-
-
-def _short_names(samples: Sequence[Sample]) -> dict[Path, str]:
-    """Videos by their paths below the folder that holds them all."""
-    videos = {s.video: s.video.resolve() for s in samples}
-    folder = os.path.commonpath([path.parent for path in videos.values()])
-    return {video: path.relative_to(folder).as_posix() for video, path in videos.items()}
