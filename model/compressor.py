@@ -50,18 +50,19 @@ class Compressor(nn.Module, ABC):
         modality: str = "video",
         image_newline: Tensor | None = None,
     ) -> Tensor:
-        """Compress one video, or a batch of videos of one length.
+        """Compress one video, or a batch of videos of one length, for one question each or several.
 
         Args:
             features: V, (t, h, w, dv) or (b, t, h, w, dv); for an image of any resolution
                 {"base": (h, w, dv) or None, "patch": (h, w, dv)}.
             embeddings: E, (t, h, w, dt) likewise; None without a guide.
-            guide: c, (dt) pooled, or (l, dt) for fine injection; None without a guide.
+            guide: c, (dt) pooled, or (l, dt) for fine injection; None without a guide. For a batch
+                (b·k, dt) or (b·k, l, dt): k questions about every video, side by side.
             modality: "video" or "image" (an image is never compressed over time).
             image_newline: (dl); by default the model's own, if its layout has newline tokens.
 
         Returns:
-            Visual tokens (n, dl) or (b, n, dl).
+            Visual tokens (n, dl), or (b·k, n, dl) for a batch.
 
         Raises:
             InputError: ranks that do not fit, or an unknown modality.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hicom_edge.model.injection import build_injector
-from hicom_edge.model.layers import MultiheadAttention, init_weights, mlp
+from hicom_edge.model.layers import MultiheadAttention, init_weights, mlp, per_question
 from hicom_edge.model.positions import position_table
 from hicom_edge.model.projector_type import GlobalSpec
 
@@ -33,8 +33,14 @@ class GlobalCompressor(nn.Module):
         guide: Tensor | None,
         clip_scale: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Compress features V (b, t, h, w, dv), guide (b, dt) or (b, l, dt), to (b, G, dl)."""
+        """Compress features V (b, t, h, w, dv), guide (b·k, dt) or (b·k, l, dt), to (b·k, G, dl).
+
+        The k questions about a video are side by side; its keys and values are projected once.
+        """
         table = position_table(*features.shape[1:]).to(features)
         memory = (features + table).flatten(1, 3)
-        query = self.guide_injector(self.query.expand(len(features), -1, -1), guide)
-        return self.readout(query + self.attn_layer(query, memory, clip_scale))
+        query = per_question(self.query.expand(len(features), -1, -1), guide)
+        query = self.guide_injector(query, guide)
+        by_video = query.unflatten(0, (len(features), -1)).flatten(1, 2)  # (b, k·G, d)
+        attended = self.attn_layer(by_video, memory, clip_scale).view_as(query)
+        return self.readout(query + attended)

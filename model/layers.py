@@ -50,6 +50,23 @@ def l2_normalised(x: Tensor) -> Tensor:
     return x / x.norm(p=2, dim=-1, keepdim=True)
 
 
+def per_question(queries: Tensor, guide: Tensor | None) -> Tensor:
+    """Queries (b, n, d) of b videos, repeated for the k questions about each: (b·k, n, d).
+
+    Raises:
+        InputError: the questions are not as many for every video.
+    """
+    videos, questions = len(queries), len(queries) if guide is None else len(guide)
+    if questions == videos:
+        return queries
+    if not questions or questions % videos:
+        raise InputError(
+            f"got {questions} guides for {videos} videos, expected as many for every video; "
+            "pass the guides of one video side by side"
+        )
+    return queries.repeat_interleave(questions // videos, dim=0)
+
+
 def init_weights(module: nn.Module) -> None:
     """The authors' initialisation: truncated normal 0.02, zero biases, unit norms."""
     if isinstance(module, nn.Linear):

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from hicom_edge.errors import InputError
 from hicom_edge.model.injection import build_injector
-from hicom_edge.model.layers import adapted, init_weights, l2_normalised, layer_norm, mlp
+from hicom_edge.model.layers import (
+    adapted,
+    init_weights,
+    l2_normalised,
+    layer_norm,
+    mlp,
+    per_question,
+)
 from hicom_edge.model.projector_type import LocalSpec
 from hicom_edge.model.windows import group_counts, group_index
 
@@ -46,8 +53,8 @@ class LocalCompressor(nn.Module):
     ) -> Tensor:
         """Compress features V (b, t, h, w, dv) and embeddings E (b, t, h, w, dt).
 
-        The guide is (b, dt) or (b, l, dt). Without embeddings, V is both key and value. Returns
-        (b, t', h', w', dl), one token per window.
+        The guide is (b·k, dt) or (b·k, l, dt): k questions about each video, side by side. Without
+        embeddings, V is both key and value. Returns (b·k, t', h', w', dl), one token per window.
         """
         grid = (features.shape[1], features.shape[2], features.shape[3])
         kernel = self.kernel(grid[0], modality)
@@ -58,7 +65,8 @@ class LocalCompressor(nn.Module):
 
         key = self._adapt("k", features if embeddings is None else embeddings)
         value = self._adapt("v", features)
-        query = self.guide_injector(self._video_query(features, counts), guide)
+        query = per_question(self._video_query(features, counts), guide)
+        query = self.guide_injector(query, guide)
         tokens = self._attend(query, key, value, group_index(grid, kernel), clip_scale)
         return self.readout(tokens).unflatten(1, counts)
 
@@ -89,7 +97,7 @@ class LocalCompressor(nn.Module):
         index: Tensor,
         clip_scale: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """softmax(q kᵀ) v inside every group: (b, groups, dv)."""
+        """softmax(q kᵀ) v inside every group: (b·k, groups, dv), keys and values gathered once."""
         if query.shape[-1] != key.shape[-1]:
             raise InputError(
                 f"local {self.spec.injection or 'off'} injection has queries of {query.shape[-1]} "
@@ -97,10 +105,11 @@ class LocalCompressor(nn.Module):
             )
         index = index.to(key.device)
         k, v = key.flatten(1, 3)[:, index], value.flatten(1, 3)[:, index]  # (b, groups, members, d)
-        scores = (k @ query.unsqueeze(-1)).squeeze(-1)
+        q = query.unflatten(0, (len(k), -1))  # (b, k, groups, d)
+        scores = torch.einsum("bgmd,bkgd->bkgm", k, q)
         if clip_scale is None:
             scores = scores / math.sqrt(self.joint_dim)
         else:
             scores = scores * clip_scale[0].exp() + clip_scale[1]
         weights = scores.softmax(dim=-1)
-        return (weights.unsqueeze(-2) @ v).squeeze(-2)
+        return torch.einsum("bkgm,bgmd->bkgd", weights, v).flatten(0, 1)

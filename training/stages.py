@@ -73,17 +73,14 @@ def parameter_groups(model: HicomModel, stage: Stage) -> list[ParameterGroup]:
 
 def visual_tokens(model: HicomModel, batch: Batch) -> Tensor:
     """(n, tokens, d_llm): every instruction's view of its clip."""
-    per_clip = len(batch.guide_ids) // len(batch.features)
     if model.guide_encoder is None:
+        per_clip = len(batch.guide_ids) // len(batch.features)
         tokens = model.compressor(batch.features, None, None, batch.modality)
         return tokens.repeat_interleave(per_clip, dim=0)
     head = model.vision_tower.vision_model.head
     embeddings = batch.hidden + head.mlp(head.layernorm(batch.hidden))
     return model.compressor(
-        batch.features.repeat_interleave(per_clip, dim=0),
-        embeddings.repeat_interleave(per_clip, dim=0),
-        model.guide_encoder(batch.guide_ids),
-        batch.modality,
+        batch.features, embeddings, model.guide_encoder(batch.guide_ids), batch.modality
     )
 
 

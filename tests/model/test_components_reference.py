@@ -9,6 +9,7 @@ import torch
 from reference_data import COMPONENTS, ComponentCase, component, component_cases, read_json
 
 from hicom_edge.errors import InputError
+from hicom_edge.model.compressor import build_compressor
 from hicom_edge.model.projector_type import parse_projector_type
 
 TOLERANCE = 2e-5  # of the largest output: the reference's own statement for float32
@@ -47,6 +48,37 @@ def test_a_batch_is_its_videos_one_by_one(name: str) -> None:
         together = compressor(features, embeddings, guide)
         alone = [compressor(f, e, g) for f, e, g in zip(features, embeddings, guide)]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "use_guide"),
+    [
+        ("local43_global4", "direct"),
+        ("local43adaptqkvg_global4adaptg", "coarse"),
+        ("local43_global4", "fine"),
+    ],
+)
+@torch.no_grad()
+def test_several_questions_about_each_video_are_those_questions_one_by_one(
+    kind: str, use_guide: str
+) -> None:
+    torch.manual_seed(0)
+    compressor = build_compressor(kind, use_guide, 128, 128, 32, newline_position="no_token")
+    for parameter in compressor.parameters():
+        parameter.normal_(std=0.2)
+    features, embeddings = torch.randn(2, 3, 5, 7, 9, 128)
+    guide = torch.randn(3 * 2, 6, 128) if use_guide == "fine" else torch.randn(3 * 2, 128)
+    together = compressor(features, embeddings, guide)
+    alone = [compressor(features[i // 2], embeddings[i // 2], guide[i]) for i in range(6)]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_as_many_questions_about_every_video_are_needed() -> None:
+    compressor = build_compressor("local43_global4", "direct", 128, 128, 32)
+    features, embeddings = torch.randn(2, 3, 5, 7, 9, 128)
+    with pytest.raises(InputError, match=r"4 guides for 3 videos, expected as many for every"):
+        compressor(features, embeddings, torch.randn(4, 128))
 
 
 def frame_counts_where_the_authors_fail() -> list[dict]:
