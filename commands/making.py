@@ -43,6 +43,9 @@ def export(
     quantization: Annotated[
         str | None, typer.Option(help="W8A16, W4A16, W4A16_AWQ or W8A8_SQ_PER_CHANNEL.")
     ] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="W4A16_AWQ: inputs that share a scale, 128 or 64.")
+    ] = None,
     int8_kv_cache: Annotated[
         bool, typer.Option("--int8-kv-cache", help="LLM: keys and values in INT8.")
     ] = False,
@@ -70,6 +73,7 @@ def export(
             tp_size=tp_size,
             pp_size=pp_size,
             quantization=quantization,
+            group_size=group_size,
             int8_kv_cache=int8_kv_cache or None,
         )
         conversions: list[ConversionReport] = []

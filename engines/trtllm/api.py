@@ -1,6 +1,6 @@
 """TensorRT-LLM's names: what its versions call the same thing, and which version is here.
 
-Read out of the public source of 0.12 and 1.x; `tests/engines/tensorrt_llm_signatures.json` holds
+Read out of the public source of 0.12 and 1.x; `tests/engines/trtllm/signatures.json` holds
 the names with their places. It does not import TensorRT-LLM.
 """
 

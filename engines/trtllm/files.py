@@ -1,7 +1,7 @@
 """What config.json states: the sizes of a TensorRT-LLM checkpoint, the limits of a built engine.
 
 An engine is checked before it counts: `trtllm-build` has versions that warn where they should fail.
-It reads no weights; the checkpoint's files are `tensorrt_llm_check`'s.
+It reads no weights; the checkpoint's files are `check`'s.
 """
 
 from __future__ import annotations

@@ -53,6 +53,12 @@ class Linear:
         """The rank's input channels, the same in all parts."""
         return self.parts[0].shard.columns
 
+    def whole_size(self, tp_size: int) -> tuple[int, int]:
+        """Outputs and inputs over all ranks; a key head counts for every rank that holds it."""
+        if self.columns == ALL:
+            return self.out_features * tp_size, self.in_features
+        return self.out_features, self.in_features * tp_size
+
 
 def target_layer(index_in_stage: int) -> str:
     """The prefix of a layer in a rank file; every stage counts from 0."""
@@ -104,13 +110,9 @@ def _mlp(config: Mapping[str, Any], rank: Rank) -> tuple[Linear, Linear, Linear]
     )
 
 
-def head_rows(config: Mapping[str, Any], rank: Rank) -> tuple[slice, int]:
-    """The rows of the output layer that a rank holds, and the zero rows after them."""
-    vocab = config["vocab_size"]
-    part = rank.part(padded_vocab_size(vocab, rank.tp_size))
-    stop = min(part.stop, vocab)
-    start = min(part.start, stop)
-    return slice(start, stop), part.stop - part.start - (stop - start)
+def head_rows(config: Mapping[str, Any], rank: Rank) -> slice:
+    """The rows of the output layer that a rank holds; those after the vocabulary's are zeros."""
+    return rank.part(padded_vocab_size(config["vocab_size"], rank.tp_size))
 
 
 def source_names(config: Mapping[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hicom_edge.errors import ExportError
 
@@ -19,10 +20,27 @@ _WORKING_BYTES = 4
 
 def row_blocks(rows: Tensor) -> Iterator[Tensor]:
     """The rows of a tensor in order, an even number at a time (4-bit rows are stored in pairs)."""
-    row_bytes = max(1, rows[:1].numel() * _WORKING_BYTES)
-    step = max(2, _BLOCK_BYTES // row_bytes // 2 * 2)
+    step = _rows_of_a_block(rows[:1].numel())
     for start in range(0, rows.shape[0], step):
         yield rows[start : start + step]
+
+
+def filled_blocks(stored: Tensor, rows: slice, columns: int) -> Iterator[Tensor]:
+    """Some rows of a matrix like `row_blocks`; zeros follow where it ends before the slice does.
+
+    columns: how wide the blocks are; zeros follow where the matrix is narrower.
+    """
+    first, last = rows.start or 0, stored.shape[0] if rows.stop is None else rows.stop
+    step = _rows_of_a_block(columns)
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        block = stored[start:stop]
+        below, right = stop - start - block.shape[0], columns - block.shape[1]
+        yield pad(block, (0, right, 0, below)) if below or right else block
+
+
+def _rows_of_a_block(columns: int) -> int:
+    return max(2, _BLOCK_BYTES // max(1, columns * _WORKING_BYTES) // 2 * 2)
 
 
 def converted(block: Tensor, dtype: torch.dtype, name: str) -> Tensor:

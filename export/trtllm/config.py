@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from hicom_edge.engines.trtllm.layout import AWQ
+from hicom_edge.export.trtllm.divisibility import filled_inner_size
 from hicom_edge.export.trtllm.language_model import LanguageModel
 from hicom_edge.export.trtllm.options import DTYPES, TensorRTLLMOptions
 
@@ -59,7 +60,7 @@ def checkpoint_config(model: LanguageModel, options: TensorRTLLMOptions) -> dict
         "logits_dtype": "float32",
         "vocab_size": decoder.vocab_size,
         "hidden_size": decoder.hidden_size,
-        "intermediate_size": model.intermediate_size,
+        "intermediate_size": filled_inner_size(model.intermediate_size, options),
         "num_hidden_layers": decoder.num_layers,
         "num_attention_heads": decoder.num_heads,
         "num_key_value_heads": decoder.num_kv_heads,

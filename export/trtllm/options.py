@@ -87,6 +87,8 @@ def choose_language_model(
             raise ExportError(f"{names}: for a language model of {NAME} alone; pass --llm {NAME}")
         return None
     _one_of("runtime", runtime, (NAME,))
+    if "group_size" in chosen and chosen.get("quantization") != AWQ:
+        raise ExportError(f"a group size is for {AWQ} alone; leave --group-size out")
     return TensorRTLLMOptions(dtype=dtype, **chosen)
 
 

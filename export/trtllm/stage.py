@@ -31,7 +31,7 @@ from hicom_edge.engines.trtllm.names import (
 )
 from hicom_edge.engines.trtllm.sharding import Rank
 from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.trtllm.blocks import converted, row_blocks
+from hicom_edge.export.trtllm.blocks import converted, filled_blocks, row_blocks
 from hicom_edge.export.trtllm.encoders import TORCH_DTYPES, encoder_for
 from hicom_edge.export.trtllm.scales import DecoderScales
 from hicom_edge.export.trtllm.writer import SafetensorsWriter
@@ -102,13 +102,15 @@ class _StageWriter:
         """One linear layer, given as each rank holds it."""
         name = f"{target}.{linears[0].target}"
         names = [f"{source}.{part.source}" for part in linears[0].parts]
+        _, columns = linears[0].whole_size(self.first_rank.tp_size)
         in_features = int(self.source.tensors[f"{names[0]}.weight"].shape[1])
-        encoder = encoder_for(self.source.config, names, in_features, self.source.scales)
+        scales = self.source.scales
+        encoder = encoder_for(self.source.config, names, (in_features, columns), scales)
         for number, stored in enumerate(names):
             weight = self._load(f"{stored}.weight")
             for linear, writer in zip(linears, self.writers.values(), strict=True):
                 shard = linear.parts[number].shard
-                for block in row_blocks(weight[shard.rows]):
+                for block in filled_blocks(weight, shard.rows, columns):
                     rows = encoder.rows(block, shard.columns, f"{stored}.weight")
                     _append_all(writer, name, rows)
             if linears[0].bias:
@@ -118,9 +120,10 @@ class _StageWriter:
 
     def _write_bias(self, name: str, stored: str, parts: Sequence[Part]) -> None:
         """Rows follow the weight's; where columns are shared, every rank has the whole bias."""
-        bias = converted(self._load(stored), self.dtype, stored)
+        bias = converted(self._load(stored), self.dtype, stored)[:, None]
         for part, writer in zip(parts, self.writers.values(), strict=True):
-            writer.append(f"{name}.bias", bias[part.shard.rows])
+            for block in filled_blocks(bias, part.shard.rows, 1):
+                writer.append(f"{name}.bias", block[:, 0])
 
     def _write_head(self) -> None:
         """Every rank's rows of the output layer, with zeros after the vocabulary's end."""
@@ -128,10 +131,9 @@ class _StageWriter:
         tied = stored not in self.source.tensors
         weight = self._load(EMBEDDING[1] if tied else stored)
         for rank, writer in self.writers.items():
-            rows, padding = head_rows(self.source.config, rank)
-            for block in row_blocks(weight[rows]):
+            rows = head_rows(self.source.config, rank)
+            for block in filled_blocks(weight, rows, weight.shape[1]):
                 writer.append(target, converted(block, self.dtype, stored))
-            writer.append(target, torch.zeros(padding, weight.shape[1], dtype=self.dtype))
 
     def _write_kv_scale(self, target: str, source: str) -> None:
         assert self.source.scales is not None, "options without scales were let through"

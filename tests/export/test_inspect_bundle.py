@@ -66,18 +66,18 @@ def test_caches_are_shown_once(text):
 
 
 def test_a_language_model_for_another_runtime_is_shown(variant_bundle):
-    options = TensorRTLLMOptions("1.x", "bf16", tp_size=2, pp_size=2, quantization="W4A16")
+    options = TensorRTLLMOptions("1.x", "bf16", pp_size=2, quantization="W4A16")
     bundle = variant_bundle("release", tensorrt_llm=options)
     description = describe_bundle(bundle)
     model = description.language_model
     assert model.entry == bundle.manifest.language_model
     written = bundle.path / "llm"
     assert model.size_bytes == sum(path.stat().st_size for path in written.iterdir())
-    assert json.loads(json.dumps(description.to_dict()))["language_model"]["entry"]["tp_size"] == 2
+    assert json.loads(json.dumps(description.to_dict()))["language_model"]["entry"]["pp_size"] == 2
     console = Console(file=io.StringIO(), width=200)
     print_description(description, console)
     shown = console.file.getvalue()
-    for words in ("tensorrt-llm 1.x", "bf16", "W4A16", "4 (2 share a layer, 2 in a row)", "llm/"):
+    for words in ("tensorrt-llm 1.x", "bf16", "W4A16", "2 (1 share a layer, 2 in a row)", "llm/"):
         assert words in shown
 
 

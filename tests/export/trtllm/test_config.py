@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,8 @@ def test_options_without_a_runtime_are_refused():
         choose_language_model(None, "fp32", version="1.x", tp_size=2)
     with pytest.raises(ExportError, match=r"runtime 'vllm' is not one .*; use tensorrt-llm"):
         choose_language_model("vllm", "fp32")
+    with pytest.raises(ExportError, match=r"a group size is for W4A16_AWQ alone"):
+        choose_language_model("tensorrt-llm", "fp16", quantization="W8A16", group_size=64)
     chosen = choose_language_model("tensorrt-llm", "bf16", tp_size=2, version=None)
     assert chosen == TensorRTLLMOptions(dtype="bf16", tp_size=2)
 
@@ -198,7 +202,7 @@ def test_options_without_a_runtime_are_refused():
         ),
         (
             {"tp_size": 7, "quantization": "W4A16_AWQ"},
-            "intermediate_size is 18944, which 7 ranks cannot share",
+            "num_key_value_heads is 4, which 7 ranks can neither share nor repeat",
         ),
     ],
 )
@@ -216,12 +220,68 @@ def test_old_versions_get_stages_of_equal_length():
     check_divisible(checkpoint_config(QWEN_7B, TensorRTLLMOptions("0.12", pp_size=4)), "0.12")
 
 
-def test_groups_that_do_not_fit_are_refused(tmp_path):
+HALF_BILLION = replace(
+    QWEN_7B,
+    decoder=replace(
+        QWEN_7B.decoder,
+        hidden_size=896,
+        num_layers=24,
+        num_heads=14,
+        num_kv_heads=2,
+        head_dim=64,
+        vocab_size=151936,
+    ),
+    intermediate_size=4864,
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ({"quantization": "W4A16_AWQ"}, None),
+        (
+            {"quantization": "W4A16_AWQ", "tp_size": 2},
+            r"attention\.qkv has 1152 outputs, expected a multiple of 256 for W4A16_AWQ on 2 "
+            "ranks; pass a smaller --tp-size or --group-size 64 or another --quantization",
+        ),
+        ({"quantization": "W4A16_AWQ", "tp_size": 2, "group_size": 64}, None),
+        ({"quantization": "W8A16", "tp_size": 2}, None),
+        ({"quantization": "W8A8_SQ_PER_CHANNEL", "tp_size": 2}, None),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused(options, refusal):
+    """The sizes of Qwen2.5-0.5B: 9 groups of 128 do not make two ranks, 18 of 64 do."""
+    options = TensorRTLLMOptions(**options)
+    expected = nullcontext() if refusal is None else pytest.raises(ExportError, match=refusal)
+    with expected:
+        check_divisible(checkpoint_config(HALF_BILLION, options), options.version)
+
+
+def test_tiles_are_checked_before_anything_is_written(tmp_path):
     checkpoint = checkpoint_of(random_model("hicom_qwen2"), "hicom_qwen2", tmp_path)
-    options = TensorRTLLMOptions(quantization="W4A16_AWQ")
-    message = r"attention\.qkv has 32 inputs on each of 1 ranks, expected a multiple of 128"
-    with pytest.raises(ExportError, match=message):
-        plan_conversion(checkpoint, options)
+    for quantization, multiple in (("W8A16", 64), ("W4A16_AWQ", 128)):
+        options = TensorRTLLMOptions(quantization=quantization)
+        with pytest.raises(ExportError, match=rf"expected a multiple of {multiple} for"):
+            plan_conversion(checkpoint, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "inner"),
+    [
+        ({}, 11008),
+        ({"quantization": "W8A8_SQ_PER_CHANNEL"}, 11008),
+        ({"quantization": "W4A16"}, 11008),
+        ({"quantization": "W4A16_AWQ", "tp_size": 2}, 11008),
+        ({"quantization": "W4A16_AWQ", "tp_size": 4}, 11264),  # 22 groups of 128 on every rank
+        ({"quantization": "W4A16_AWQ", "tp_size": 4, "group_size": 64}, 11008),
+    ],
+)
+def test_the_inner_size_is_filled_up_to_whole_tiles(options, inner):
+    """11008 is that of Llama 2 7B and of Qwen2.5 3B: 86 groups of 128, which 4 do not divide."""
+    model = replace(LLAMA_8B, intermediate_size=11008)
+    config = checkpoint_config(model, TensorRTLLMOptions(**options))
+    assert config["intermediate_size"] == inner
+    check_divisible(config, "1.x")
 
 
 def test_key_heads_that_ranks_can_neither_share_nor_repeat_are_refused(tmp_path):

@@ -146,7 +146,7 @@ def test_scales_without_a_language_model_are_refused(variant_checkpoint, tmp_pat
 
 def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
     source, target = str(variant_checkpoint("release")), str(tmp_path / "bundle")
-    given = ["--trtllm-version", "1.x", "--dtype", "bf16", "--tp-size", "2", "--pp-size", "2"]
+    given = ["--trtllm-version", "1.x", "--dtype", "bf16", "--tp-size", "1", "--pp-size", "2"]
     given += ["--quantization", "W4A16", "--json"]
     assert main(["export", source, "-o", target, *LLM, *given]) == 0
     shown = capsys.readouterr()
@@ -159,7 +159,7 @@ def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
     assert f"{len(parts['compressor'])} of compressor (" in shown.err
     manifest = Bundle.open(target).manifest
     assert manifest.language_model == LanguageModelEntry(
-        "tensorrt-llm", "1.x", "llm", "bf16", "W4A16", tp_size=2, pp_size=2
+        "tensorrt-llm", "1.x", "llm", "bf16", "W4A16", tp_size=1, pp_size=2
     )
     assert {graph.precision for graph in manifest.graphs.values()} == {"fp32"}
     check_checkpoint(tmp_path / "bundle/llm")

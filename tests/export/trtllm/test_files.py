@@ -118,10 +118,10 @@ def layer_of(ranks, head_dim):
 
 
 def test_the_report_says_what_was_written_and_what_was_left_behind(checkpoint, tmp_path):
-    options = TensorRTLLMOptions("0.12", "bf16", 2, quantization="W8A16")
+    options = TensorRTLLMOptions("0.12", "bf16", 2)
     report = convert_language_model(checkpoint, tmp_path / "llm", options)
     assert report.entry == LanguageModelEntry(
-        "tensorrt-llm", "0.12", "llm", "bf16", "W8A16", tp_size=2, pp_size=1
+        "tensorrt-llm", "0.12", "llm", "bf16", None, tp_size=2, pp_size=1
     )
     assert report.dropped == ("compressor: readout.weight",)
     files = [load_file(tmp_path / f"llm/rank{r}.safetensors") for r in range(2)]

@@ -75,10 +75,29 @@ def test_with_fewer_key_heads_than_ranks_neighbours_hold_the_same_head(qwen2, tm
 def test_half_precision_files_hold_exactly_the_rounded_model(tmp_path, dtype, quantization):
     """A model whose weights are already of the dtype's values loses nothing."""
     rounded = {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    model = random_model("hicom_qwen2", rounded)
+    model = random_model("hicom_qwen2", rounded, hidden_size=128)
     checkpoint = checkpoint_of(model, "hicom_qwen2", tmp_path / "model")
     options = TensorRTLLMOptions("1.x", dtype, 2, quantization=quantization)
     convert_language_model(checkpoint, tmp_path / "llm", options)
+    assert difference(tmp_path / "llm", logits_of(model, INPUT_IDS).numpy()) < CLOSE
+
+
+@pytest.mark.parametrize("inner", [50, 200])
+@pytest.mark.parametrize("tp_size", [1, 2])
+@pytest.mark.parametrize("kind", ["hicom_qwen2", "hicom_llama"])
+def test_channels_of_zeros_compute_the_same(tmp_path, kind, tp_size, inner):
+    """Of 50 inner channels the second rank has none; the biases of Llama's are filled up, too."""
+    biased = {"attention_bias": True, "mlp_bias": True} if kind == "hicom_llama" else {}
+    sizes = {"hidden_size": 128, "intermediate_size": inner, **biased}
+    model = random_model(kind, torch.float16, **sizes)
+    checkpoint = checkpoint_of(model, kind, tmp_path / "model")
+    options = TensorRTLLMOptions("0.12", "fp16", tp_size, quantization="W8A16")
+    convert_language_model(checkpoint, tmp_path / "llm", options)
+    name = "transformer.layers.3.mlp.proj.weight"
+    last = read_rank_file(tmp_path / f"llm/rank{tp_size - 1}.safetensors")[name]
+    whole = -(-inner // (64 * tp_size)) * 64 * tp_size
+    assert last.shape == (128, whole // tp_size)
+    assert not last[:, max(0, last.shape[1] - (whole - inner)) :].any()
     assert difference(tmp_path / "llm", logits_of(model, INPUT_IDS).numpy()) < CLOSE
 
 

@@ -29,9 +29,9 @@ QKV = "transformer.layers.1.attention.qkv"
 PROJ = "transformer.layers.1.mlp.proj"
 
 
-def quiet_model() -> torch.nn.Module:
+def quiet_model(**sizes: int) -> torch.nn.Module:
     """A random model that does not blow errors up as one with steep softmaxes does."""
-    return random_model("hicom_qwen2", torch.float16, noise=0.02, **SIZES)
+    return random_model("hicom_qwen2", torch.float16, noise=0.02, **{**SIZES, **sizes})
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,9 @@ def test_quantised_files_stay_close_to_the_model(
     assert bound / 10 < error < bound
 
 
-def simulated(scales, quantise) -> np.ndarray:
+def simulated(scales, quantise, **sizes) -> np.ndarray:
     """Logits of transformers' model after `quantise(linear, smoothing, input_amax)` of each."""
-    model, measured = quiet_model(), load_file(scales)
+    model, measured = quiet_model(**sizes), load_file(scales)
     for name, linear in model.named_modules():
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
             quantise(linear, measured[f"{name}.smoothing"], measured[f"{name}.input_amax"])
@@ -123,9 +123,10 @@ def simulated(scales, quantise) -> np.ndarray:
 
 def four_bit_weights(linear, smoothing, _):
     prequant = (1 / smoothing).half().float()
-    groups = (linear.weight / prequant).unflatten(1, (-1, 64))
-    steps = (groups.abs().amax(2, keepdim=True) / 7).half().float()
-    linear.weight.copy_(((groups / steps).round().clamp(-8, 7) * steps).flatten(1) * prequant)
+    parts = (linear.weight / prequant).split(64, 1)  # the last group may be shorter
+    steps = [(part.abs().amax(1, keepdim=True) / 7).half().float() for part in parts]
+    rounded = [(part / s).round().clamp(-8, 7) * s for part, s in zip(parts, steps, strict=True)]
+    linear.weight.copy_(torch.cat(rounded, 1) * prequant)
 
 
 def eight_bits(linear, smoothing, input_amax):
@@ -148,6 +149,21 @@ def test_quantised_files_compute_what_transformers_computes_with_quantised_layer
 ):
     llm = converted(calibrated, tmp_path, quantization=quantization)
     assert relative_error(llm, simulated(calibrated[2], quantise)) < close
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+@pytest.mark.parametrize("inner", [130, 200])
+def test_groups_are_filled_up_without_changing_the_others(tmp_path, inner, tp_size):
+    """The logits are those of 130 or 200 channels in groups of 64, of which the last is short."""
+    model = quiet_model(intermediate_size=inner)
+    checkpoint = checkpoint_of(model, "hicom_qwen2", tmp_path / "model")
+    scales = tmp_path / "scales.safetensors"
+    save_file(decoder_scales(model, INPUT_IDS), scales)
+    llm = converted((model, checkpoint, scales, None), tmp_path, quantization=AWQ, tp_size=tp_size)
+    ranks = [load_file(llm / f"rank{r}.safetensors") for r in range(tp_size)]
+    assert sum(rank[f"{PROJ}.prequant_scaling_factor"].numel() for rank in ranks) in (192, 256)
+    expected = simulated(scales, four_bit_weights, intermediate_size=inner)
+    assert relative_error(llm, expected) < 1e-5
 
 
 @pytest.mark.parametrize("quantization", [AWQ, W8A8])
