@@ -37,27 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", nargs="?", default=str(DEMO))
     parser.add_argument("--trtllm-version", default="0.12", choices=["0.12", "1.x"])
     parser.add_argument("--quantization", help="in TensorRT-LLM's words, such as W8A16")
+    parser.add_argument("--tp-size", type=int, default=1, help="GPUs that share every layer")
     parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--prepare", action="store_true", help="stop before TensorRT-LLM")
     args = parser.parse_args(arguments)
     try:
         if not (args.work / "expected.json").is_file():
-            prepare(
-                args.work,
-                args.checkpoint,
-                args.trtllm_version,
-                args.quantization,
-                args.max_new_tokens,
-            )
+            how = {"quantization": args.quantization, "tp_size": args.tp_size}
+            prepare(args.work, args.checkpoint, args.trtllm_version, args.max_new_tokens, **how)
         return 0 if args.prepare else run(args.work)
     except (HicomEdgeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def prepare(
-    work: Path, checkpoint: str, version: str, quantization: str | None, max_new_tokens: int
-) -> None:
+def prepare(work: Path, checkpoint: str, version: str, max_new_tokens: int, **how: Any) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
     from hicom_edge.export.exporter import export_bundle
     from hicom_edge.export.trtllm.options import TensorRTLLMOptions
@@ -65,7 +59,7 @@ def prepare(
     from hicom_edge.training.scene import sample_scene
 
     work.mkdir(parents=True, exist_ok=True)
-    options = TensorRTLLMOptions(version=version, dtype="fp16", quantization=quantization)
+    options = TensorRTLLMOptions(version=version, dtype="fp16", **how)
     bundle = export_bundle(checkpoint, work / "bundle", tensorrt_llm=options, overwrite=True)
     write_scene(sample_scene(0, "train", 0), work / "clip.mp4", side=168, num_frames=FRAMES)
     cases = pytorch_answers(bundle, checkpoint, work / "clip.mp4", max_new_tokens)

@@ -193,10 +193,12 @@ def bindings(version: str) -> SimpleNamespace:
 
         return make
 
-    names = ("SamplingConfig", "OutputConfig", "PromptTuningConfig", "Request", "KvCacheConfig")
+    names = [name for name in SIGNATURES[version] if name[0].isupper() and "." not in name]
     return SimpleNamespace(
-        **{name: record(name) for name in (*names, "ExecutorConfig", "Executor")},
+        **{name: record(name) for name in names},
         ModelType=SimpleNamespace(DECODER_ONLY="decoder-only"),
+        CommunicationType=SimpleNamespace(MPI="mpi"),
+        CommunicationMode=SimpleNamespace(LEADER="leader", ORCHESTRATOR="orchestrator"),
     )
 
 

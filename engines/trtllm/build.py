@@ -44,6 +44,7 @@ from hicom_edge.engines.trtllm.engine_files import (
 )
 from hicom_edge.engines.trtllm.files import check_engine
 from hicom_edge.engines.trtllm.memory import check_device, check_host, llm_memory
+from hicom_edge.engines.trtllm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ def build_language_model(
 
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
-        EngineError: no GPU, no `trtllm-build`, another version of it, or the build failed.
+        EngineError: a GPU for every rank or `trtllm-build` is missing, it is of another version,
+            or the build failed.
         ResourceError: memory or disk is too small, by estimate, before anything runs.
     """
-    start, plan, gpu = time.perf_counter(), plan_build(bundle, options), _gpu()
+    start, plan = time.perf_counter(), plan_build(bundle, options)
+    gpu = _gpu(plan.config.world_size)
     files = LlmEngineFiles.of(bundle, gpu)
     digest = checkpoint_sha256(bundle.manifest, plan.entry.directory)
     kept = _fits(files, plan, digest, gpu)
@@ -100,13 +103,15 @@ def build_language_model(
     return BuiltEngine(_GRAPH, files.engine, size, seconds, kept, plugin=False)
 
 
-def _gpu() -> Gpu:
+def _gpu(world_size: int) -> Gpu:
+    """The first GPU, which builds the engines of all ranks."""
     gpus = find_gpus()
     if not gpus:
         raise EngineError(
             "no NVIDIA GPU: the CUDA driver shows none, and a TensorRT-LLM engine is built on the "
             "GPU it runs on; --dry-run shows the command for that machine"
         )
+    check_gpus(world_size, gpus)
     return gpus[0]
 
 

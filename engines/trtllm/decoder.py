@@ -21,6 +21,7 @@ from hicom_edge.engines.trtllm.engine_files import (
 from hicom_edge.engines.trtllm.files import CheckpointConfig, read_config
 from hicom_edge.engines.trtllm.prompt import table_prompt
 from hicom_edge.engines.trtllm.session import ExecutorSession
+from hicom_edge.engines.trtllm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, PromptError
 
 if TYPE_CHECKING:
@@ -102,13 +103,15 @@ def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
         )
     check_version(names, installed)
     config = read_config(bundle.path / entry.directory)
-    _refuse_several_ranks(config)
+    check_gpus(config.world_size, gpus)
     files = LlmEngineFiles.of(bundle, gpus[0])
     sidecar = _find(bundle, entry, files, installed)
 
     def open_session() -> ExecutorSession:
         files.check_content(sidecar)
-        return ExecutorSession.open(files.engine, names, sidecar.limits, config.dtype)
+        return ExecutorSession.open(
+            files.engine, names, sidecar.limits, config.dtype, config.world_size
+        )
 
     return TensorRtLlmGenerator(sidecar.checkpoint_sha256, config, sidecar.limits, open_session)
 
@@ -129,14 +132,6 @@ def _find(
     if difference is not None:
         raise EngineError(f"{files.engine} was built from or for {difference}; {advice}")
     return sidecar
-
-
-def _refuse_several_ranks(config: CheckpointConfig) -> None:
-    if config.world_size > 1:
-        raise EngineError(
-            f"the language model is split over {config.world_size} GPUs, which one process does "
-            "not run; export it with --tp-size 1 --pp-size 1, or run its engine with TensorRT-LLM"
-        )
 
 
 def _until_stop(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.engines.trtllm.api import TOP_K_MAX, ApiNames
+from hicom_edge.engines.trtllm.several_ranks import parallel_arguments
 from hicom_edge.errors import EngineError, InputError, ResourceError
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class ExecutorSession:
 
     @classmethod
     def open(
-        cls, directory: Path, names: ApiNames, limits: LlmLimits, dtype: str
+        cls, directory: Path, names: ApiNames, limits: LlmLimits, dtype: str, world_size: int = 1
     ) -> ExecutorSession:
-        """Load an engine.
+        """Load an engine of `world_size` ranks.
 
         Raises:
             EngineError: TensorRT-LLM does not load, or does not take the engine.
@@ -60,7 +61,9 @@ class ExecutorSession:
         except (ImportError, OSError) as error:
             raise EngineError(f"TensorRT-LLM does not load ({error}); reinstall it") from error
         cache = api.KvCacheConfig(**cache_arguments(names, limits, dtype))
-        config = api.ExecutorConfig(max_beam_width=1, kv_cache_config=cache)
+        config = api.ExecutorConfig(
+            max_beam_width=1, kv_cache_config=cache, **parallel_arguments(api, world_size)
+        )
         decoder_only = api.ModelType.DECODER_ONLY
         try:
             executor = api.Executor(

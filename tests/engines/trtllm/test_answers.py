@@ -6,15 +6,17 @@ penalty, as TensorRT-LLM does, so equal answers mean that prompt, table and pena
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from tensorrt_llm_stand_in import TORCH, HostExecutor, bindings, response
+from tensorrt_llm_stand_in import TORCH, HostExecutor, arguments_of, bindings, response
 
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
@@ -203,6 +205,36 @@ def test_the_engine_is_opened_with_names_that_the_version_has(
     module.Executor = no_room
     with pytest.raises(ResourceError, match=r"out of memory; build the engine with fewer"):
         ExecutorSession.open(tmp_path, names_of(version), limits, "float16")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_several_ranks_get_a_process_each(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, limits = bindings(version), LlmLimits(1, 100, 130, 100, 100)
+    monkeypatch.setitem(sys.modules, "tensorrt_llm.bindings.executor", module)
+    package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "tensorrt_llm", package)
+    with pytest.raises(EngineError, match=r"has no .*bin/executorWorker, which runs a rank"):
+        ExecutorSession.open(tmp_path, names_of(version), limits, "float16", 4)
+    worker = tmp_path / "bin" / "executorWorker"
+    worker.parent.mkdir()
+    worker.touch()
+    session = ExecutorSession.open(tmp_path, names_of(version), limits, "float16", 4)
+    parallel = session.executor.executor_config.parallel_config
+    assert parallel.communication_mode == "orchestrator"
+    assert parallel.orchestrator_config.is_orchestrator
+    assert parallel.orchestrator_config.worker_executable_path == str(worker)
+    assert parallel.device_ids == [0, 1, 2, 3]
+    alone = ExecutorSession.open(tmp_path, names_of(version), limits, "float16")
+    assert not hasattr(alone.executor.executor_config, "parallel_config")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("method", ["enqueue_request", "await_responses", "cancel_request"])
+def test_the_stand_in_takes_what_the_executor_takes(version: str, method: str) -> None:
+    taken = set(inspect.signature(getattr(HostExecutor, method)).parameters) - {"self"}
+    assert taken <= arguments_of(version, f"Executor.{method}")
 
 
 def test_without_tensorrt_llm_the_reason_is_said(tmp_path: Path) -> None:

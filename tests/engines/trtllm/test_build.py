@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hicom_edge.engines.trtllm.build import (
     build_language_model,
 )
 from hicom_edge.engines.trtllm.decoder import load_generator
+from hicom_edge.engines.trtllm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
 
 ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)
@@ -186,14 +188,28 @@ def test_an_engine_is_loaded_only_where_it_fits(
         load_generator(bundle)
 
 
-def test_several_ranks_are_built_but_not_run(
+def test_several_ranks_need_as_many_equal_gpus(
     tiny_bundle: Bundle, tmp_path: Path, command: BuildCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before the build, which takes long, and again where the engine is loaded."""
     bundle = with_language_model(tiny_bundle, tmp_path / "split", tp_size=2, vocab_size=8)
     monkeypatch.setattr(tensorrt_llm_decoder, "installed_version", lambda: "0.12.0")
+    other = replace(ORIN, name="Another")
+    few, mixed = r"split over 2 GPUs, here are 1; export", r"different ones \(Another, Orin\)"
+    for gpus, message in (((ORIN,), few), ((ORIN, other), mixed)):
+        for module in (tensorrt_llm_build, tensorrt_llm_decoder):
+            monkeypatch.setattr(module, "find_gpus", lambda gpus=gpus: gpus)
+        for act in (lambda: build_language_model(bundle, OPTIONS), lambda: load_generator(bundle)):
+            with pytest.raises(EngineError, match=message):
+                act()
+    assert command.runs == []
+    for module in (tensorrt_llm_build, tensorrt_llm_decoder):
+        monkeypatch.setattr(module, "find_gpus", lambda: (ORIN, ORIN, other))
     assert (build_language_model(bundle, OPTIONS).path / "rank1.engine").is_file()
-    with pytest.raises(EngineError, match=r"split over 2 GPUs, which one process does not run"):
-        load_generator(bundle)
+    opened: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(ExecutorSession, "open", lambda *given: opened.append(given))
+    load_generator(bundle).activate()
+    assert opened[0][-1] == 2
 
 
 def test_options_that_mean_nothing_are_refused() -> None:

@@ -58,7 +58,8 @@ def stand_ins(
     decoder.activate()
     embedding = np.array(open_token_embedding(reference_bundle), np.float32)
 
-    def open_session(directory, names, limits, dtype) -> ExecutorSession:
+    def open_session(directory, names, limits, dtype, world_size) -> ExecutorSession:
+        assert world_size == 1
         executor = HostExecutor(decoder, embedding, returns_end=True)
         return ExecutorSession(bindings("0.12"), TORCH, executor, names, dtype)
 
