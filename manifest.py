@@ -144,7 +144,7 @@ class GenerationSpec:
 class LanguageModelEntry:
     """A language model in the format of another runtime, instead of the `decoder` graph.
 
-    runtime: "tensorrt-llm".
+    runtime: "tensorrt-llm" or "tensorrt-edge-llm".
     version: the version of the runtime that the files are written for, such as "0.12".
     directory: where its files lie in the bundle.
     quantization: as in the runtime's own words, such as "W4A16_AWQ"; None: floating point.

@@ -33,7 +33,8 @@ def export(
         str, typer.Option(help="concat, or scatter: a fixed cache too, for TensorRT 10.15 on.")
     ] = "concat",
     llm: Annotated[
-        str | None, typer.Option(help="tensorrt-llm: its checkpoint instead of a decoder graph.")
+        str | None,
+        typer.Option(help="tensorrt-llm or tensorrt-edge-llm: its checkpoint, no decoder graph."),
     ] = None,
     trtllm_version: Annotated[
         str | None, typer.Option(help="TensorRT-LLM's version: 1.x (default) or 0.12.")
@@ -64,7 +65,7 @@ def export(
     """
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
-        from hicom_edge.export.trtllm.options import choose_language_model
+        from hicom_edge.export.trtllm.options import EDGE_LLM, choose_language_model
 
         tensorrt_llm = choose_language_model(
             llm,
@@ -86,6 +87,7 @@ def export(
             overwrite=overwrite,
             progress=terminal.byte_progress("writing"),
             tensorrt_llm=tensorrt_llm,
+            edge_llm=llm == EDGE_LLM,
             scales=scales,
             decoder_form=decoder_form,
             report=conversions.append,

@@ -21,6 +21,7 @@ from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder import EMBEDDING
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER
 from hicom_edge.export.description import created_with, frame_spec, model_spec
+from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
 from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
@@ -52,6 +53,7 @@ def export_bundle(
     tensorrt_llm: TensorRTLLMOptions | None = None,
     scales: str | os.PathLike[str] | None = None,
     decoder_form: str = CONCAT,
+    edge_llm: bool = False,
     report: Callable[[ConversionReport], None] | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint; nothing is left behind when it fails.
@@ -67,7 +69,9 @@ def export_bundle(
         scales: a calibrated bundle of the same checkpoint, for quantisations that need its scales.
         decoder_form: "concat", or "scatter" to add a decoder over a cache of fixed capacity, for
             TensorRT 10.15 and later; it shares the weights of the other.
-        report: called with what `tensorrt_llm` wrote, and which tensors it left to the graphs.
+        edge_llm: write the language model for TensorRT-Edge-LLM's exporter instead.
+        report: called with what was written for another runtime, and which tensors it left to the
+            graphs.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or foreign.
@@ -78,11 +82,12 @@ def export_bundle(
     precision, family = precision_for(dtype), family_for_opset(opset)
     source, opened = _open(checkpoint)
     with BundleWriter(output, overwrite) as writer, _disk_full_is_one_line(writer.path):
-        plan = plan_export(opened, precision, family, tensorrt_llm, decoder_form)
+        plan = plan_export(opened, precision, family, tensorrt_llm, decoder_form, edge_llm)
         _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
         tokenizer, guide, chat, generation = write_text_files(opened, writer.path)
         meter = _Meter(plan.total_bytes, progress)
-        converted = _write_language_model(opened, writer.path, tensorrt_llm, scales, meter)
+        llm = writer.path / LLM_DIR
+        converted = _write_language_model(opened, llm, tensorrt_llm, edge_llm, scales, meter)
         graphs = _write_weights(plan, writer.path, meter)
         meter("done", 0)
         manifest = Manifest(
@@ -145,18 +150,19 @@ def _write_language_model(
     checkpoint: Checkpoint,
     directory: Path,
     options: TensorRTLLMOptions | None,
+    edge_llm: bool,
     scales: str | os.PathLike[str] | None,
     meter: _Meter,
 ) -> ConversionReport | None:
-    if options is None:
-        if scales is not None:
-            raise ExportError(
-                f"scales {os.fspath(scales)} are for a TensorRT-LLM checkpoint alone; "
-                "pass --llm tensorrt-llm, or leave --scales out"
-            )
-        return None
-    path = None if scales is None else Path(scales)
-    return convert_language_model(checkpoint, directory / LLM_DIR, options, path, meter)
+    if options is not None:
+        path = None if scales is None else Path(scales)
+        return convert_language_model(checkpoint, directory, options, path, meter)
+    if scales is not None:
+        raise ExportError(
+            f"scales {os.fspath(scales)} are for a TensorRT-LLM checkpoint alone; "
+            "pass --llm tensorrt-llm, or leave --scales out"
+        )
+    return write_edge_llm_checkpoint(checkpoint, directory, meter) if edge_llm else None
 
 
 def _extra(family: Family, plan: Plan) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hicom_edge.errors import ExportError
 from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
+from hicom_edge.export.edge_llm import edge_llm_bytes
 from hicom_edge.export.guide import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.export.save import weight_bytes
@@ -58,19 +59,25 @@ def plan_export(
     family: Family,
     tensorrt_llm: TensorRTLLMOptions | None = None,
     decoder_form: str = CONCAT,
+    edge_llm: bool = False,
 ) -> Plan:
     """Build all graphs of a checkpoint; their weights stay where they are.
 
-    With `tensorrt_llm` the language model is no graph. The decoder's scatter form comes beside the
-    concat form and shares its weights.
+    With `tensorrt_llm` or `edge_llm` the language model is no graph. The decoder's scatter form
+    comes beside the concat form and shares its weights.
 
     Raises:
         ExportError: the model cannot be expressed in the requested form.
     """
-    if check_form(decoder_form) != CONCAT and tensorrt_llm is not None:
+    if tensorrt_llm is not None and edge_llm:
         raise ExportError(
-            f"decoder form {decoder_form!r} is a form of the decoder graph, which TensorRT-LLM's "
-            "checkpoint stands in for; leave --decoder-form or --llm out"
+            "a bundle has one language model; choose TensorRT-LLM or TensorRT-Edge-LLM"
+        )
+    is_graph = tensorrt_llm is None and not edge_llm
+    if check_form(decoder_form) != CONCAT and not is_graph:
+        raise ExportError(
+            f"decoder form {decoder_form!r} is a form of the decoder graph, which the checkpoint "
+            "for another runtime stands in for; leave --decoder-form or --llm out"
         )
     hicom, tower = checkpoint.hicom, checkpoint.tower_config
     form = (precision, family)
@@ -85,11 +92,13 @@ def plan_export(
     if image_graph_differs(checkpoint):
         graphs["compressor_image"] = build_compressor_graph(checkpoint, *form, modality="image")
     llm_bytes = 0
-    if tensorrt_llm is None:
+    if is_graph:
         graphs["decoder"] = build_decoder_graph(llm, decoder_plan, *form)
         if decoder_form == SCATTER:
             scatter = build_decoder_graph(llm, decoder_plan, *form, form=SCATTER)
             graphs[SCATTER_GRAPH] = scatter
+    elif tensorrt_llm is None:
+        llm_bytes = edge_llm_bytes(checkpoint)
     else:
         llm_bytes = checkpoint_bytes(plan_conversion(checkpoint, tensorrt_llm))
     return Plan(checkpoint, precision, family, vision_plan, decoder_plan, graphs, llm_bytes)

@@ -12,6 +12,8 @@ from hicom_edge.engines.trtllm.api import NAME, VERSIONS
 from hicom_edge.engines.trtllm.layout import AWQ, SMOOTH_QUANT
 from hicom_edge.errors import ExportError
 
+# the other runtime of language models; its checkpoint has no options (export/edge_llm.py)
+EDGE_LLM = "tensorrt-edge-llm"
 # our dtype → the name in config.json
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # TensorRT-LLM's build quantises the floating-point weights of these by itself
@@ -75,18 +77,21 @@ class TensorRTLLMOptions:
 def choose_language_model(
     runtime: str | None, dtype: str, **given: Any
 ) -> TensorRTLLMOptions | None:
-    """The options of a runtime's name; None without one. Values of None were not given.
+    """TensorRT-LLM's options, where that is the runtime's name. Values of None were not given.
 
     Raises:
         ExportError: another runtime, options without one, or values that do not go together.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    if runtime is None:
+    if runtime != NAME:
         if chosen:
             names = ", ".join(sorted(chosen))
             raise ExportError(f"{names}: for a language model of {NAME} alone; pass --llm {NAME}")
+        if runtime is not None:
+            _one_of("runtime", runtime, (NAME, EDGE_LLM))
+        if runtime == EDGE_LLM and dtype != "fp16":
+            raise ExportError(f"{EDGE_LLM} takes fp16, not {dtype}; export with --dtype fp16")
         return None
-    _one_of("runtime", runtime, (NAME,))
     if "group_size" in chosen and chosen.get("quantization") != AWQ:
         raise ExportError(f"a group size is for {AWQ} alone; leave --group-size out")
     return TensorRTLLMOptions(dtype=dtype, **chosen)
