@@ -21,6 +21,7 @@ from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.model.loading import load_checkpoint
 
 INPUT_IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 50, 0, 35, 8])
 ARGUMENTS = ["--llm", "tensorrt-edge-llm", "--dtype", "fp16"]
@@ -68,6 +69,17 @@ def test_the_bundle_keeps_the_graphs_before_it_and_says_whose_the_rest_is(export
     assert AutoTokenizer.from_pretrained(target / "llm")(text) == own(text)
     with pytest.raises(EngineError, match=r"for 'tensorrt-edge-llm'; this hicom-edge runs"):
         load_text_generator(bundle)
+
+
+def test_a_whole_checkpoints_language_model_is_read_as_a_plain_one(exported):
+    source, target = exported
+    plain = AutoModelForCausalLM.from_pretrained(target / "llm", dtype=torch.float32).eval()
+    assert type(plain).__name__ == "Qwen2ForCausalLM"
+    input_ids = torch.arange(7, 27)[None]
+    with torch.inference_mode():
+        expected = load_checkpoint(source).llm(input_ids=input_ids).logits
+        logits = plain(input_ids=input_ids).logits
+    assert (logits - expected).abs().max() < 5e-3 * expected.abs().max()  # stored in float16
 
 
 @pytest.mark.parametrize(
