@@ -5,17 +5,19 @@ It knows directories, sizes and hashes. It does not know what the graphs compute
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
-from hicom_edge.errors import BundleError
+from hicom_edge.errors import BundleError, InputError
 from hicom_edge.manifest import FileEntry, GraphEntry, Manifest
 
 MANIFEST_NAME = "manifest.json"
@@ -99,19 +101,28 @@ class BundleWriter:
     """Writes a bundle in a temporary sibling directory and renames it into place at the end.
 
     Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes
-    the manifest last and renames. Leaving without `finish` removes everything.
+    the manifest last and renames. Leaving without `finish` removes everything; what a killed writer
+    of the same bundle has left is removed by the next one.
     """
 
     def __init__(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.target = Path(target)
         self._overwrite = overwrite
+        self._place = self.target.resolve()  # a link to a bundle stays a link
         self.path = self.target  # replaced on entry
 
     def __enter__(self) -> BundleWriter:
         self._refuse_foreign_target()
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{self.target.name}.partial-"
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.target.parent))
+        prefix = f".{self._place.name}.partial-"
+        try:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self._place.parent.glob(f"{glob.escape(prefix)}*"))
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._place.parent))
+        except OSError as error:
+            raise InputError(
+                f"{self.target} cannot be written ({error.strerror}); write the bundle elsewhere"
+            ) from error
+        self._lock = _locked(self.path)
         return self
 
     def __exit__(
@@ -122,6 +133,8 @@ class BundleWriter:
     ) -> None:
         if self.path != self.target:
             shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def finish(self, manifest: Manifest) -> Bundle:
         """Hash every file, write the manifest, rename into place and return the opened bundle."""
@@ -140,10 +153,10 @@ class BundleWriter:
 
     def _rename_into_place(self) -> None:
         old = None
-        if self.target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{self.target.name}.old-", dir=self.path.parent))
-            self.target.rename(old / "bundle")
-        self.path.rename(self.target)
+        if self._place.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{self._place.name}.old-", dir=self.path.parent))
+            self._place.rename(old / "bundle")
+        self.path.rename(self._place)
         self.path = self.target
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
@@ -159,6 +172,29 @@ class BundleWriter:
             raise BundleError(
                 f"{self.target} already holds a bundle; pass another directory or --overwrite"
             )
+
+
+def _locked(directory: Path) -> int | None:
+    """A descriptor that holds the directory's lock, which ends with the process however it ends.
+
+    None where another process holds it, or the file system has no locks.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(directories: Iterable[Path]) -> None:
+    """Remove what writers have left that were killed: a large bundle would fill the disk."""
+    for directory in directories:
+        lock = _locked(directory)
+        if lock is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
 
 
 def sha256_of(path: Path, progress: Progress | None = None) -> str:

@@ -4,13 +4,17 @@ It knows exit codes and where messages go. What a verb takes and prints is in `c
 is done by what each verb imports, only when it runs, so that `--help` stays quick.
 
 Exit status: 0 done, 1 a check did not hold, 2 something in the input or on the machine (one line on
-stderr), 130 interrupted.
+stderr), 130 interrupted, 143 terminated; both leave nothing half-written.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -63,7 +67,8 @@ def _version(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
-        status = app(args=argv, prog_name="hicom-edge", standalone_mode=False)
+        with _terminating():
+            status = app(args=argv, prog_name="hicom-edge", standalone_mode=False)
     except _UsageError as error:
         return _refuse(f"{_message(error)}; see {_command(error)} --help")
     except HicomEdgeError as error:
@@ -74,6 +79,19 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM unwinds the stack like Ctrl-C, so that what is half-written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's affair
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse(message: str) -> int:

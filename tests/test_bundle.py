@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
-from hicom_edge.errors import BundleError
+from hicom_edge.errors import BundleError, InputError
 from hicom_edge.manifest import (
     ChatSpec,
     FrameSpec,
@@ -206,6 +206,44 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         (writer.path / "vision.onnx").write_bytes(b"x")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    abandoned = tmp_path / ".bundle.partial-abandoned"
+    abandoned.mkdir()
+    (abandoned / "decoder.onnx.data").write_bytes(b"x")
+    (tmp_path / ".bundle[1].partial-other").mkdir()
+    with BundleWriter(tmp_path / "bundle") as first:
+        assert not abandoned.exists()
+        with BundleWriter(tmp_path / "bundle"):
+            assert first.path.is_dir()
+    assert [p.name for p in tmp_path.iterdir()] == [".bundle[1].partial-other"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/bundle cannot be written \(.*; write the bundle e"):
+        write(tmp_path / "file" / "bundle")
+
+
+def test_the_bundle_behind_a_link_is_replaced_and_the_link_stays(bundle: Path) -> None:
+    link = bundle.with_name("link")
+    link.symlink_to(bundle)
+    (bundle / "leftover").write_text("")
+    write(link, overwrite=True)
+    assert link.is_symlink()
+    assert not (bundle / "leftover").exists()
+    Bundle.open(link)
+
+
+def test_the_current_directory_is_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(Path())
+    monkeypatch.chdir(tmp_path)
+    Bundle.open("here")
 
 
 def test_an_existing_bundle_is_replaced_only_on_request(bundle: Path) -> None:

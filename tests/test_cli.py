@@ -239,6 +239,29 @@ def test_control_c_ends_a_conversation_with_status_130_and_no_traceback(video, b
         assert process.stderr.read() == ""
 
 
+def test_a_terminated_export_leaves_nothing_half_written(
+    reference_checkpoint, tmp_path: Path
+) -> None:
+    script = """
+import sys, time
+from hicom_edge.cli import main
+from hicom_edge.export import exporter
+def wait(*_): print("writing", flush=True); time.sleep(60)
+exporter.write_token_embedding = wait
+sys.exit(main(["export", sys.argv[1], "-o", sys.argv[2]]))
+"""
+    command = [sys.executable, "-c", script, str(reference_checkpoint), str(tmp_path / "bundle")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **streams) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        assert any(tmp_path.iterdir())
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30)[1] == ""
+        assert process.returncode == 143
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_bug_keeps_its_traceback(video, bundle, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
