@@ -14,7 +14,7 @@ import typer
 
 from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
-from hicom_edge.commands.options import EngineName, Json, NumFrames
+from hicom_edge.commands.options import BaseLlm, EngineName, Json, NumFrames, VisionTower
 
 DEFAULT_QUESTIONS = ("What happens in this video?", "How many objects are there?")
 
@@ -24,6 +24,8 @@ def verify(
     checkpoint: Annotated[
         str | None, typer.Option(help="Compare with this checkpoint, in PyTorch.")
     ] = None,
+    vision_tower: VisionTower = None,
+    base_llm: BaseLlm = None,
     engine: EngineName = "auto",
     against: Annotated[
         str | None, typer.Option(help="Compare with pytorch or with another engine.")
@@ -52,7 +54,8 @@ def verify(
 
     opened = Bundle.open(bundle, terminal.byte_progress("checking"))
     other = None if reference is None else Bundle.open(reference)
-    held_against = choose_reference(opened, checkpoint, against, other)
+    related = {"base_llm": base_llm, "vision_tower": vision_tower}
+    held_against = choose_reference(opened, checkpoint, against, other, **related)
     with needs_extra("export"), _video_or_drawn_clip(video) as path:
         from hicom_edge.evaluation.verify import print_table, verify_bundle
 

@@ -13,7 +13,7 @@ import typer
 
 from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
-from hicom_edge.commands.options import Json
+from hicom_edge.commands.options import BaseLlm, Json, VisionTower
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def export(
     checkpoint: Annotated[str, typer.Argument(help="Directory or hub name of a checkpoint.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle to write.")],
+    vision_tower: VisionTower = None,
+    base_llm: BaseLlm = None,
     dtype: Annotated[
         str, typer.Option(help="fp32 or fp16; bf16 with --llm (its graphs are fp32).")
     ] = "fp32",
@@ -81,6 +83,8 @@ def export(
         bundle = export_bundle(
             checkpoint,
             output,
+            base_llm=base_llm,
+            vision_tower=vision_tower,
             dtype="fp32" if tensorrt_llm and dtype == "bf16" else dtype,
             opset=opset,
             name=name,

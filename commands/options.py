@@ -23,6 +23,14 @@ Guide = Annotated[
     str | None,
     typer.Option(help="Text that steers the compression; the question by default."),
 ]
+VisionTower = Annotated[
+    str | None,
+    typer.Option(help="Directory or hub name of the tower, if not the one config.json names."),
+]
+BaseLlm = Annotated[
+    str | None,
+    typer.Option(help="Of a stage-1 or stage-2 checkpoint: its language model, likewise."),
+]
 NumFrames = Annotated[int | None, typer.Option(help="Look at this many frames.")]
 Fps = Annotated[float | None, typer.Option(help="Look at frames per second.")]
 Start = Annotated[float | None, typer.Option(help="From this second on.")]

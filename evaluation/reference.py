@@ -27,9 +27,14 @@ PYTORCH = "pytorch"
 
 @dataclass(frozen=True)
 class CheckpointReference:
-    """The checkpoint that a bundle was exported from, in PyTorch."""
+    """The checkpoint that a bundle was exported from, in PyTorch.
+
+    base_llm, vision_tower: what it builds on, by default as its config.json says.
+    """
 
     checkpoint: Checkpoint | str | Path
+    base_llm: str | Path | None = None
+    vision_tower: str | Path | None = None
 
     def check(self, bundle: Bundle, engine: str) -> None:
         """Loading a foreign checkpoint is an error of its own."""
@@ -46,7 +51,9 @@ class CheckpointReference:
         from hicom_edge.evaluation.checkpoint_pipeline import CheckpointPipeline
         from hicom_edge.model.loading import load_checkpoint
 
-        model = load_checkpoint(self.checkpoint)
+        model = load_checkpoint(
+            self.checkpoint, base_llm=self.base_llm, vision_tower=self.vision_tower
+        )
         return CheckpointPipeline(model, pixel_values, modality, stop_token_ids)
 
 
@@ -95,12 +102,16 @@ def choose_reference(
     checkpoint: str | Path | None = None,
     against: str | None = None,
     reference: Bundle | None = None,
+    *,
+    base_llm: str | Path | None = None,
+    vision_tower: str | Path | None = None,
 ) -> Reference:
     """The side that the options of `hicom-edge verify` ask for.
 
     Args:
         against: "pytorch", which is the default with a checkpoint, or an engine's name.
         reference: the bundle that runs in that engine; by default `bundle` itself.
+        base_llm, vision_tower: what the checkpoint builds on, if not what its config.json names.
 
     Raises:
         InputError: the options do not go together, or leave nothing to compare with.
@@ -111,7 +122,11 @@ def choose_reference(
                 "a checkpoint runs in PyTorch, so --checkpoint goes with --against pytorch alone; "
                 "leave it out to compare two engines or two bundles"
             )
-        return CheckpointReference(checkpoint)
+        return CheckpointReference(checkpoint, base_llm, vision_tower)
+    if base_llm is not None or vision_tower is not None:
+        raise InputError(
+            "--base-llm and --vision-tower say what a checkpoint builds on: pass --checkpoint"
+        )
     if against == PYTORCH:
         raise InputError("--against pytorch needs the checkpoint: pass --checkpoint")
     if against is None and reference is None:

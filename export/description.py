@@ -38,7 +38,7 @@ def model_spec(checkpoint: Checkpoint, vision: VisionPlan, decoder: DecoderPlan)
     temporal, spatial = _kernel(spec)
     return ModelSpec(
         kind=config["model_type"],
-        projector_type=config.get("mm_projector_type", "linear"),
+        projector_type=checkpoint.hicom.projector_type,
         local_injection=spec.local.injection if spec.local else None,
         global_injection=spec.global_.injection if spec.global_ else None,
         vision_dim=vision.sizes.hidden_size,

@@ -45,6 +45,8 @@ def export_bundle(
     checkpoint: Checkpoint | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    base_llm: str | os.PathLike[str] | None = None,
+    vision_tower: str | os.PathLike[str] | None = None,
     dtype: str = "fp32",
     opset: int | None = None,
     overwrite: bool = False,
@@ -60,6 +62,7 @@ def export_bundle(
 
     Args:
         checkpoint: opened, or the directory or hub name of one.
+        base_llm, vision_tower: what such a one builds on, by default as its config.json says.
         dtype: fp32 or fp16, of the graphs' weights and activations.
         opset: an opset of the current family (23, the default) or of the plain one (18 to 20).
         name: the bundle's name; by default the checkpoint's.
@@ -80,7 +83,7 @@ def export_bundle(
         ResourceError: not enough disk.
     """
     precision, family = precision_for(dtype), family_for_opset(opset)
-    source, opened = _open(checkpoint)
+    source, opened = _open(checkpoint, base_llm, vision_tower)
     with BundleWriter(output, overwrite) as writer, _disk_full_is_one_line(writer.path):
         plan = plan_export(opened, precision, family, tensorrt_llm, decoder_form, edge_llm)
         _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
@@ -172,13 +175,17 @@ def _extra(family: Family, plan: Plan) -> dict[str, str]:
     return extra | ({"decoder_form": found[0]} if found else {})
 
 
-def _open(checkpoint: Checkpoint | str | os.PathLike[str]) -> tuple[str, Checkpoint]:
+def _open(
+    checkpoint: Checkpoint | str | os.PathLike[str],
+    base_llm: str | os.PathLike[str] | None,
+    vision_tower: str | os.PathLike[str] | None,
+) -> tuple[str, Checkpoint]:
     """The checkpoint and its name: a directory's last part, or the hub name."""
     if isinstance(checkpoint, Checkpoint):
         return checkpoint.directory.resolve().name, checkpoint
     text = os.fspath(checkpoint)
     source = Path(text).resolve().name if Path(text).exists() else text
-    return source, Checkpoint.open(text)
+    return source, Checkpoint.open(text, base_llm=base_llm, vision_tower=vision_tower)
 
 
 def _check_disk(directory: Path, needed: int) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hicom_edge.errors import CheckpointError
-from hicom_edge.model.config import HicomConfig, quiet_transformers
+from hicom_edge.model.config import HicomConfig, check_types, quiet_transformers
 from hicom_edge.model.locations import find_checkpoint, find_related
 from hicom_edge.model.projector_type import ProjectorSpec
 from hicom_edge.model.stored_tensors import (
+    FLOATS,
     PROJECTOR_FILE,
     StoredTensor,
     Tensors,
@@ -72,10 +74,10 @@ class Checkpoint:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
-        base_llm: str | Path | None = None,
-        vision_tower: str | Path | None = None,
+        base_llm: str | os.PathLike[str] | None = None,
+        vision_tower: str | os.PathLike[str] | None = None,
     ) -> Checkpoint:
         """Open a checkpoint: a local directory or the name of a repository on the hub.
 
@@ -89,9 +91,9 @@ class Checkpoint:
         """
         directory = find_checkpoint(path)
         values = _read_json(directory / "config.json")
-        tower_directory = find_related(
-            directory, vision_tower or values.get("mm_vision_tower"), "the vision tower"
-        )
+        check_types(values)
+        named = vision_tower or values.get("mm_vision_tower")
+        tower_directory = _tower_directory(directory, named, weights=False)
         hicom = HicomConfig(values, _read_json(tower_directory / "config.json"))
         hicom.check()
         own = safetensors_in(directory)
@@ -102,11 +104,12 @@ class Checkpoint:
             files += [directory / PROJECTOR_FILE, *shard_files(llm_directory)]
         parts, foreign = _sorted_into_parts(own, _CHECKPOINT_PREFIXES)
         notes = []
-        if not parts["vision"]:
-            notes.append(f"the tower's weights come from {tower_directory.name}")
-            from_tower, _ = _sorted_into_parts(safetensors_in(tower_directory), _TOWER_PREFIXES)
-            parts["vision"], parts["guide"] = from_tower["vision"], from_tower["guide"]
+        if lacking := _lacking_towers(parts, hicom):
+            tower_directory = _tower_directory(directory, named, weights=True)
+            parts |= _tower_parts(tower_directory, lacking)
             files += shard_files(tower_directory)
+            whose = "the vision tower's" if parts["guide"] and len(lacking) == 1 else "the tower's"
+            notes.append(f"{whose} weights come from {tower_directory.name}")
         notes += _drop_unused(parts, hicom)
         _check_tensors(directory, parts, foreign, hicom)
         return cls(
@@ -168,7 +171,7 @@ def injection_notes(hicom: HicomConfig, tensors: Iterable[str]) -> list[str]:
     """What injection the weights really carry, and which suffix has no effect."""
     spec, names = hicom.projector, list(tensors)
     if spec.baseline is not None:
-        return [f"projector {hicom.values.get('mm_projector_type')}: no instruction is injected"]
+        return [f"projector {hicom.projector_type}: no instruction is injected"]
     used = []
     for part, options in (("local", spec.local), ("global", spec.global_)):
         if options is not None:
@@ -187,10 +190,13 @@ def _has(names: list[str], part: str, piece: str) -> bool:
     return any(n.startswith(f"{part}_compressor.guide_injector.{piece}") for n in names)
 
 
-def _base_directory(directory: Path, values: dict[str, Any], base_llm: str | Path | None) -> Path:
+def _base_directory(
+    directory: Path, values: dict[str, Any], base_llm: str | os.PathLike[str] | None
+) -> Path:
     """The base language model of a stage-1 or stage-2 output."""
     if (directory / PROJECTOR_FILE).is_file():
-        return find_related(directory, base_llm or values.get("_name_or_path"), "the base LLM")
+        named = base_llm or values.get("_name_or_path")
+        return find_related(directory, named, "the base LLM", "--base-llm (base_llm=)")
     pickled = sorted(p.name for p in directory.glob("pytorch_model*.bin"))
     found = f"only {pickled}, which is never unpickled" if pickled else "no weights"
     raise CheckpointError(
@@ -205,7 +211,38 @@ def _stage_tensors(directory: Path, base: Path) -> dict[str, StoredTensor]:
     if not tensors:
         raise CheckpointError(f"{base} has no *.safetensors; expected the base language model")
     llm = {n: t for n, t in tensors.items() if _match(n, _CHECKPOINT_PREFIXES)[0] == "llm"}
-    return {**llm, **projector_file_in(directory)}
+    stage = projector_file_in(directory)
+    return {**llm, **{_without_wrappers(name): tensor for name, tensor in stage.items()}}
+
+
+def _without_wrappers(name: str) -> str:
+    """Like the authors' loader: what wrapped the model while it was trained does not matter."""
+    place = name.find("mm_projector.")
+    return name if place < 0 else "model." + name[place:]
+
+
+def _tower_directory(directory: Path, named: str | os.PathLike[str] | None, weights: bool) -> Path:
+    option = "--vision-tower (vision_tower=)"
+    return find_related(directory, named, "the vision tower", option, weights)
+
+
+def _lacking_towers(parts: dict[str, dict[str, StoredTensor]], hicom: HicomConfig) -> list[str]:
+    """The towers that another directory gives: none to a checkpoint with a vision tower."""
+    if parts["vision"]:
+        return []
+    return ["vision", "guide"] if hicom.uses_guide and not parts["guide"] else ["vision"]
+
+
+def _tower_parts(directory: Path, lacking: list[str]) -> dict[str, dict[str, StoredTensor]]:
+    tensors = safetensors_in(directory)
+    if not tensors:
+        raise CheckpointError(
+            f"the checkpoint holds no vision tower, and {directory} has no *.safetensors; "
+            "expected the tower's weights in one of the two: save them again with "
+            "safe_serialization=True"
+        )
+    parts, _ = _sorted_into_parts(tensors, _TOWER_PREFIXES)
+    return {part: parts[part] for part in lacking}
 
 
 def _sorted_into_parts(
@@ -250,7 +287,7 @@ def _check_tensors(
 ) -> None:
     from hicom_edge.model.loading import expected_shapes
 
-    missing, extra, misshapen = [], list(foreign), []
+    missing, extra, misshapen, not_float = [], list(foreign), [], []
     for part, expected in expected_shapes(hicom).items():
         found = parts[part]
         missing += [f"{part}: {n}" for n in expected if n not in found]
@@ -260,12 +297,18 @@ def _check_tensors(
             for n, shape in expected.items()
             if n in found and found[n].shape != shape
         ]
+        not_float += [
+            f"{part}: {n} is {found[n].dtype}"
+            for n in expected
+            if n in found and found[n].dtype not in FLOATS
+        ]
     problems = {"missing": missing, "extra": extra, "misshapen": misshapen}
+    problems["not floating-point"] = not_float
     listed = "; ".join(f"{kind} ({len(v)}): {', '.join(v)}" for kind, v in problems.items() if v)
     if listed:
         raise CheckpointError(
             f"the tensors of {directory} do not fit its config.json "
-            f"(mm_projector_type {hicom.values.get('mm_projector_type')!r}, "
+            f"(mm_projector_type {hicom.projector_type!r}, "
             f"use_guide {hicom.use_guide!r}): {listed}"
         )
 

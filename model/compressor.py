@@ -225,5 +225,5 @@ def build_compressor(
     if spec.baseline is not None:
         projector = build_baseline(spec.baseline, vision_dim, joint_dim, llm_dim)
         return BaselineCompressor(spec, projector, layout)
-    scaled = frozenset(part.strip() for part in (use_clip_scale or "").split(",")) - {""}
+    scaled = frozenset(part for part in ("local", "global") if part in (use_clip_scale or ""))
     return HicomCompressor(spec, vision_dim, joint_dim, llm_dim, scaled, layout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import CLIPConfig, LlamaConfig, PretrainedConfig, Qwen2Config, SiglipConfig
 from transformers.utils import logging
@@ -18,11 +18,41 @@ from hicom_edge.model.injection import NO_INJECTION
 from hicom_edge.model.projector_type import ProjectorSpec, parse_projector_type
 from hicom_edge.model.token_layout import TokenLayout
 
+T = TypeVar("T")
+
 LLM_CONFIGS: dict[str, type[PretrainedConfig]] = {
     "hicom_qwen2": Qwen2Config,
     "hicom_llama": LlamaConfig,
 }
 TOWER_CONFIGS: dict[str, type[PretrainedConfig]] = {"siglip": SiglipConfig, "clip": CLIPConfig}
+# what config.json may say of HICom's own; null is the same as nothing
+_TYPES: dict[str, type] = {
+    "_name_or_path": str,
+    "image_aspect_ratio": str,
+    "mm_newline_position": str,
+    "mm_patch_merge_type": str,
+    "mm_projector_type": str,
+    "mm_vision_select_feature": str,
+    "mm_vision_select_layer": int,
+    "mm_vision_tower": str,
+    "num_frames": int,
+    "use_clip_scale": str,
+    "use_guide": str,
+}
+
+
+def check_types(values: dict[str, Any]) -> None:
+    """Every one of HICom's own keys has a value of its type.
+
+    Raises:
+        CheckpointError: one has not.
+    """
+    for key, kind in _TYPES.items():
+        value = values.get(key)
+        if value is not None and type(value) is not kind:
+            raise CheckpointError(
+                f"config.json has {key} {value!r}, expected {'a number' if kind is int else 'text'}"
+            )
 
 
 @contextmanager
@@ -64,7 +94,8 @@ class HicomConfig:
         """The language model's configuration.
 
         Raises:
-            CheckpointError: a model type other than hicom_qwen2 and hicom_llama.
+            CheckpointError: a model type other than hicom_qwen2 and hicom_llama, or values that
+                transformers does not take.
         """
         kind = self.values.get("model_type")
         if kind not in LLM_CONFIGS:
@@ -72,13 +103,15 @@ class HicomConfig:
                 f"config.json has model_type {kind!r}, expected one of {sorted(LLM_CONFIGS)}"
             )
         own = {k: v for k, v in self.values.items() if k not in ("model_type", "torch_dtype")}
-        return LLM_CONFIGS[kind].from_dict(own)
+        with _config_errors("config.json", "a language model"):
+            return LLM_CONFIGS[kind].from_dict(own)
 
     def tower(self) -> PretrainedConfig:
         """The tower's configuration, completed with its family's defaults.
 
         Raises:
-            CheckpointError: a tower other than SigLIP and CLIP.
+            CheckpointError: a tower other than SigLIP and CLIP, or values that transformers does
+                not take.
         """
         kind = self.tower_values.get("model_type")
         if kind not in TOWER_CONFIGS:
@@ -86,7 +119,7 @@ class HicomConfig:
                 f"the tower's config.json has model_type {kind!r}, "
                 f"expected one of {sorted(TOWER_CONFIGS)}"
             )
-        with quiet_transformers():
+        with quiet_transformers(), _config_errors("the tower's config.json", "a tower"):
             return TOWER_CONFIGS[kind].from_dict(self.tower_values)
 
     @property
@@ -117,25 +150,35 @@ class HicomConfig:
     @property
     def projector(self) -> ProjectorSpec:
         """The compressor's structure."""
-        return parse_projector_type(self.values.get("mm_projector_type", "linear"), self.use_guide)
+        return parse_projector_type(self.projector_type, self.use_guide)
+
+    @property
+    def projector_type(self) -> str:
+        """The compressor's structure as the authors write it."""
+        return self._value("mm_projector_type", "linear")
 
     @property
     def layout(self) -> TokenLayout:
         """The token layout, with the defaults of the authors' code."""
         return TokenLayout(
-            self.values.get("mm_patch_merge_type", "flat"),
-            self.values.get("mm_newline_position", "one_token"),
+            self._value("mm_patch_merge_type", "flat"),
+            self._value("mm_newline_position", "one_token"),
         )
 
     @property
     def select_layer(self) -> int:
         """Which hidden state is the feature map."""
-        return int(self.values.get("mm_vision_select_layer", -2))
+        return self._value("mm_vision_select_layer", -2)
 
     @property
     def has_newline(self) -> bool:
         """Whether the model has a learned newline token."""
         return "anyres" in (self.values.get("image_aspect_ratio") or "")
+
+    def _value(self, key: str, default: T) -> T:
+        """What config.json says, or the default of the authors' code."""
+        value: T | None = self.values.get(key)
+        return default if value is None else value
 
     def check(self) -> None:
         """Combinations that the model cannot compute are refused before anything is loaded.
@@ -143,10 +186,12 @@ class HicomConfig:
         Raises:
             CheckpointError: such a combination.
         """
-        feature = self.values.get("mm_vision_select_feature", "patch")
+        check_types(self.values)
+        feature = self._value("mm_vision_select_feature", "patch")
         if feature != "patch":
             raise CheckpointError(f"mm_vision_select_feature is {feature!r}, expected 'patch'")
         self._check_injections()
+        self._check_widths()
 
     def _check_injections(self) -> None:
         spec = self.projector
@@ -156,7 +201,30 @@ class HicomConfig:
         possible = given.get(self.use_guide or "off", set())
         if not kinds <= possible:
             raise CheckpointError(
-                f"mm_projector_type {self.values.get('mm_projector_type')!r} asks for injection "
+                f"mm_projector_type {self.projector_type!r} asks for injection "
                 f"{sorted(map(str, kinds - possible))}, but use_guide {self.use_guide!r} provides "
                 f"{sorted(possible) or 'no guide'}; correct one of them in config.json"
             )
+
+    def _check_widths(self) -> None:
+        """Local queries made of features meet keys made of embeddings."""
+        local, sizes = self.projector.local, self.sizes
+        if local is None or not self.uses_guide or local.injection == "direct":
+            return
+        if sizes.vision_dim != sizes.joint_dim:
+            raise CheckpointError(
+                f"mm_projector_type {self.projector_type!r} with use_guide {self.use_guide!r} "
+                f"compares features of {sizes.vision_dim} channels with embeddings of "
+                f"{sizes.joint_dim}; this tower can do local compression under direct injection "
+                "(local43_guidedirect) or without a guide alone"
+            )
+
+
+@contextmanager
+def _config_errors(where: str, what: str) -> Iterator[None]:
+    """transformers raises errors of many kinds on values that it cannot use."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{where} does not describe {what} ({reason})") from error

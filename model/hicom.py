@@ -103,20 +103,13 @@ class HicomModel(nn.Module):
         """Token ids of the answer, greedily unless `do_sample` is passed.
 
         `repetition_penalty` None is the checkpoint's own (over generated tokens, as the authors
-        evaluate); 1.0 is plain greedy. Other options are those of transformers' generate.
+        evaluate); 1.0 is plain greedy. Other options are those of transformers' generate, and what
+        they leave out is as in the checkpoint's generation_config.json.
         """
         embeds = self.prompt_embeddings(input_ids, visual_tokens)[None]
-        own = self.generation_config
-        if repetition_penalty is None:
-            repetition_penalty = own.get("repetition_penalty", 1.0)
-        settings = {
-            "do_sample": False,
-            "max_new_tokens": max_new_tokens,
-            "repetition_penalty": repetition_penalty,
-            "eos_token_id": own.get("eos_token_id", self.llm.config.eos_token_id),
-            "pad_token_id": own.get("pad_token_id", 0),
-        }
-        config = GenerationConfig(**{**settings, **options})
+        if repetition_penalty is not None:
+            options["repetition_penalty"] = repetition_penalty
+        config = GenerationConfig(**self._settings(max_new_tokens=max_new_tokens, **options))
         mask = torch.ones(embeds.shape[:2], dtype=torch.int64, device=embeds.device)
         with warnings.catch_warnings():  # that the prompt is not penalised is what is wanted here
             warnings.filterwarnings("ignore", "Passing `repetition_penalty`")
@@ -124,6 +117,20 @@ class HicomModel(nn.Module):
                 inputs_embeds=embeds, attention_mask=mask, generation_config=config
             )
         return [int(token) for token in out[0]]
+
+    def _settings(self, **options: Any) -> dict[str, Any]:
+        """The checkpoint's generation settings under the given ones; greedy unless told to sample.
+
+        An evaluation's greedy answer has no use for the temperature that a chat is sampled with.
+        """
+        own = {name: v for name, v in self.generation_config.items() if v is not None}
+        own.pop("max_length", None)  # it would count against max_new_tokens
+        ends = {"eos_token_id": self.llm.config.eos_token_id, "pad_token_id": 0}
+        settings = {**ends, **own, "do_sample": False, **options}
+        if not settings["do_sample"]:
+            for name in ("temperature", "top_k", "top_p"):
+                settings.pop(name, None)
+        return settings
 
 
 def _one_row(ids: Tensor) -> Tensor:
@@ -148,7 +155,7 @@ def build_compressor_from(config: HicomConfig, vision_dim: int, joint_dim: int) 
     """The compressor with fresh weights, as the configuration says."""
     values, layout = config.values, config.layout
     compressor = build_compressor(
-        values.get("mm_projector_type", "linear"),
+        config.projector_type,
         config.use_guide,
         vision_dim,
         joint_dim,

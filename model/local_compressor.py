@@ -66,6 +66,7 @@ class LocalCompressor(nn.Module):
         key = self._adapt("k", features if embeddings is None else embeddings)
         value = self._adapt("v", features)
         query = per_question(self._video_query(features, counts), guide)
+        self._check_widths(query, key)
         query = self.guide_injector(query, guide)
         tokens = self._attend(query, key, value, group_index(grid, kernel), clip_scale)
         return self.readout(tokens).unflatten(1, counts)
@@ -83,6 +84,13 @@ class LocalCompressor(nn.Module):
         q = F.interpolate(channels_first, size=counts, mode="trilinear").flatten(2).mT
         return self._adapt("q", q)
 
+    def _check_widths(self, query: Tensor, key: Tensor) -> None:
+        if query.shape[-1] != key.shape[-1]:
+            raise InputError(
+                f"local {self.spec.injection or 'off'} injection has queries of {query.shape[-1]} "
+                f"channels and keys of {key.shape[-1]}; expected equal sizes, use direct injection"
+            )
+
     def _adapt(self, name: str, x: Tensor) -> Tensor:
         alpha = getattr(self, f"{name}_alpha")
         if alpha is None:
@@ -98,11 +106,6 @@ class LocalCompressor(nn.Module):
         clip_scale: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """softmax(q kᵀ) v inside every group: (b·k, groups, dv), keys and values gathered once."""
-        if query.shape[-1] != key.shape[-1]:
-            raise InputError(
-                f"local {self.spec.injection or 'off'} injection has queries of {query.shape[-1]} "
-                f"channels and keys of {key.shape[-1]}; expected equal sizes, use direct injection"
-            )
         index = index.to(key.device)
         k, v = key.flatten(1, 3)[:, index], value.flatten(1, 3)[:, index]  # (b, groups, members, d)
         q = query.unflatten(0, (len(k), -1))  # (b, k, groups, d)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from hicom_edge.errors import CheckpointError
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 # pickled files other than the compressor's are never read, so they are not downloaded either
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "mm_projector.bin"]
+_WEIGHT_FILES = ["*.safetensors", "mm_projector.bin"]
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """A local directory, or the local copy of a hub repository.
 
     Raises:
@@ -23,37 +25,48 @@ def find_checkpoint(path: str | Path) -> Path:
         return directory
     if directory.exists():
         raise CheckpointError(f"{path} is a file; pass the directory of a checkpoint")
-    return _from_hub(str(path), "the checkpoint", [directory])
+    return _from_hub(str(path), "the checkpoint", [directory], "pass a local directory")
 
 
-def find_related(directory: Path, name: str | Path | None, what: str) -> Path:
+def find_related(
+    directory: Path,
+    name: str | os.PathLike[str] | None,
+    what: str,
+    option: str,
+    weights: bool = True,
+) -> Path:
     """A directory that a checkpoint names: beside it, at its parent's level, or on the hub.
+
+    Args:
+        option: how another one is passed, for the messages.
+        weights: whether the hub's weights are wanted too, or its configuration alone.
 
     Raises:
         CheckpointError: it is named nowhere or found nowhere.
     """
     if not name:
-        raise CheckpointError(f"{directory}/config.json does not name {what}; pass it explicitly")
+        raise CheckpointError(f"{directory}/config.json does not name {what}; pass {option}")
     tried = [base / Path(name).expanduser() for base in (directory, directory.resolve().parent)]
     tried.append(Path(name).expanduser())
     for place in tried:
         if place.is_dir():
             return place
-    return _from_hub(str(name), what, tried)
+    remedy = f"pass a local directory or a hub name with {option}"
+    return _from_hub(str(name), what, tried, remedy, weights)
 
 
-def _from_hub(name: str, what: str, tried: list[Path]) -> Path:
+def _from_hub(name: str, what: str, tried: list[Path], remedy: str, weights: bool = True) -> Path:
     places = ", ".join(str(p) for p in dict.fromkeys(tried))
     if not _HUB_NAME.fullmatch(name):
-        raise CheckpointError(f"{what} {name!r} was not found at {places}")
+        raise CheckpointError(f"{what} {name!r} was not found at {places}; {remedy}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        files = _TEXT_FILES + (_WEIGHT_FILES if weights else [])
+        return Path(snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{what} {name!r} was found neither at {places} nor on the hub ({reason}); "
-            "pass a local directory"
+            f"{what} {name!r} was found neither at {places} nor on the hub ({reason}); {remedy}"
         ) from error

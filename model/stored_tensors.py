@@ -17,7 +17,12 @@ from hicom_edge.errors import CheckpointError
 
 PROJECTOR_FILE = "mm_projector.bin"
 INDEX_FILE = "model.safetensors.index.json"
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# no weight has one of these; old checkpoints hold such buffers, which are not read
+_DTYPES |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8}
+_DTYPES |= {"U8": torch.uint8, "BOOL": torch.bool}
+_DTYPES |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def test_a_checkpoint_is_compared_with_in_pytorch(reference_bundle) -> None:
     [
         ({}, "there is nothing to compare with; pass --checkpoint .*--against ENGINE or --refer"),
         ({"against": "pytorch"}, "--against pytorch needs the checkpoint: pass --checkpoint"),
+        ({"against": CPU, "vision_tower": "t"}, "--base-llm and --vision-tower say what a ch"),
         ({"checkpoint": "c", "against": CPU}, "--checkpoint goes with --against pytorch alone"),
     ],
 )

@@ -13,7 +13,13 @@ from reference_data import reference_dir, write_variant
 from safetensors.torch import load_file, save_file
 
 from hicom_edge.errors import CheckpointError
-from hicom_edge.model import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from hicom_edge.model import (
+    Checkpoint,
+    HicomConfig,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
 from hicom_edge.model.loading import checkpoint_state
 
 QUERY = "model.mm_projector.global_compressor.query"
@@ -96,6 +102,46 @@ def test_the_checkpoints_own_tower_wins_over_the_tower_directory(checkpoint: Pat
     assert torch.equal(found, own[name].float())
 
 
+def test_its_own_guide_encoder_wins_where_the_vision_tower_comes_from_elsewhere(
+    checkpoint: Path,
+) -> None:
+    own = checkpoint_state(load_checkpoint(checkpoint))
+    change_tensors(checkpoint, remove_starting_with("model.vision_tower.vision_tower."))
+    model = load_checkpoint(checkpoint)
+    found = checkpoint_state(model)
+    differing = {name for name in own if not torch.equal(found[name], own[name])}
+    assert {name.split(".")[2] for name in differing} == {"vision_tower"}
+    assert "the vision tower's weights come from siglip-so400m-patch14-384" in model.notes
+
+
+def test_a_checkpoint_with_a_vision_tower_must_have_its_guide_encoder(checkpoint: Path) -> None:
+    change_tensors(checkpoint, remove_starting_with("model.vision_tower.guide_encoder."))
+    with pytest.raises(CheckpointError, match=r"missing \(38\): guide: embeddings\.token"):
+        Checkpoint.open(checkpoint)
+
+
+def remove_starting_with(prefix: str):
+    def remove(state: dict) -> None:
+        for name in [name for name in state if name.startswith(prefix)]:
+            del state[name]
+
+    return remove
+
+
+def test_buffers_of_older_libraries_are_passed_over_and_integer_weights_are_not(
+    checkpoint: Path,
+) -> None:
+    embeddings = "model.vision_tower.vision_tower.vision_model.embeddings.position_ids"
+    change_tensors(checkpoint, lambda state: state.update({embeddings: torch.arange(81)[None]}))
+    assert Checkpoint.open(checkpoint).part("vision")
+    norm = "model.norm.weight"
+    change_tensors(checkpoint, lambda state: state.update({norm: state[norm].to(torch.int32)}))
+    with pytest.raises(
+        CheckpointError, match=r"not floating-point \(1\): llm: model\.norm\.weight is torch\.int32"
+    ):
+        Checkpoint.open(checkpoint)
+
+
 def split_into_stage_output(checkpoint: Path) -> Path:
     """A stage-1 output: mm_projector.bin, a base LLM and a tower with weights of its own."""
     state = load_file(checkpoint / "model.safetensors")
@@ -128,6 +174,57 @@ def test_a_stage_output_is_read_on_top_of_its_base_and_tower(checkpoint: Path) -
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[n], expected[n]) for n in found)
     assert "the tower's weights come from tower" in model.notes
+
+
+@pytest.mark.parametrize("prefix", ["", "module.model.", "base_model.model.model."])
+def test_what_wrapped_the_model_in_training_does_not_matter(checkpoint: Path, prefix: str) -> None:
+    path = split_into_stage_output(checkpoint) / "mm_projector.bin"
+    expected = Checkpoint.open(checkpoint).part("compressor").keys()
+    state = torch.load(path, weights_only=True)
+    torch.save({prefix + n.removeprefix("model."): t for n, t in state.items()}, path)
+    assert Checkpoint.open(checkpoint).part("compressor").keys() == expected
+
+
+def test_a_tower_without_weights_that_can_be_read_safely_is_named(checkpoint: Path) -> None:
+    split_into_stage_output(checkpoint)
+    weights = checkpoint.parent / "tower" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(CheckpointError, match=r"tower has no \*\.safetensors; expected the tow"):
+        Checkpoint.open(checkpoint)
+
+
+def test_a_base_and_a_tower_that_are_passed_win_over_those_that_are_named(
+    checkpoint: Path,
+) -> None:
+    split_into_stage_output(checkpoint)
+    change_config(checkpoint, _name_or_path="a/b/base-7b", mm_vision_tower="a/b/tower")
+    beside = checkpoint.parent
+    with pytest.raises(CheckpointError, match=r"with --vision-tower \(vision_tower=\)$"):
+        Checkpoint.open(checkpoint)
+    with pytest.raises(CheckpointError, match=r"with --base-llm \(base_llm=\)$"):
+        Checkpoint.open(checkpoint, vision_tower=beside / "tower")
+    opened = Checkpoint.open(checkpoint, vision_tower="tower", base_llm=beside / "base-llm")
+    assert (opened.tower_directory, opened.llm_directory) == (beside / "tower", beside / "base-llm")
+
+
+def test_the_hubs_tower_weights_are_fetched_only_when_the_checkpoint_has_none(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:  # the network's part
+        fetched.append((name, "*.safetensors" in allow_patterns))
+        return str(checkpoint.parent / "tower")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    tower = next((checkpoint.parent / "playground" / "models").iterdir())
+    shutil.copytree(tower, checkpoint.parent / "tower")
+    change_config(checkpoint, mm_vision_tower="google/siglip")
+    Checkpoint.open(checkpoint)
+    assert fetched == [("google/siglip", False)]
+    change_tensors(checkpoint, remove_starting_with("model.vision_tower."))
+    Checkpoint.open(checkpoint)
+    assert fetched[1:] == [("google/siglip", False), ("google/siglip", True)]
 
 
 def test_a_stage_output_without_a_tokenizer_takes_its_bases(checkpoint: Path) -> None:
@@ -173,6 +270,10 @@ def test_pickled_weights_are_never_read(checkpoint: Path) -> None:
         ({"model_type": "mamba"}, r"model_type 'mamba', expected one of \['hicom_llama'"),
         ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature is 'cls', expected"),
         ({"mm_projector_type": "conv"}, "mm_projector_type is 'conv', expected a projector"),
+        ({"mm_projector_type": 43}, "config.json has mm_projector_type 43, expected text"),
+        ({"use_clip_scale": True}, "config.json has use_clip_scale True, expected text"),
+        ({"num_frames": "many"}, "config.json has num_frames 'many', expected a number"),
+        ({"hidden_size": "64"}, "config.json does not describe a language model .*hidden_size"),
         (
             {"mm_projector_type": "local43_guidefine_global32"},
             r"asks for injection \['fine'\], but use_guide 'direct' provides \['coarse', ",
@@ -190,6 +291,33 @@ def test_a_configuration_that_cannot_be_computed_is_refused(
     change_config(checkpoint, **changes)
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("projector", "use_guide", "possible"),
+    [
+        ("local43_global4", "direct", True),
+        ("local43_guidedirect_global4", "coarse", True),
+        ("global4", "fine", True),
+        ("local43_global4", "off", True),
+        ("local43_global4", "coarse", False),
+        ("local43_global4", "fine", False),
+        ("local43_guideoff_global4", "direct", False),
+    ],
+)
+def test_local_queries_of_features_need_embeddings_of_their_width(
+    projector: str, use_guide: str, possible: bool
+) -> None:
+    """CLIP's joint space has a width of its own: direct injection alone is at home in it."""
+    vision = {"hidden_size": 64, "num_attention_heads": 4, "image_size": 42, "patch_size": 14}
+    tower = {"model_type": "clip", "projection_dim": 48, "vision_config": vision}
+    config = {"model_type": "hicom_qwen2", "hidden_size": 32, "mm_newline_position": "no_token"}
+    config |= {"mm_projector_type": projector, "use_guide": use_guide}
+    if possible:
+        HicomConfig(config, tower).check()
+        return
+    with pytest.raises(CheckpointError, match="features of 64 channels with embeddings of 48; th"):
+        HicomConfig(config, tower).check()
 
 
 def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
