@@ -5,6 +5,7 @@ It knows which two sides can be compared. It does not compare.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from hicom_edge.model.checkpoint import Checkpoint
 
 PYTORCH = "pytorch"
+# Beside the bundle's own language model there is no room for a large one in float32: a 7B takes
+# 31 GB. Two billion parameters are 8 GB.
+_PARAMETERS_IN_MEMORY = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,20 @@ class CheckpointReference:
         from hicom_edge.evaluation.checkpoint_pipeline import CheckpointPipeline
         from hicom_edge.model.loading import load_checkpoint
 
-        model = load_checkpoint(
+        opened = self._open()
+        stored = opened.part("llm").values()
+        parameters = sum(math.prod(tensor.shape) for tensor in stored)
+        model = load_checkpoint(opened, stream=parameters > _PARAMETERS_IN_MEMORY)
+        return CheckpointPipeline(model, pixel_values, modality, stop_token_ids)
+
+    def _open(self) -> Checkpoint:
+        from hicom_edge.model.checkpoint import Checkpoint
+
+        if isinstance(self.checkpoint, Checkpoint):
+            return self.checkpoint
+        return Checkpoint.open(
             self.checkpoint, base_llm=self.base_llm, vision_tower=self.vision_tower
         )
-        return CheckpointPipeline(model, pixel_values, modality, stop_token_ids)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import nn
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.config import HicomConfig
 from hicom_edge.model.hicom import HicomModel
+from hicom_edge.model.streaming import stream_layers, without_layers
 
 _TOWER = "model.vision_tower."
 
@@ -26,11 +27,16 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     base_llm: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    stream: bool = False,
 ) -> HicomModel:
     """Load HICom from a local directory or a hub name, in evaluation mode.
 
-    `model.notes` reports the injection that is really in use. See `Checkpoint.open` for the
+    `model.notes` reports the injection that is really in use. See `Checkpoint.open` for the other
     arguments and errors.
+
+    Args:
+        stream: read the language model's layers from disk each time that they run, for a model
+            that is larger than the memory (see `hicom_edge.model.streaming`).
     """
     checkpoint = (
         path
@@ -40,15 +46,20 @@ def load_checkpoint(
     with _without_parameters():
         model = HicomModel(checkpoint.hicom, checkpoint.generation_config)
     for part, module in _modules(model).items():
+        tensors = checkpoint.part(part)
+        if stream and part == "llm":
+            stream_layers(model.llm, tensors, dtype, device)
+            tensors = without_layers(tensors)
         state = {
-            name: tensor.load().to(device=device, dtype=dtype)
-            for name, tensor in checkpoint.part(part).items()
+            name: tensor.load().to(device=device, dtype=dtype) for name, tensor in tensors.items()
         }
         state = _outer_names(part, state)
         module.load_state_dict(state, strict=False, assign=True)
     model.llm.tie_weights()
     model.notes = checkpoint.notes
-    return model.to(device).eval().requires_grad_(False)
+    for buffer in model.buffers():
+        buffer.data = buffer.to(device)
+    return model.eval().requires_grad_(False)
 
 
 def build_model(
