@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -41,7 +41,16 @@ class CheckpointReference:
     vision_tower: str | Path | None = None
 
     def check(self, bundle: Bundle, engine: str) -> None:
-        """Loading a foreign checkpoint is an error of its own."""
+        """Raise InputError unless the bundle can have been exported from this checkpoint."""
+        from hicom_edge.export.plan import model_of
+
+        own, other = asdict(bundle.manifest.model), asdict(model_of(self._open()))
+        differing = [f"{k} {own[k]!r} and {v!r}" for k, v in other.items() if own[k] != v]
+        if differing:
+            raise InputError(
+                f"{bundle.path} was not exported from {self._name()}: they have "
+                f"{', '.join(differing)}; pass the checkpoint that it was exported from"
+            )
 
     def pipeline(
         self,
@@ -60,6 +69,9 @@ class CheckpointReference:
         parameters = sum(math.prod(tensor.shape) for tensor in stored)
         model = load_checkpoint(opened, stream=parameters > _PARAMETERS_IN_MEMORY)
         return CheckpointPipeline(model, pixel_values, modality, stop_token_ids)
+
+    def _name(self) -> str:
+        return str(getattr(self.checkpoint, "directory", self.checkpoint))
 
     def _open(self) -> Checkpoint:
         from hicom_edge.model.checkpoint import Checkpoint

@@ -15,6 +15,7 @@ from hicom_edge.errors import ExportError
 from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
+from hicom_edge.export.description import model_spec
 from hicom_edge.export.edge_llm import edge_llm_bytes
 from hicom_edge.export.guide import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
@@ -22,6 +23,7 @@ from hicom_edge.export.save import weight_bytes
 from hicom_edge.export.trtllm.convert import plan_conversion
 from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
+from hicom_edge.manifest import ModelSpec
 from hicom_edge.model.checkpoint import Checkpoint
 
 
@@ -79,14 +81,12 @@ def plan_export(
             f"decoder form {decoder_form!r} is a form of the decoder graph, which the checkpoint "
             "for another runtime stands in for; leave --decoder-form or --llm out"
         )
-    hicom, tower = checkpoint.hicom, checkpoint.tower_config
-    form = (precision, family)
-    vision_plan = plan_vision(tower, hicom.select_layer, "patch", checkpoint.uses_guide)
-    llm = checkpoint.part("llm")
-    decoder_plan = plan_decoder(hicom.llm().to_dict(), llm)
+    form, llm = (precision, family), checkpoint.part("llm")
+    vision_plan, decoder_plan = _plan_ends(checkpoint)
     graphs = {"vision": build_vision_graph(checkpoint.part("vision"), vision_plan, *form)}
     if checkpoint.uses_guide:
-        guide_plan = plan_guide(tower, pooled=hicom.use_guide != "fine")
+        pooled = checkpoint.hicom.use_guide != "fine"
+        guide_plan = plan_guide(checkpoint.tower_config, pooled)
         graphs["guide"] = build_guide_graph(checkpoint.part("guide"), guide_plan, *form)
     graphs["compressor"] = build_compressor_graph(checkpoint, *form)
     if image_graph_differs(checkpoint):
@@ -102,3 +102,21 @@ def plan_export(
     else:
         llm_bytes = checkpoint_bytes(plan_conversion(checkpoint, tensorrt_llm))
     return Plan(checkpoint, precision, family, vision_plan, decoder_plan, graphs, llm_bytes)
+
+
+def model_of(checkpoint: Checkpoint) -> ModelSpec:
+    """What the manifest of a checkpoint's bundle says of the model.
+
+    Raises:
+        ExportError: the model cannot be expressed in graphs.
+    """
+    return model_spec(checkpoint, *_plan_ends(checkpoint))
+
+
+def _plan_ends(checkpoint: Checkpoint) -> tuple[VisionPlan, DecoderPlan]:
+    """The vision tower and the language model, between which everything else fits."""
+    hicom, tower = checkpoint.hicom, checkpoint.tower_config
+    return (
+        plan_vision(tower, hicom.select_layer, "patch", checkpoint.uses_guide),
+        plan_decoder(hicom.llm().to_dict(), checkpoint.part("llm")),
+    )

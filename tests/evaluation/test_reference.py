@@ -82,6 +82,18 @@ def test_bundles_of_different_models_are_refused(reference_bundle, variant_bundl
         verify_bundle(reference_bundle, reference, video, QUESTIONS)
 
 
+@pytest.mark.parametrize("other", ["off", "coarse", "linear", "global_only"])
+def test_a_checkpoint_of_another_model_is_refused(
+    reference_bundle, variant_checkpoint, video, other: str
+) -> None:
+    reference = CheckpointReference(variant_checkpoint(other))
+    with pytest.raises(
+        InputError, match=r"was not exported from .*: they have .*_injection '"
+    ) as e:
+        verify_bundle(reference_bundle, reference, video, QUESTIONS)
+    assert "\n" not in str(e.value)
+
+
 def test_a_checkpoint_is_compared_with_in_pytorch(reference_bundle) -> None:
     for against in (None, "pytorch"):
         found = choose_reference(reference_bundle, "checkpoint", against)
