@@ -43,8 +43,12 @@ def remark(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Write one line of JSON to stdout; dataclasses and paths are understood."""
-    say(json.dumps(value, default=_plain, ensure_ascii=False))
+    """Write one line of JSON to stdout; dataclasses and paths are understood.
+
+    NaN and infinity, which JSON has not, become null.
+    """
+    strict = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
+    say(json.dumps(strict, ensure_ascii=False))
 
 
 def progress(what: str) -> Callable[[int, int], None]:

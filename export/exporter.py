@@ -26,7 +26,7 @@ from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
-from hicom_edge.export.text_files import write_text_files
+from hicom_edge.export.text_files import generation_notes, write_text_files
 from hicom_edge.export.trtllm.convert import ConversionReport, convert_language_model
 from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.weights import write_token_embedding
@@ -93,6 +93,7 @@ def export_bundle(
         converted = _write_language_model(opened, llm, tensorrt_llm, edge_llm, scales, meter)
         graphs = _write_weights(plan, writer.path, meter)
         meter("done", 0)
+        notes = (*opened.notes, *generation_notes(opened.generation_config))
         manifest = Manifest(
             name=name or source,
             model=model_spec(opened, plan.vision, plan.decoder),
@@ -104,7 +105,7 @@ def export_bundle(
             token_embedding=TOKEN_EMBEDDING_FILE,
             graphs=graphs,
             files={},
-            provenance=Provenance(source, opened.sha256(), created_with(), opened.notes),
+            provenance=Provenance(source, opened.sha256(), created_with(), notes),
             extra=_extra(family, plan),
             language_model=None if converted is None else converted.entry,
         )

@@ -23,6 +23,28 @@ TOKENIZER_FILE = "tokenizer.json"
 _TOKENIZER_SOURCES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.model")
 _DEFAULT_TOP_K = 50  # transformers', where generation_config.json says nothing
+# What else changes which token comes next, in transformers; none of it is in the runtime.
+_NOT_APPLIED = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "min_length",
+    "min_new_tokens",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "penalty_alpha",
+    "sequence_bias",
+    "suppress_tokens",
+    "typical_p",
+)
+_NEUTRAL: tuple[object, ...] = (None, 0, 1, [], {})
 
 
 class TextSource(Protocol):
@@ -98,6 +120,14 @@ def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> Generat
         top_p=_number(settings, "top_p"),
         top_k=int(settings.get("top_k", _DEFAULT_TOP_K) or 0),
     )
+
+
+def generation_notes(settings: dict[str, Any]) -> tuple[str, ...]:
+    """One line on the settings of a generation_config.json that the runtime does not have."""
+    found = [f"{n} {settings[n]}" for n in _NOT_APPLIED if settings.get(n) not in _NEUTRAL]
+    if not found:
+        return ()
+    return (f"generation_config.json asks for {', '.join(found)}, which the runtime has not",)
 
 
 def _number(settings: dict[str, Any], name: str) -> float:

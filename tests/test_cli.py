@@ -16,7 +16,7 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.terminal import printable
+from hicom_edge.terminal import printable, say_json
 
 VERBS = [
     ["ask"],
@@ -366,6 +366,11 @@ def test_a_reader_that_leaves_early_is_no_traceback(bundle) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == '{"name": "'
     assert "Traceback" not in done.stderr
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys) -> None:
+    say_json({"largest": float("nan"), "rows": (1.5, float("inf")), "path": Path("a")})
+    assert capsys.readouterr().out == '{"largest": null, "rows": [1.5, null], "path": "a"}\n'
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:

@@ -12,7 +12,7 @@ import pytest
 from reference_data import reference_dir
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.text_files import generation_spec, write_text_files
+from hicom_edge.export.text_files import generation_notes, generation_spec, write_text_files
 from hicom_edge.manifest import GenerationSpec, GuideSpec
 
 pytest.importorskip("sentencepiece")
@@ -100,6 +100,14 @@ def test_what_the_checkpoint_leaves_out_is_as_in_transformers(
 ) -> None:
     source = SimpleNamespace(text_directory=Path("ckpt"), generation_config=settings, config=config)
     assert generation_spec(source, end) == expected
+
+
+def test_settings_that_the_runtime_has_not_are_noted() -> None:
+    applied = {"repetition_penalty": 1.05, "do_sample": True, "num_beams": 1, "min_p": None}
+    assert generation_notes(applied) == ()
+    assert generation_notes(applied | {"min_p": 0.1, "suppress_tokens": [3], "min_length": 0}) == (
+        "generation_config.json asks for min_p 0.1, suppress_tokens [3], which the runtime has not",
+    )
 
 
 def test_a_checkpoint_without_a_stop_token_is_refused() -> None:
