@@ -80,6 +80,7 @@ def export_bundle(
         CheckpointError: the checkpoint is incomplete or foreign.
         ExportError: the model cannot be expressed in the requested form.
         BundleError: the output exists and may not be replaced.
+        InputError: the output lies where nothing can be written.
         ResourceError: not enough disk.
     """
     precision, family = precision_for(dtype), family_for_opset(opset)
