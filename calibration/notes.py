@@ -20,11 +20,10 @@ _IMAGE_GRAPH = "compressor_image"
 
 
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
-    """Videos on both sides, graphs that stayed or are gone, and what was not measured."""
+    """Videos on both sides, graphs that stayed, and what was not measured."""
     return [
         *_shared(run.data),
         *_unseen(statistics),
-        *_gone(run.bundle, candidate),
         *_unchanged(candidate),
         *([] if timed else ["speed was not measured: memory does not hold both bundles at once"]),
     ]
@@ -61,12 +60,3 @@ def _unseen(statistics: BundleStatistics) -> Iterator[str]:
         what = graph if whole else f"{len(tensors)} inputs of {graph}"
         why = "no still image" if graph == _IMAGE_GRAPH else "no sample that reaches them"
         yield f"{what} left in floating point: {why} among what was calibrated on"
-
-
-def _gone(before: Bundle, after: Bundle) -> Iterator[str]:
-    for graph in before.manifest.graphs:
-        if graph not in after.manifest.graphs:
-            yield (
-                f"{graph} left out: it read the weights of {DECODER} in floating point, "
-                "and is not quantised"
-            )

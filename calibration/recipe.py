@@ -65,14 +65,19 @@ class PreparedGraph:
 
 
 def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str, ...]:
-    """All graphs, but those that stay in floating point, and the decoder's second form.
+    """All graphs, but those that stay in floating point, and a form of another, which follows it.
 
     Raises:
         InputError: a bundle that is quantised already or has no decoder graph, or a graph to be
-            kept that it does not have.
+            kept that it does not have, or that is a form of another.
     """
     graphs = bundle.manifest.graphs
     _check_bundle(bundle)
+    if SCATTER_GRAPH in graphs and SCATTER_GRAPH in options.keep:
+        raise InputError(
+            f"{SCATTER_GRAPH} reads the weights of {DECODER} and is stored as that is; keep "
+            f"{DECODER} in floating point, or neither"
+        )
     unknown = sorted(set(options.keep) - set(graphs))
     if unknown:
         raise InputError(

@@ -13,6 +13,7 @@ import torch
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph
+from hicom_edge.export.decoder_cache import CONCAT
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 from hicom_edge.export.towers import TowerSizes
 from hicom_edge.export.vision import VisionPlan, build_vision_graph
@@ -79,6 +80,7 @@ def tiny_decoder(
     family: Family = CURRENT,
     kv_heads: int = KV_HEADS,
     layers: int = 2,
+    form: str = CONCAT,
 ) -> ir.Model:
     """A Qwen2 decoder with grouped heads and biases on q, k and v."""
     w = RandomWeights(seed)
@@ -99,7 +101,7 @@ def tiny_decoder(
     plan = DecoderPlan(
         WIDTH, layers, HEADS, kv_heads, HEAD_DIM, VOCAB, 64, 1e-6, "silu", False, rope
     )
-    return build_decoder_graph(w.tensors, plan, precision, family)
+    return build_decoder_graph(w.tensors, plan, precision, family, form)
 
 
 def tiny_vision(

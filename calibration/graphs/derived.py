@@ -37,11 +37,14 @@ class DerivedGraph:
         quantization: how its weights are stored, such as "int8" or "int4-block32"; None: floats.
         cpu_variant: the same graph as ONNX Runtime's CPU runs it fastest, if that is another one;
             tensors of a name that `model` has, too, are those of `model`.
+        weights_of: a graph that is written before and whose tensors, by name, are those of `model`,
+            such as another form of the decoder; None: it has its own.
     """
 
     model: ir.Model
     quantization: str | None
     cpu_variant: ir.Model | None = None
+    weights_of: str | None = None
 
 
 def derive_bundle(
@@ -50,8 +53,6 @@ def derive_bundle(
     graphs: Mapping[str, DerivedGraph],
     *,
     name: str | None = None,
-    without: Collection[str] = (),
-    extra: Mapping[str, str] | None = None,
     extra_files: Mapping[str, bytes | Path] | None = None,
     notes: Sequence[str] = (),
     overwrite: bool = False,
@@ -63,9 +64,6 @@ def derive_bundle(
 
     Args:
         name: the new bundle's name; by default that of `bundle`.
-        without: graphs that are left out, with their files: such as one that reads the weights of
-            a graph that is replaced.
-        extra: remarks that replace those of the same key in the manifest's `extra`.
         extra_files: further files, by their path in the bundle: contents, or a file to copy.
         notes: added to the manifest's provenance.
 
@@ -75,9 +73,8 @@ def derive_bundle(
         ResourceError: the disk is full.
     """
     refuse_itself(bundle.path, Path(target))
-    changed = {graph: bundle.graph(graph) for graph in (*graphs, *without)}
-    entries = {n: entry for n, entry in bundle.manifest.graphs.items() if n not in without}
-    gone = {file for entry in changed.values() for file in _files_of(entry)}
+    entries = dict(bundle.manifest.graphs)
+    gone = {file for graph in graphs for file in _files_of(bundle.graph(graph))}
     _check_no_reader(bundle, entries.keys() - graphs.keys(), gone)
     remedy = "free some space or write to another disk"
     with BundleWriter(target, overwrite) as writer, disk_full_is_one_line(Path(target), remedy):
@@ -85,18 +82,12 @@ def derive_bundle(
             if file not in gone:
                 _link_or_copy(bundle.file(file), writer.path / file)
         for graph, derived in graphs.items():
-            entries[graph] = _write_graph(derived, entries[graph], writer.path)
+            shared = None if derived.weights_of is None else entries[derived.weights_of].file
+            entries[graph] = _write_graph(derived, entries[graph], writer.path, shared)
         for file, content in (extra_files or {}).items():
             _write_extra(writer.path, file, content)
         manifest = _with_notes(bundle.manifest, notes)
-        return writer.finish(
-            replace(
-                manifest,
-                name=name or manifest.name,
-                graphs=entries,
-                extra={**manifest.extra, **(extra or {})},
-            )
-        )
+        return writer.finish(replace(manifest, name=name or manifest.name, graphs=entries))
 
 
 def _with_notes(manifest: Manifest, notes: Sequence[str]) -> Manifest:
@@ -118,16 +109,24 @@ def _check_no_reader(bundle: Bundle, kept: Collection[str], gone: Collection[str
             assert not read & set(gone), f"{file} reads {read & set(gone)}, which is replaced"
 
 
-def _write_graph(derived: DerivedGraph, entry: GraphEntry, directory: Path) -> GraphEntry:
-    """Save the graph under its file name, and its variant beside it."""
+def _write_graph(
+    derived: DerivedGraph, entry: GraphEntry, directory: Path, shared: str | None
+) -> GraphEntry:
+    """Save the graph under its file name, and its variant beside it.
+
+    shared: the file of another graph, whose weights it reads.
+    """
     path = directory / entry.file
     _check_same_ends(derived.model, entry)
-    _save(derived.model, path, shared=derived.cpu_variant is not None)
+    if shared is None:
+        _save(derived.model, path, shared=derived.cpu_variant is not None)
+    else:
+        _save_beside(derived.model, directory / shared, path)
     variants = {}
     if derived.cpu_variant is not None:
         _check_same_ends(derived.cpu_variant, entry)
         file = PurePosixPath(entry.file).with_suffix(".cpu.onnx").as_posix()
-        _save_variant(derived.cpu_variant, path, directory / file)
+        _save_beside(derived.cpu_variant, path, directory / file)
         variants[CPU_ENGINE] = file
     return replace(
         entry,
@@ -151,9 +150,9 @@ def _save(model: ir.Model, path: Path, shared: bool) -> None:
     ir.save(model, path, external_data=external, size_threshold_bytes=_KEPT_INSIDE_BYTES)
 
 
-def _save_variant(variant: ir.Model, main: Path, path: Path) -> None:
-    """Write a variant of the graph that was saved as `main`, with its external data file."""
-    shared, own = ir.load(main).graph.initializers, variant.clone()
+def _save_beside(model: ir.Model, main: Path, path: Path) -> None:
+    """Write a graph with the tensors, and the external data file, of the one saved as `main`."""
+    shared, own = ir.load(main).graph.initializers, model.clone()
     for name, value in own.graph.initializers.items():
         if name in shared:
             value.const_value = shared[name].const_value

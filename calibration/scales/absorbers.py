@@ -148,9 +148,10 @@ def _attention(value: ir.Value, width: int) -> Absorber | None:
 def _new_values(values: ir.Value | None) -> ir.Value | None:
     """The part of the values that this call computes, before heads are split off.
 
-    The past part comes in as it was returned, so it is divided already.
+    The past part comes in as it was returned, so it is divided already; a cache of fixed capacity
+    is written in place.
     """
-    cache = _producer(values, "Concat")
+    cache = _producer(values, "Concat") or _producer(values, "TensorScatter")
     if cache is not None and values is not None:
         past = cache.inputs[0]
         if past is None or not past.is_graph_input() or len(values.uses()) != 1:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -15,6 +18,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.data.samples import read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.calibration.graphs import derived
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.export import save
@@ -53,21 +57,64 @@ def scattered(reference_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
         return export_bundle(reference_checkpoint, target, decoder_form="scatter")
 
 
-@pytest.mark.parametrize("decoder", ["int4", "float"])
-def test_a_decoder_over_a_fixed_cache_never_outlives_its_weights(
-    scattered: Bundle, data: CalibrationData, tmp_path: Path, decoder: str
+@pytest.mark.parametrize(
+    ("decoder", "stored"), [("int8", "int8"), ("int4", "int4-block32"), ("float", None)]
+)
+def test_a_decoder_over_a_fixed_cache_is_quantised_as_the_one_whose_cache_grows(
+    scattered: Bundle,
+    data: CalibrationData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: str,
+    stored: str | None,
 ) -> None:
-    options = replace(OPTIONS, decoder=decoder)
+    monkeypatch.setattr(derived, "_INLINE_BYTES", 0)  # as at real size
+    options = replace(OPTIONS, decoder=decoder, lm_head=decoder == "int4")
     done = calibrate(scattered, tmp_path / "out", data, options).bundle
     manifest = Bundle.open(done.path).manifest
-    stays = decoder == "float"
-    assert ("decoder_scatter" in manifest.graphs) == stays
-    assert ("decoder_scatter.onnx" in manifest.files) == stays
-    assert manifest.extra["decoder_form"] == ("scatter" if stays else "concat")
-    notes = [note for note in manifest.provenance.notes if note.startswith("decoder_scatter left")]
-    assert len(notes) == (not stays)
+    forms = [manifest.graphs[name] for name in ("decoder", "decoder_scatter")]
+    assert [entry.quantization for entry in forms] == [stored, stored]
+    assert "decoder_scatter.onnx.data" not in manifest.files
+    large = [
+        value.const_value
+        for value in ir.load(done.file(forms[1].file)).graph.initializers.values()
+        if value.const_value is not None and value.const_value.nbytes > 1024
+    ]
+    assert {Path(str(tensor.location)).name for tensor in large} == {"decoder.onnx.data"}
+    assert manifest.extra["decoder_form"] == "scatter"
+
+    embeddings = np.random.default_rng(0).normal(size=(7, manifest.model.llm_dim))
+    calls = [form_of_decoder(done, entry.file, keys) for entry, keys in zip(forms, (0, 9))]
+    for part in np.split(embeddings.astype(np.float32), (5, 6)):  # a prefill and two steps
+        grown, fixed = (call(part) for call in calls)
+        # Sums in another order may tip a value over to the next of 127 steps.
+        np.testing.assert_allclose(fixed, grown, rtol=0, atol=0.02 * np.abs(grown).max())
     with VideoQA(done, "onnxruntime-cpu") as qa:
         assert qa.ask(qa.watch(data.held_out[0].video), "What?", max_new_tokens=2).token_ids
+
+
+def form_of_decoder(bundle: Bundle, file: str, keys: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that appends embeddings (l, d) to a cache of `keys` places, and gives logits."""
+    model, length = bundle.manifest.model, 0
+    session = onnxruntime.InferenceSession(bundle.file(file), providers=["CPUExecutionProvider"])
+    shape = (1, model.num_kv_heads, keys, model.head_dim)
+    names = [output.name for output in session.get_outputs()]
+    past = {name: np.zeros(shape, np.float32) for name in names if name != "logits"}
+
+    def call(embeddings: np.ndarray) -> np.ndarray:
+        nonlocal length, past
+        feed = {
+            "inputs_embeds": embeddings[None],
+            "position_ids": np.arange(length, length + len(embeddings))[None],
+            "logit_indices": np.arange(len(embeddings)),
+            **{n.replace("present", "past_key_values"): array for n, array in past.items()},
+        }
+        found = dict(zip(names, session.run(names, feed), strict=True))
+        length, logits = length + len(embeddings), found.pop("logits")
+        past = found
+        return logits[0]
+
+    return call
 
 
 def test_a_graph_for_images_is_quantised_only_if_images_were_seen(

@@ -16,6 +16,7 @@ from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.engines.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api, why_not_installed
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
 from hicom_edge.engines.trt.logger import make_logger
@@ -57,12 +58,12 @@ class Drawn:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "opset", "decoder", "block"),
+    ("dtype", "opset", "decoder", "block", "form"),
     [
-        ("fp32", 23, "int8", 32),
-        ("fp32", 20, "int4", 128),
-        ("fp16", 23, "int4", 32),
-        ("fp16", 20, "int8", 32),
+        ("fp32", 23, "int8", 32, "concat"),
+        ("fp32", 20, "int4", 128, "concat"),
+        ("fp16", 23, "int4", 32, "scatter"),
+        ("fp16", 20, "int8", 32, "scatter"),
     ],
 )
 def test_a_calibrated_bundle_builds(
@@ -73,15 +74,18 @@ def test_a_calibrated_bundle_builds(
     opset: int,
     decoder: str,
     block: int,
+    form: str,
 ) -> None:
     """Also with the output layer quantised, and with factors folded in."""
-    bundle = variant_bundle("release", dtype=dtype, opset=opset)
+    bundle = variant_bundle("release", dtype=dtype, opset=opset, decoder_form=form)
     options = CalibrationOptions(decoder=decoder, block=block, lm_head=True)
     data = CalibrationData(little_data.calibration[:1], little_data.held_out[:1])
     done = calibrate(bundle, tmp_path / "out", data, options).bundle
     assert None not in {entry.quantization for entry in done.manifest.graphs.values()}
     built = build_engines(done, BuildOptions(TENSORRT_RTX.name, max_frames=8))
-    assert [engine.graph for engine in built] == list(done.manifest.graphs)
+    others = [name for name in done.manifest.graphs if name not in DECODER_GRAPHS]
+    last = SCATTER_GRAPH if form == "scatter" else CONCAT_GRAPH
+    assert [engine.graph for engine in built] == [*others, last]
 
 
 def test_a_vision_layer_of_real_size_builds_in_int8(tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ class TestBundle:
         with pytest.raises(InputError, match="lm_head is to be quantised in a decoder that stays"):
             CalibrationOptions(decoder="float", lm_head=True)
 
+    def test_a_second_form_of_the_decoder_stays_or_goes_with_the_first(
+        self, refused: Refused, demo: Bundle, few: CalibrationOptions
+    ) -> None:
+        both = {**demo.manifest.graphs, "decoder_scatter": demo.graph("decoder")}
+        refused(
+            InputError,
+            "decoder_scatter reads the weights of decoder and is stored as that is; keep decoder",
+            bundle=with_graphs(demo, both),
+            options=replace(few, keep=("decoder_scatter",)),
+        )
+
     def test_a_choice_of_layers_made_for_another(self, refused: Refused) -> None:
         choice = PrecisionChoice({"guide": {"encoder.layers.40.mlp.fc1": "float"}}, {})
         refused(InputError, r"names guide/encoder\.layers\.40\.mlp\.fc1 \(1 such\)", pinned=choice)

@@ -16,6 +16,7 @@ from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.engines.trt.api import TENSORRT_RTX, why_not_installed
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
 from hicom_edge.errors import InputError
+from hicom_edge.export.decoder_cache import CONCAT, SCATTER
 from hicom_edge.export.opsets import CURRENT, PLAIN, Precision
 from hicom_edge.manifest import GraphEntry
 from hicom_edge.runtime.qa import DEMO_BUNDLE
@@ -64,6 +65,23 @@ def test_every_linear_of_a_decoder_finds_what_takes_its_factors(family, kv_heads
     value = f"{layer}.self_attn.v_proj"
     assert set(found[f"{layer}.self_attn.o_proj"]) == {f"{value}.weight", f"{value}.bias"}
     assert len(found) == 2 * 4 + 1
+
+
+@FAMILIES
+@KV_HEADS
+def test_over_a_fixed_cache_the_same_parameters_take_them(family, kv_heads):
+    """So that both forms of a decoder, folded alike, still read one file of weights."""
+    growing, fixed = (
+        tiny_decoder(family=family, kv_heads=kv_heads, form=form) for form in (CONCAT, SCATTER)
+    )
+    assert absorbed(fixed) == absorbed(growing)
+    factors = factors_for(growing)
+    weights = [
+        {n: v.const_value.numpy() for n, v in fold(model, factors).graph.initializers.items()}
+        for model in (growing, fixed)
+    ]
+    for name in weights[0].keys() & weights[1].keys():
+        np.testing.assert_array_equal(weights[0][name], weights[1][name], name)
 
 
 @FAMILIES
