@@ -79,9 +79,9 @@ def calibrate(
     check_target(bundle.path, output, overwrite)
     check_readable(data.samples, lambda done, total: progress("videos", done, total))
     place = Workplace(output, key_of(bundle, data, options), restart)
-    with saying_how_to_go_on(place.path), place, clock(place) as seconds:
+    with saying_how_to_go_on(place.path), place, clock(place) as running:
         clear_leftovers(output)
-        run = Run(bundle, data, options, place, progress)
+        run = Run(bundle, data, options, place, running.beside(progress))
         what = CollectOptions(graphs, seed=options.seed)
         told = run.told("ranges")
         statistics = collect_statistics(bundle, data.calibration, place, what, progress=told)
@@ -109,7 +109,7 @@ def calibrate(
             speed=speed,
             gate=GateReport(min_agreement, max_accuracy_loss, reasons),
             data=data,
-            seconds=seconds(),
+            seconds=running.seconds,
             notes=tuple(notes),
         )
         written = derive_bundle(

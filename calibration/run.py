@@ -63,15 +63,42 @@ def saying_how_to_go_on(place: Path) -> Iterator[None]:
         ) from error
 
 
+class Clock:
+    """Seconds of the whole run, its interrupted parts included.
+
+    They are kept about once a second, so that a killed part counts, too.
+    """
+
+    def __init__(self, place: Workplace) -> None:
+        self._place, self._started = place, time.monotonic()
+        self._before = self._kept = place.load_json("seconds") or 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of this part and those before."""
+        return round(self._before + time.monotonic() - self._started, 1)
+
+    def keep(self) -> None:
+        """Write down what the clock shows."""
+        self._kept = self.seconds
+        self._place.save_json("seconds", self._kept)
+
+    def beside(self, progress: Progress) -> Progress:
+        """The same progress, and the clock is kept as the work goes on."""
+
+        def told(step: str, done: int, total: int) -> None:
+            if self.seconds >= self._kept + 1:
+                self.keep()
+            progress(step, done, total)
+
+        return told
+
+
 @contextmanager
-def clock(place: Workplace) -> Iterator[Callable[[], float]]:
-    """Seconds of the whole run, its interrupted parts included."""
-    before, started = place.load_json("seconds") or 0.0, time.monotonic()
-
-    def seconds() -> float:
-        return round(before + time.monotonic() - started, 1)
-
+def clock(place: Workplace) -> Iterator[Clock]:
+    """A clock that is kept at the end, however the run ends."""
+    running = Clock(place)
     try:
-        yield seconds
+        yield running
     finally:
-        place.save_json("seconds", seconds())
+        running.keep()

@@ -140,7 +140,7 @@ class Workplace:
         _drop_cut_line(path)
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return whole_records(path.read_text(encoding="utf-8", errors="replace"))
 
     def directory(self, step: str, *, empty: bool = False) -> Path:
         """A directory for a step that keeps files of its own; `empty`: of a killed run, too."""
@@ -203,6 +203,18 @@ class Workplace:
                 shutil.rmtree(path)
             elif path.name != _LOCK_FILE:
                 path.unlink()
+
+
+def whole_records(text: str) -> list[Any]:
+    """The lines of JSON, without those that a crash of the whole machine has left damaged."""
+    found = []
+    # Not splitlines(): answers may hold other line separators, which JSON does not escape.
+    for line in text.split("\n"):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def _drop_cut_line(path: Path) -> None:

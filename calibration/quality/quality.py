@@ -123,9 +123,10 @@ def _compare(
     for done, (sample, trace) in enumerate(_run(bundle, samples, settings), start=1):
         before = traces.get(keys[sample])
         if before is None:
+            traces.remove(keys[sample])
             raise InputError(
-                f"the kept reference answer to {sample.question!r} about {sample.video} cannot be "
-                "read; delete the directory of the unfinished run, or pass --restart"
+                f"the kept reference answer to {sample.question!r} about {sample.video} is "
+                "damaged, and was thrown away; run the same command again, which asks once more"
             )
         log.add(keys[sample], compare_traces(sample, before, trace))
         if progress is not None:

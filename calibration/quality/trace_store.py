@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.calibration.data.samples import Sample
 from hicom_edge.calibration.quality.comparison import Comparison
+from hicom_edge.calibration.workplace import whole_records
 from hicom_edge.errors import VideoError
 from hicom_edge.manifest import Manifest
 from hicom_edge.runtime.video_source import file_identity
@@ -74,6 +75,10 @@ class TraceStore:
                 )
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
+
+    def remove(self, key: str) -> None:
+        """Let the trace be made again."""
+        self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.npz"
@@ -130,8 +135,7 @@ def _read_rows(path: Path) -> dict[str, Comparison]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    # Not splitlines(): answers may hold other line separators, which JSON does not escape.
-    return dict(_row(json.loads(line)) for line in whole.split("\n")[:-1])
+    return dict(_row(record) for record in whole_records(whole))
 
 
 def _row(document: dict[str, Any]) -> tuple[str, Comparison]:

@@ -108,6 +108,15 @@ def test_a_line_that_was_cut_short_is_dropped(output: Path) -> None:
         assert workplace.records("scores") == [1, 2]
 
 
+def test_a_line_that_a_power_cut_has_damaged_is_left_out(output: Path) -> None:
+    with Workplace(output, KEY) as workplace:
+        for record in (1, "two", 3):
+            workplace.append("scores", record)
+        path = workplace.path / "scores.jsonl"
+        path.write_bytes(path.read_bytes().replace(b'"two"', b"\0\xff\0\0\0"))
+        assert workplace.records("scores") == [1, 3]
+
+
 def test_a_write_that_fails_leaves_the_step_before_and_nothing_else(output: Path) -> None:
     with Workplace(output, KEY) as workplace:
         workplace.save_arrays("state", {"a": np.zeros(1)})

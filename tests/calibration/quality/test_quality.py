@@ -227,8 +227,23 @@ def test_a_damaged_reference_answer_is_an_error_that_says_what_to_do(
 ) -> None:
     measure_quality(demo, demo, samples[:1], directory=tmp_path)
     next(tmp_path.glob("reference-*/*.npz")).write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"cannot be read; delete the directory .* --restart"):
+    with pytest.raises(InputError, match=r"is damaged, and was thrown away; run the same comm"):
         measure_quality(demo, coarse, samples[:1], directory=tmp_path)
+    assert measure_quality(demo, coarse, samples[:1], directory=tmp_path).questions == 1
+
+
+def test_a_damaged_comparison_is_made_again(demo, coarse, samples, tmp_path: Path) -> None:
+    first = measure_quality(demo, coarse, samples, directory=tmp_path)
+    (log,) = tmp_path.glob("compared-*.jsonl")
+    lines = log.read_bytes().split(b"\n")
+    lines[1] = b"\0" * len(lines[1])  # as a power cut leaves what was not on the disk yet
+    log.write_bytes(b"\n".join(lines))
+    asked: list[object] = []
+    again = measure_quality(
+        demo, coarse, samples, progress=lambda *step: asked.append(step), directory=tmp_path
+    )
+    assert again == first
+    assert len(asked) == 1
 
 
 def test_speed_is_measured_for_both_in_every_stage(demo: Bundle, coarse: Bundle, samples) -> None:
