@@ -25,7 +25,8 @@ def show_pair(names: tuple[str, str], pair: AnswerPair) -> None:
     terminal.table(pair.question, columns, rows)
     terminal.remark(_in_words(pair))
     terminal.remark(
-        "times are of one answer each; hicom-edge calibrate reports medians, taken in turns"
+        "times are of one answer each, the first one's of a program that has just started; "
+        "hicom-edge calibrate reports medians, taken in turns"
     )
 
 
