@@ -346,6 +346,7 @@ def test_the_documentation_names_every_option_of_the_command() -> None:
     assert missing == {"--bundle", "--output", "--overwrite", "--json"}
     known = {"--compare", "--opset", "--llm", "--scales", "--onnx", "--int8", "--fp16", "--calib"}
     known |= {"--dtype", "--quantization"}  # of export, for TensorRT-LLM
+    known |= {"--outliers"}  # of benchmarks/demo_int8.py
     assert set(re.findall(r"--[a-z][a-z0-9-]*\b", text)) <= options | known
 
 
