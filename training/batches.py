@@ -44,6 +44,7 @@ class Batch:
         tail_ids: (n, s) the tokens after them: instruction, answer, padding.
         labels: (n, s) the answer's tokens, IGNORED elsewhere.
         modality: "video" or "image".
+        global_only: the language model is shown the global tokens alone.
     """
 
     features: Tensor
@@ -53,6 +54,7 @@ class Batch:
     tail_ids: Tensor
     labels: Tensor
     modality: str
+    global_only: bool = False
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {
@@ -116,6 +118,8 @@ class ClipSource:
     salt: int
     clips: int
     per_clip: int
+    global_only: float = 0.0
+    """Share of batches in which the language model is shown the global tokens alone."""
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, self.salt, step))
@@ -133,7 +137,8 @@ class ClipSource:
         features, hidden = torch.from_numpy(maps.astype(np.float32)).unbind(1)
         head_ids = torch.tensor(self.prompts.head_ids)
         modality = "image" if self.is_image else "video"
-        return Batch(features, hidden, texts[0], head_ids, texts[1], texts[2], modality)
+        alone = bool(rng.random() < self.global_only)
+        return Batch(features, hidden, texts[0], head_ids, texts[1], texts[2], modality, alone)
 
     def _maps(self, row: int, moment: int) -> np.ndarray:
         """(2, t, h, w, d); one frame of them for an image."""

@@ -20,7 +20,7 @@ FRAMES_PER_STEP = 3
 """Video frames for each frame that the model samples."""
 FRAME_RATE = 12
 
-_RGB = {
+RGB = {
     "red": (222, 40, 40),
     "green": (40, 172, 62),
     "blue": (48, 82, 232),
@@ -136,7 +136,7 @@ def _paint(
     rng: np.random.Generator,
 ) -> None:
     num_frames, side = canvas.shape[:2]
-    colour = (np.array(_RGB[item.colour]) + rng.uniform(-16, 16, size=3)).astype(np.float32)
+    colour = (np.array(RGB[item.colour]) + rng.uniform(-16, 16, size=3)).astype(np.float32)
     mask = _sprite(item.shape, item.radius * side)
     size = len(mask)
     for frame in range(num_frames):

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from hicom_edge.training.checkpoint import (
     without_guide,
 )
 from hicom_edge.training.corpus import Corpus
+from hicom_edge.training.feature_scale import set_feature_spread
 from hicom_edge.training.features import FeatureCache
 from hicom_edge.training.guide_tokenizer import GuideTokenizer, train_guide_tokenizer
 from hicom_edge.training.language_tokenizer import tokenizer_files, train_language_tokenizer
@@ -139,7 +141,7 @@ def prepare_towers(
     report: Report,
     device: torch.device,
 ) -> TrainedTowers:
-    """Clips, stage 0, cached features."""
+    """Clips, stage 0, features at their scale, cached."""
     claim_directory(directory, "towers.json", options.tower_values)
     corpus = Corpus(
         directory / "clips",
@@ -153,6 +155,7 @@ def prepare_towers(
     siglip = pretrain_towers(
         options, corpus, tokenizers.guide, directory / "towers.state", report, device
     )
+    set_feature_spread(siglip.vision_model, corpus, device)
     cache = FeatureCache(directory / "features", corpus, options.tower_width)
     cache.prepare(
         siglip.vision_model, device, lambda done: report("features", done, options.clips, "")
@@ -190,6 +193,7 @@ def train_stages(
             salt=salt,
             clips=options.clip_batch,
             per_clip=1 if stage is alignment else options.questions_per_clip,
+            global_only=stage.global_only,
         )
         _run_stage(output, options, stage, learner, source, report, device)
 
@@ -232,10 +236,23 @@ def _fresh_model(
     model.vision_tower.vision_model.load_state_dict(siglip.vision_model.state_dict())
     if model.guide_encoder is not None:
         model.guide_encoder.text_model.load_state_dict(siglip.text_model.state_dict())
-    for name, parameter in model.compressor.named_parameters():
-        if name.endswith("query"):  # equal queries would stay nearly equal for long
-            nn.init.normal_(parameter, std=0.5)
+    _start_compressor(model.compressor)
     return model
+
+
+@torch.no_grad()
+def _start_compressor(compressor: nn.Module) -> None:
+    """Start the compressor so that signals keep their size at the demo's width.
+
+    The authors' 0.02 suits 1152 channels; at 128 a layer would take in a third as much. The layers
+    that turn the guide into scale and shift keep it, or they drown the learned queries, which in
+    turn start apart: equal ones would stay nearly equal for long.
+    """
+    for name, parameter in compressor.named_parameters():
+        if name.endswith("query"):
+            nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 2 and "coarse_proj" not in name:
+            parameter.mul_(math.sqrt(1152 / parameter.shape[1]))
 
 
 def _run_stage(

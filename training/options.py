@@ -43,8 +43,8 @@ class DemoOptions:
     projector_type: str = "local43_guidedirect_global4_guidecoarse"
     use_guide: str = "direct"
     tower_steps: int = 2_400
-    alignment_steps: int = 600
-    conditional_steps: int = 800
+    alignment_steps: int = 400
+    conditional_steps: int = 600
     tuning_steps: int = 3_000
     tower_batch: int = 64
     clip_batch: int = 32

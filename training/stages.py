@@ -33,6 +33,9 @@ class Stage:
     llm: float | None
     towers: float | None
     """Of the vision tower's pooling head and of the text tower."""
+    global_only: float
+    """Share of batches without the local tokens. A language model from nothing learns to read the
+    local tokens, which say where things are, and hardly ever looks at the global ones again."""
 
 
 def demo_stages(options: DemoOptions) -> tuple[Stage, Stage, Stage]:
@@ -40,9 +43,11 @@ def demo_stages(options: DemoOptions) -> tuple[Stage, Stage, Stage]:
     first, second, third = options.alignment_rate, options.conditional_rate, options.tuning_rate
     scale = options.text_scale
     return (
-        Stage("alignment", options.alignment_steps, first, first, first, None),
-        Stage("conditional", options.conditional_steps, second, second, second, scale * second),
-        Stage("tuning", options.tuning_steps, third, third, third, scale * third),
+        Stage("alignment", options.alignment_steps, first, first, first, None, 0.5),
+        Stage(
+            "conditional", options.conditional_steps, second, second, second, scale * second, 0.4
+        ),
+        Stage("tuning", options.tuning_steps, third, third, third, scale * third, 0.3),
     )
 
 
@@ -72,7 +77,13 @@ def parameter_groups(model: HicomModel, stage: Stage) -> list[ParameterGroup]:
 
 
 def visual_tokens(model: HicomModel, batch: Batch) -> Tensor:
-    """(n, tokens, d_llm): every instruction's view of its clip."""
+    """(n, tokens, d_llm): every instruction's view of its clip, or its global tokens alone."""
+    tokens = _all_visual_tokens(model, batch)
+    spec = model.compressor.spec.global_
+    return tokens[:, -spec.num_queries :] if batch.global_only and spec is not None else tokens
+
+
+def _all_visual_tokens(model: HicomModel, batch: Batch) -> Tensor:
     if model.guide_encoder is None:
         per_clip = len(batch.guide_ids) // len(batch.features)
         tokens = model.compressor(batch.features, None, None, batch.modality)

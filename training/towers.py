@@ -24,10 +24,13 @@ from hicom_edge.training.loop import Loop, ParameterGroup, Report
 from hicom_edge.training.options import DemoOptions
 from hicom_edge.training.scene import MAX_OBJECTS
 from hicom_edge.training.tower_phrases import TowerPhrase, tower_phrases
+from hicom_edge.training.turned_colours import draw_turn, turned
 from hicom_edge.training.wording import PLACES, spoken
 
 _SEEN, _UNSEEN = 0.15, 0.05
 """A patch shows an object from the first share on, and does not below the second."""
+_TURNED_SHARE = 0.4
+"""Of the frames, in colours that nobody names."""
 
 
 class TowerPretraining(nn.Module):
@@ -188,12 +191,22 @@ class _Batch:
         moments = rng.integers(options.frames, size=options.tower_batch)
         phrases = tower_phrases(rng)
         seen = [(int(c), int(m)) for c, m in zip(clips, moments, strict=True)]
-        self.pixel_values = pixels(np.stack([corpus.frames(c)[m] for c, m in seen]))
+        frames = [corpus.frames(c)[m] for c, m in seen]
+        turns = [
+            draw_turn(corpus.scene(c), rng) if rng.random() < _TURNED_SHARE else None
+            for c, _ in seen
+        ]
+        frames = [f if turn is None else turned(f, turn) for f, turn in zip(frames, turns)]
+        self.pixel_values = pixels(np.stack(frames))
         self.ids = torch.from_numpy(
             tokenizer.encode_all([spoken(phrase.text, rng) for phrase in phrases])
         )
         coverage = np.stack([corpus.coverage(c)[m] for c, m in seen])
         self.coverage = torch.from_numpy(coverage.astype(np.float32))
+        named = np.array([phrase.colour is not None for phrase in phrases])
+        is_turned = np.array([turn is not None for turn in turns])
+        # (b, k): a text that names a colour means nothing in a frame of other colours
+        self.judged = torch.from_numpy(1 - np.outer(is_turned, named).astype(np.float32))
         self.meant = torch.from_numpy(np.stack([_meant(corpus, c, phrases) for c, _ in seen]))
         self.places = torch.from_numpy(
             np.stack([_place_mask(phrase.place, options.grid) for phrase in phrases])
@@ -224,12 +237,15 @@ def _loss(model: TowerPretraining, batch: _Batch, device: torch.device) -> Tenso
     coverage, meant = batch.coverage.to(device), batch.meant.to(device)
     # (b, k, p): the largest share of the patch that any meant object takes
     share = (meant[:, :, None, :] * coverage[:, None, :, :]).amax(-1) * batch.places.to(device)
-    settled = ((share >= _SEEN) | (share <= _UNSEEN)).float()
+    judged = batch.judged.to(device)
+    settled = ((share >= _SEEN) | (share <= _UNSEEN)).float() * judged[..., None]
     patch = F.binary_cross_entropy_with_logits(
         by_patch,
         (share >= _SEEN).float(),
         weight=settled,
         pos_weight=torch.tensor(4.0, device=device),
     )
-    frame = F.binary_cross_entropy_with_logits(by_frame, (share.amax(-1) >= 0.3).float())
+    frame = F.binary_cross_entropy_with_logits(
+        by_frame, (share.amax(-1) >= 0.3).float(), weight=judged
+    )
     return frame + 5 * patch
