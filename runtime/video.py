@@ -7,6 +7,7 @@ are in the sibling modules, loaded only when they are needed.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def open_source(source: VideoInput, options: SamplingOptions) -> FrameSource:
     """The FrameSource for a path, URL or array. Raises VideoError, InputError."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
+        if not text:
+            raise VideoError("the path of the video is empty; pass a file, a directory or a URL")
         return _open_url(text, options) if "://" in text else _open_path(Path(text))
     if isinstance(source, np.ndarray):
         return _open_array(source, options)
@@ -137,10 +140,16 @@ def _open_url(url: str, options: SamplingOptions) -> FrameSource:
 
 
 def _open_path(path: Path) -> FrameSource:
-    if path.is_dir():
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
         from hicom_edge.runtime.video_frames import ImageDirectory
 
         return ImageDirectory(path)
+    if not stat.S_ISREG(mode):
+        raise VideoError(
+            f"{path}: is a pipe or a device, but a video is read more than once; save it to a file "
+            "first"
+        )
     head = _read_head(path)
     if _is_picture(path, head):
         from hicom_edge.runtime.video_frames import open_picture
@@ -162,15 +171,23 @@ def _open_array(array: np.ndarray[Any, Any], options: SamplingOptions) -> FrameS
     return ArrayFrames(array)
 
 
-def _read_head(path: Path) -> bytes:
+def _mode(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
+        return path.stat().st_mode
     except FileNotFoundError as error:
         raise VideoError(
             f"{path}: no such file or directory; expected a video, an image or a directory of "
             "frames"
         ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path}: cannot be opened ({reason}); check it") from error
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
     except OSError as error:
         raise VideoError(f"{path}: cannot be opened ({error.strerror}); check it") from error
     if not head:

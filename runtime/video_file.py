@@ -169,7 +169,9 @@ def open_video(location: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
     try:
         timeout = URL_TIMEOUT_SECONDS if "://" in location else None
-        container = av.open(location, timeout=timeout)
+        # Not a relative path: FFmpeg would take what stands before a colon for a protocol.
+        place = location if timeout else str(Path(location).absolute())
+        container = av.open(place, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unreadable(location, error)) from error
     with container:
@@ -189,23 +191,38 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
         raise VideoError(f"{location}: is a text file; expected a video or an image")
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
-    if streams:
-        return streams[0]
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoError(
-        f"{location}: has no video stream, only {kinds}; expected a file with moving pictures"
-    )
+    if not streams:
+        kinds = {
+            "a cover picture" if stream.type == "video" else stream.type
+            for stream in container.streams
+        }
+        raise VideoError(
+            f"{location}: has no video stream, only {' and '.join(sorted(kinds)) or 'a header'}; "
+            "expected a file with moving pictures"
+        )
+    if getattr(streams[0], "codec_context", None) is None:
+        raise VideoError(
+            f"{location}: its video is in a format that this FFmpeg has no decoder for; re-encode "
+            "it, for example to H.264"
+        )
+    return streams[0]
 
 
 def _unreadable(location: str, error: Exception) -> str:
+    import av
+
     reason = getattr(error, "strerror", None) or str(error)
-    if "://" in location:
+    if "://" in location and not isinstance(error, av.error.InvalidDataError):
         return f"{location}: cannot be opened ({reason}); check the address and the network"
-    with Path(location).open("rb") as file:
-        head = file.read(12)
-    if head[4:8] == b"ftyp":
+    if "://" not in location and _brand_box(location) == b"ftyp":
         return (
             f"{location}: an MP4 file whose index (moov) is missing or damaged; "
             "it was not finished, copy it or record it again"
         )
     return f"{location}: is not a video that FFmpeg can read ({reason}); expected a video file"
+
+
+def _brand_box(location: str) -> bytes:
+    """The name of a file's first box, which is "ftyp" in an MP4."""
+    with Path(location).open("rb") as file:
+        return file.read(8)[4:]

@@ -139,12 +139,19 @@ class ArrayFrames(FrameSource):
 
 
 def natural_order(directory: Path) -> list[Path]:
-    """The images of a directory, numbers in their names compared as numbers."""
-    paths = [
-        path
-        for path in directory.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
+    """The images of a directory, numbers in their names compared as numbers. Raises VideoError."""
+    try:
+        paths = [
+            path
+            for path in directory.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.startswith(".")
+            and not path.is_dir()
+        ]
+    except OSError as error:
+        raise VideoError(
+            f"{directory}: the directory cannot be read ({error.strerror}); check it"
+        ) from error
     return sorted(paths, key=lambda path: (_natural_key(path.name), path.name))
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hicom_edge.errors import VideoError
 from hicom_edge.runtime.sampling import Int64Array
 
 UInt8Array = NDArray[np.uint8]
@@ -57,8 +58,13 @@ class FrameSource(ABC):
 
 
 def file_identity(path: Path) -> str:
-    """Path, size and modification time of a file."""
-    status = path.stat()
+    """Path, size and modification time of a file. Raises VideoError."""
+    try:
+        status = path.stat()
+    except OSError as error:  # such as a link among the frames whose target has gone
+        raise VideoError(
+            f"{path}: cannot be read ({error.strerror}); restore or remove it"
+        ) from error
     return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
 
 
@@ -66,7 +72,8 @@ def digest(*parts: str | bytes) -> str:
     """A short hexadecimal digest of the parts, each length-prefixed."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        # A path that is not UTF-8 holds surrogates, which stand for its bytes.
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()

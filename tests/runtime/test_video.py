@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import http.server
+import io
+import os
 import re
 import socket
 import struct
@@ -18,6 +20,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.sampling import SamplingOptions
@@ -340,6 +343,67 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_frames(tmp_path / "gone.mp4", FOUR)
 
 
+@pytest.mark.parametrize("name", ["a:b.mp4", "http:clip.mp4", "pipe:0", "concat:a|b", "50%d.mp4"])
+def test_a_name_that_looks_like_a_protocol_is_a_file(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).symlink_to(clip)
+    monkeypatch.chdir(tmp_path)
+    assert_same(read_frames(name, SamplingOptions(3)), decode_all(clip))
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path: Path, clip: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9.mp4"))
+    path.write_bytes(clip.read_bytes())
+    assert_same(read_frames(path, SamplingOptions(3)), decode_all(clip))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "the path of the video is empty; pass a file"),
+        ("x" * 300, r"x: cannot be opened \(File name too long\)"),
+        ("a\0b", r"cannot be opened \(embedded null byte\)"),
+        ("loop", r"loop: cannot be opened \(Too many levels of symbolic links\)"),
+        ("pipe", "pipe: is a pipe or a device, but a video is read more than once; save it"),
+        ("/dev/null", "is a pipe or a device"),
+    ],
+)
+def test_what_is_no_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")  # opening it would wait for a writer
+    with pytest.raises(VideoError, match=message):
+        read_frames(path, FOUR)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "tag"),
+    [("mp4", "libx264", b"avc1"), ("avi", "mjpeg", b"MJPG"), ("mkv", "libx264", b"MPEG4/ISO")],
+)
+def test_a_codec_that_ffmpeg_does_not_know_is_refused(
+    tmp_path: Path, suffix: str, codec: str, tag: bytes
+) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", 5, codec=codec, b_frames=0)
+    path.write_bytes(path.read_bytes().replace(tag, b"Z" * len(tag)))
+    with pytest.raises(VideoError, match="in a format that this FFmpeg has no decoder for; re-enc"):
+        read_frames(path, FOUR)
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(picture, "JPEG")
+    content = b"\0image/jpeg\0\3\0" + picture.getvalue()
+    frame = b"APIC" + len(content).to_bytes(4, "big") + b"\0\0" + content
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    silence = (b"\xff\xfb\x90\xc4" + bytes(413)) * 20  # frames of 128 kbit/s at 44.1 kHz
+    (tmp_path / "song.mp3").write_bytes(b"ID3\3\0\0" + size + frame + silence)
+    with pytest.raises(VideoError, match="no video stream, only a cover picture and audio; exp"):
+        read_frames(tmp_path / "song.mp3", FOUR)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "wav"])
 def test_audio_alone_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"sound.{suffix}"
@@ -422,6 +486,12 @@ def test_a_url_is_read_as_its_file(served: str, clip: Path) -> None:
 def test_a_url_that_does_not_answer_is_refused(served: str) -> None:
     with pytest.raises(VideoError, match=r"gone\.mp4: cannot be opened \(.*check the address"):
         read_frames(f"{served}/gone.mp4", FOUR)
+
+
+def test_a_url_of_something_else_is_not_blamed_on_the_network(served: str, clip: Path) -> None:
+    (clip.parent / "page.html").write_text("<html></html>")
+    with pytest.raises(VideoError, match=r"page\.html: is not a video that FFmpeg can read"):
+        read_frames(f"{served}/page.html", FOUR)
 
 
 @pytest.fixture

@@ -71,6 +71,31 @@ def test_a_damaged_image_in_a_directory_is_named(tmp_path: Path) -> None:
         list(frames)
 
 
+@pytest.mark.parametrize("target", ["gone.png", "1.png"], ids=["broken", "to itself"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, target: str) -> None:
+    folder = _write_frames(tmp_path / "frames", "%d.png", range(1))
+    (folder / "1.png").symlink_to(target)
+    with pytest.raises(VideoError, match=r"1\.png: cannot be read \(.*\); restore or remove it"):
+        read_frames(folder, FOUR)
+
+
+def test_a_folder_among_the_frames_is_no_frame(tmp_path: Path) -> None:
+    folder = _write_frames(tmp_path / "frames", "%d.png", range(3))
+    (folder / "more.png").mkdir()
+    assert _values(folder, SamplingOptions(num_frames=3)) == [0, 1, 2]
+
+
+def test_a_directory_that_cannot_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:  # permissions do not bind every user that runs tests
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(VideoError, match=r"the directory cannot be read \(Permission denied\)"):
+        read_frames(tmp_path, FOUR)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tiff"])
 def test_a_still_image_is_one_frame(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"picture.{suffix}"
