@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     DeviceFeed: TypeAlias = Mapping[str, AnyArray]
 
 
+MAX_THREADS = 1024
+"""Beyond any machine; a backend would start whatever number it is told."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How engines use the machine; every backend takes what applies to it.
@@ -41,8 +45,10 @@ class EngineOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads is {self.threads}; pass 1 or more, or leave it out")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise InputError(
+                f"threads is {self.threads}; pass 1 or more, up to {MAX_THREADS}, or leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ def verify_bundle(
     """
     if not questions:
         raise InputError("verify compares answers and got no question; pass at least one")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}; pass 1 or more")
     reference.check(bundle, engine)
     sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
     limits = tolerances or _limits(map(precision_of, sides))
@@ -166,7 +168,8 @@ def _pixel_values(
     bundle: Bundle, video: VideoInput, num_frames: int | None
 ) -> tuple[NDArray[np.float32], str]:
     spec = bundle.manifest.frames
-    frames = read_frames(video, SamplingOptions(num_frames or spec.num_frames))
+    wanted = spec.num_frames if num_frames is None else num_frames
+    frames = read_frames(video, SamplingOptions(wanted))
     return preprocessor_from_spec(spec).batch(frames), frames.modality
 
 

@@ -33,11 +33,14 @@ class GenerationOptions:
     """What the caller may say about an answer; None means the checkpoint's own value.
 
     Attributes:
-        max_new_tokens: the most tokens to generate; None: 512, or what the context leaves.
+        max_new_tokens: the most tokens to generate, 1 or more; None: 512, or what the context
+            leaves.
         temperature: 0 (default) is greedy, as the authors evaluate.
         top_k, top_p: limit the draw when the temperature is above 0.
         repetition_penalty: over the generated tokens only; 1.0 switches it off.
         seed: makes draws repeatable.
+
+    Raises PromptError for values that mean nothing.
     """
 
     max_new_tokens: int | None = None
@@ -46,6 +49,11 @@ class GenerationOptions:
     top_p: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise PromptError(f"max_new_tokens is {self.max_new_tokens}; pass 1 or more")
+        self.sampling(GenerationSpec(stop_token_ids=()))
 
     def sampling(self, checkpoint: GenerationSpec) -> SamplingSettings:
         """The settings of the sampler, completed from the checkpoint's."""
@@ -132,8 +140,6 @@ def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, max_context:
     Raises:
         PromptError: the prompt leaves no room, or less than was asked for.
     """
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise PromptError(f"max_new_tokens is {max_new_tokens}; pass 1 or more")
     room = max_context - prompt_tokens
     wanted = max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, max(room, 1))
     if wanted > room:

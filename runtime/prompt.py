@@ -23,9 +23,20 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
 
-__all__ = ["GuideTokenizer", "PromptBuilder", "PromptParts"]
+__all__ = ["GuideTokenizer", "PromptBuilder", "PromptParts", "check_question"]
 
 MODALITIES = ("video", "image")
+
+
+def check_question(question: str) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        PromptError: no words, or text that is not valid Unicode.
+    """
+    if not question.strip():
+        raise PromptError("the question is empty; ask something about the video")
+    check_unicode(question, "the question")
 
 
 class PromptParts(NamedTuple):

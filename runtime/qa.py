@@ -33,7 +33,7 @@ from hicom_edge.runtime.generation import (
 )
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
-from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
+from hicom_edge.runtime.prompt import PromptBuilder, PromptParts, check_question
 from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
@@ -160,7 +160,8 @@ class VideoQA:
                 GenerationOptions. By default greedy, with the checkpoint's repetition penalty.
 
         Raises:
-            PromptError: options out of range, or a prompt that does not fit the context.
+            PromptError: no question, options out of range, or a prompt that does not fit the
+                context.
             InputError: the clip was watched with another bundle.
         """
         return self.stream(clip, question, guide, **options).answer
@@ -175,8 +176,9 @@ class VideoQA:
         """As `ask`, but iterable over the pieces of text as they are generated."""
         if clip.key != self._feature_key(clip.key.frames):
             raise InputError("this clip was watched with another bundle; watch it with this one")
+        check_question(question)
         chosen = GenerationOptions(**options)
-        chosen.sampling(self.bundle.manifest.generation)  # refuses bad values before the work
+        chosen.sampling(self.bundle.manifest.generation)  # refuses what the checkpoint does not fit
         return AnswerStream(self._answer(clip, question, guide, chosen))
 
     def close(self) -> None:

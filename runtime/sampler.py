@@ -6,13 +6,14 @@ not know where logits come from, nor when to stop.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hicom_edge.errors import PromptError
+from hicom_edge.errors import EngineError, PromptError
 from hicom_edge.manifest import GenerationSpec
 
 Logits = NDArray[np.float32]
@@ -27,6 +28,7 @@ class SamplingSettings:
         top_k: draw among the k best; 0 means all.
         top_p: draw among the best that together reach this probability, in (0, 1].
         repetition_penalty: above 1 discourages tokens that were generated already; 1 is off.
+            From 0.001 to 1000: beyond, it only overflows.
         seed: of the random draws; None takes a fresh one.
     """
 
@@ -37,12 +39,12 @@ class SamplingSettings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0, "temperature", self.temperature, "0 (greedy) or more")
+        warm = 0 <= self.temperature < math.inf
+        _require(warm, "temperature", self.temperature, "0 (greedy) or more")
         _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _require(
-            self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0"
-        )
+        penalty, valid = self.repetition_penalty, "above 0, from 0.001 to 1000; 1 is off"
+        _require(0.001 <= penalty <= 1000, "repetition_penalty", penalty, valid)
         _require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
 
 
@@ -79,8 +81,17 @@ class Sampler:
         self._random = np.random.default_rng(settings.seed)
 
     def choose(self, logits: Logits) -> int:
-        """The next token id, given float32 logits (V), which are not changed."""
+        """The next token id, given float32 logits (V), which are not changed.
+
+        Raises:
+            EngineError: the logits are no numbers, as after an overflow in half precision.
+        """
         settings = self._settings
+        if not np.isfinite(logits.max()):
+            raise EngineError(
+                "the language model's logits are not finite numbers; its precision is too low for "
+                "these weights, export it with --dtype fp32"
+            )
         scores = penalise_repetition(logits, self._generated, settings.repetition_penalty)
         token_id = self._best(scores) if settings.temperature == 0 else self._draw(scores)
         self._generated.add(token_id)
@@ -91,7 +102,10 @@ class Sampler:
 
     def _draw(self, scores: Logits) -> int:
         settings = self._settings
-        scores = scores / np.float32(settings.temperature)
+        # From the best score down, so that a low temperature tends to -inf and never to inf - inf.
+        with np.errstate(over="ignore"):
+            below = scores.astype(np.float64) - scores.max()
+            scores = (below / settings.temperature).astype(np.float32)
         scores = keep_top_k(scores, settings.top_k)
         scores = keep_top_p(scores, settings.top_p)
         return int(self._random.choice(len(scores), p=softmax(scores)))

@@ -17,6 +17,9 @@ from hicom_edge.errors import InputError
 
 Int64Array = NDArray[np.int64]
 
+MAX_FRAMES = 1_000_000
+"""More than this is a slip of the hand: nine hours at 30 frames per second."""
+
 DEFAULT_FPS = 1.0
 """Frames per second of video when neither ``num_frames`` nor ``fps`` is given, as in training."""
 
@@ -46,6 +49,8 @@ class SamplingOptions:
             )
         if self.num_frames is not None and not _is_positive_integer(self.num_frames):
             raise InputError(f"num_frames={self.num_frames!r} must be a whole number of at least 1")
+        if self.num_frames is not None and self.num_frames > MAX_FRAMES:
+            raise InputError(f"num_frames={self.num_frames} must be at most {MAX_FRAMES}")
         if self.fps is not None and not (_is_finite(self.fps) and self.fps > 0):
             raise InputError(f"fps={self.fps!r} must be a number above 0 (frames per second)")
         for name in ("start", "end"):

@@ -22,7 +22,7 @@ def open_token_embedding(bundle: Bundle) -> NDArray[Any]:
     """
     path = bundle.file(bundle.manifest.token_embedding)
     try:
-        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        table: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # unpickles nothing
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path} is not a NumPy array ({error}); export the bundle again"
@@ -32,5 +32,9 @@ def open_token_embedding(bundle: Bundle) -> NDArray[Any]:
         raise BundleError(
             f"{path} has shape {table.shape}, expected ({model.vocab_size}, {model.llm_dim}); "
             "export the bundle again"
+        )
+    if table.dtype.kind != "f":
+        raise BundleError(
+            f"{path} holds {table.dtype}, expected float32 or float16; export the bundle again"
         )
     return table

@@ -74,7 +74,6 @@ def open_session(
     if provider == TENSORRT_PROVIDER:
         # A node that TensorRT does not take is an error, not a slow place in the graph.
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        settings.log_severity_level = 4  # what it would print is in the exception, too
     try:
         with one_line_errors(f"{path} does not load"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a missing provider; it is an error below
@@ -105,11 +104,11 @@ def _other_provider(path: Path, provider: str) -> EngineError:
 
 
 def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
-    """The settings of a session: threads, no spinning, errors only."""
+    """The settings of a session: threads, no spinning, no words of its own."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # errors are exceptions, and would be printed besides
     settings.intra_op_num_threads = options.threads or _allowed_threads()
     # Threads that spin between two calls take the cores from video decoding, from the other
     # graphs' threads and from other programs: on two busy cores, 10-28 % slower than sleeping.

@@ -46,6 +46,8 @@ def test_load_decoder_gives_the_size_and_dtype_of_its_embeddings(tiny_bundle) ->
     assert (decoder.llm_dim, decoder.dtype) == (4, "float32")
 
 
-def test_no_threads_at_all_are_refused() -> None:
-    with pytest.raises(InputError, match="threads is 0; pass 1 or more"):
-        EngineOptions(threads=0)
+@pytest.mark.parametrize("threads", [0, -1, 100_000, 10**14])
+def test_no_threads_and_absurdly_many_are_refused(threads) -> None:
+    expected = f"threads is {threads}; pass 1 or more, up to 1024, or leave it out"
+    with pytest.raises(InputError, match=expected):
+        EngineOptions(threads=threads)

@@ -55,6 +55,23 @@ def test_other_forms_of_compression_are_verified(
     assert ("guide" in [r.tensor for r in results]) == (variant == "local_only")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_frames": 0}, "num_frames=0 must be a whole number of at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; pass 1 or more"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    reference_bundle, oracle, tmp_path, options, message
+):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match=message):
+        verify_bundle(reference_bundle, oracle, tmp_path, QUESTIONS, **options)
+
+
 def test_an_image_goes_the_way_of_images(variant_bundle, variant_checkpoint, video, tmp_path):
     from PIL import Image
 

@@ -7,7 +7,7 @@ import pytest
 
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.errors import InputError, PromptError
-from hicom_edge.runtime.generation import generate, room_for_answer
+from hicom_edge.runtime.generation import GenerationOptions, generate, room_for_answer
 from hicom_edge.runtime.sampler import SamplingSettings
 
 VOCAB = 8
@@ -105,4 +105,4 @@ def test_a_prompt_that_fills_the_context_is_refused(wanted) -> None:
 
 def test_no_new_tokens_at_all_are_refused() -> None:
     with pytest.raises(PromptError, match="max_new_tokens is 0; pass 1 or more"):
-        room_for_answer(1, 0, 100)
+        GenerationOptions(max_new_tokens=0)

@@ -15,6 +15,7 @@ from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
 from hicom_edge.errors import BundleError, EngineError, InputError, PromptError, VideoError
 from hicom_edge.runtime import qa as qa_module
+from hicom_edge.runtime.token_embedding import open_token_embedding
 
 REFERENCES = ("small_release", "small_variants")
 
@@ -235,6 +236,19 @@ def test_options_that_do_not_fit_are_refused(qa: VideoQA, clip, options, message
         qa.ask(clip, "What?", **options)
 
 
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("", "the question is empty; ask something about the video"),
+        (" \n\t", "the question is empty"),
+        ("what \udcff is it", r"the question is not valid Unicode: '\\udcff' at character 5"),
+    ],
+)
+def test_what_is_no_question_is_refused_before_the_work(qa: VideoQA, clip, question, message):
+    with pytest.raises(PromptError, match=message):
+        qa.stream(clip, question)
+
+
 def test_a_missing_video_is_refused(qa: VideoQA, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such file or directory"):
         qa.watch(tmp_path / "missing.mp4")
@@ -260,6 +274,7 @@ def test_an_unknown_engine_is_refused(reference_bundle: Bundle) -> None:
     ("table", "message"),
     [
         (np.zeros((3, 64), np.float32), r"has shape \(3, 64\), expected \(448, 64\)"),
+        (np.zeros((448, 64), np.int64), "holds int64, expected float32 or float16"),
         (np.array([{}], dtype=object), "is not a NumPy array"),
     ],
 )
@@ -273,6 +288,15 @@ def test_a_token_embedding_that_does_not_fit_is_refused(
     np.save(place, table, allow_pickle=True)
     with pytest.raises(BundleError, match=message):
         VideoQA(Bundle(tmp_path, reference_bundle.manifest))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01"])
+def test_a_file_that_is_no_array_is_refused(
+    reference_bundle: Bundle, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / reference_bundle.manifest.token_embedding).write_bytes(content)
+    with pytest.raises(BundleError, match="is not a NumPy array"):
+        open_token_embedding(Bundle(tmp_path, reference_bundle.manifest))
 
 
 def test_a_manifest_that_asks_for_odd_frames_is_refused(reference_bundle: Bundle) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hicom_edge.errors import PromptError
+from hicom_edge.errors import EngineError, PromptError
 from hicom_edge.manifest import GenerationSpec
 from hicom_edge.runtime.sampler import (
     Sampler,
@@ -106,6 +106,23 @@ def test_a_seed_repeats_the_draws_and_another_does_not() -> None:
     assert draw(1) != draw(2)
 
 
+@pytest.mark.parametrize("temperature", [1e-4, 1e-50, 1e-320])
+@pytest.mark.parametrize("limits", [{}, {"top_k": 3, "top_p": 0.9}])
+@pytest.mark.filterwarnings("error")
+def test_a_low_temperature_tends_to_greedy(temperature, limits) -> None:
+    logits = np.array([-3.0, 250.0, 249.5, 0.0], np.float32)
+    sampler = Sampler(SamplingSettings(temperature, seed=0, **limits))
+    assert [sampler.choose(logits) for _ in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused(temperature, bad) -> None:
+    logits = np.array([0.0, bad, 1.0], np.float32)
+    with pytest.raises(EngineError, match=r"not finite numbers; .* export it with --dtype fp32"):
+        Sampler(SamplingSettings(temperature)).choose(logits)
+
+
 def test_what_is_not_given_comes_from_the_checkpoint() -> None:
     checkpoint = GenerationSpec((0,), repetition_penalty=1.05, temperature=0.7, top_p=0.8, top_k=20)
     assert resolve_settings(checkpoint) == SamplingSettings(0.0, 20, 0.8, 1.05)
@@ -117,10 +134,13 @@ def test_what_is_not_given_comes_from_the_checkpoint() -> None:
     [
         ("temperature", -0.1, "temperature is -0.1; pass 0 .greedy. or more"),
         ("temperature", float("nan"), "temperature is nan; pass 0 .greedy. or more"),
+        ("temperature", float("inf"), "temperature is inf; pass 0 .greedy. or more"),
         ("top_k", -1, "top_k is -1; pass 0 .off. or more"),
         ("top_p", 0.0, "top_p is 0.0; pass above 0 and at most 1"),
         ("top_p", 1.5, "top_p is 1.5; pass above 0 and at most 1"),
         ("repetition_penalty", 0.0, "repetition_penalty is 0.0; pass above 0"),
+        ("repetition_penalty", 1e-50, "repetition_penalty is 1e-50; pass above 0, from 0.001"),
+        ("repetition_penalty", float("inf"), "repetition_penalty is inf; pass above 0, from 0.001"),
         ("seed", -1, "seed is -1; pass 0 or more"),
     ],
 )

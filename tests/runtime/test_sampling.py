@@ -151,6 +151,7 @@ def test_at_least_the_asked_rate_is_taken(
     [
         ({"num_frames": 4, "fps": 1.0}, "num_frames=4 and fps=1.0 were both given"),
         ({"num_frames": 0}, "num_frames=0 must be a whole number of at least 1"),
+        ({"num_frames": 10**12}, "num_frames=1000000000000 must be at most 1000000"),
         ({"num_frames": 2.5}, "num_frames=2.5 must be a whole number"),
         ({"num_frames": True}, "num_frames=True must be a whole number"),
         ({"fps": 0.0}, "fps=0.0 must be a number above 0"),
