@@ -19,6 +19,7 @@ from types import TracebackType
 
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.manifest import FileEntry, GraphEntry, Manifest
+from hicom_edge.manifest_values import check_values
 
 MANIFEST_NAME = "manifest.json"
 ENGINES_DIR = "engines"
@@ -227,6 +228,7 @@ def _read_manifest(root: Path) -> Manifest:
         ) from error
     manifest = Manifest.from_json(text, str(path))
     _check_names(root, manifest)
+    check_values(manifest, str(path))
     return manifest
 
 
@@ -240,7 +242,7 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     for name in sorted(used | places | set(manifest.files)):
         pure = PurePosixPath(name)
         inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
-        if not inside or not (root / name).resolve().is_relative_to(root.resolve()):
+        if not inside or not _leads_inside(root, name):
             raise BundleError(
                 f"{root}: the manifest names {name!r}, which lies outside the bundle; "
                 "do not use this bundle"
@@ -248,6 +250,13 @@ def _check_names(root: Path, manifest: Manifest) -> None:
     unlisted = sorted(used - set(manifest.files))
     if unlisted:
         raise BundleError(f"{root}: the manifest uses {unlisted} but lists no hash for them")
+
+
+def _leads_inside(root: Path, name: str) -> bool:
+    try:
+        return (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a name that no file can have
+        return False
 
 
 class _Stamps:
@@ -258,8 +267,11 @@ class _Stamps:
 
     @classmethod
     def load(cls) -> _Stamps:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-        path = Path(base) / "hicom-edge" / "hashed.json"
+        try:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        except RuntimeError:  # a user without a home directory: nothing is remembered
+            base = Path(os.devnull)
+        path = base / "hicom-edge" / "hashed.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

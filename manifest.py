@@ -205,7 +205,8 @@ class Manifest:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:
+            _canonical(body).encode()  # refuses half of a surrogate pair, which is no text
+        except (ValueError, RecursionError) as error:
             raise BundleError(
                 f"{where} is not valid JSON ({error}); export or download the bundle again"
             ) from error
@@ -232,8 +233,11 @@ def _check_header(body: Any, where: str) -> None:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(body).encode()).hexdigest()
+
+
+def _canonical(body: Any) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _decode(cls: type[T], data: Any, where: str) -> T:

@@ -178,6 +178,24 @@ def test_a_file_that_is_used_but_not_hashed_is_refused(bundle: Path) -> None:
         (lambda b: b["model"].update(grid=[9]), "expected 2 items, got 1"),
         (lambda b: b.update(guide=7), "Manifest.guide: expected an object for GuideSpec, got 7"),
         (lambda b: b.update(graphs=[]), "expected an object"),
+        (lambda b: b["model"].update(head_dim=10**30), "model.head_dim is 10+, expected 0 to 2147"),
+        (lambda b: b["model"].update(grid=[9, -1]), "model.grid is -1, expected 0 to"),
+        (lambda b: b["frames"].update(num_frames=0), "frames.num_frames is 0, expected 1 to"),
+        (lambda b: b["frames"].update(mean=[0.5, 7, 0]), "frames.mean is 7.0, expected 0 to 1"),
+        (lambda b: b["frames"].update(std=[0, 1, 1]), "frames.std is 0.0, expected 1e-09 to"),
+        (lambda b: b["frames"].update(rescale_factor=float("nan")), "rescale_factor is nan"),
+        (lambda b: b["frames"].update(image_size=127), "frames.image_size is 127, expected that"),
+        (lambda b: b["generation"].update(stop_token_ids=[-1]), "stop_token_ids is -1"),
+        (lambda b: b["generation"].update(top_p=0.0), "generation.top_p is 0.0"),
+        (lambda b: b["graphs"]["vision"].update(precision="fp8"), "precision is 'fp8', expected"),
+        (
+            lambda b: b["graphs"]["vision"]["inputs"][0].update(dtype="float33"),
+            r"graphs\['vision'\]: dtype of pixel_values is 'float33', expected one of",
+        ),
+        (
+            lambda b: b["graphs"]["vision"]["inputs"][0].update(shape=[-4]),
+            "size of pixel_values is -4",
+        ),
     ],
 )
 def test_a_manifest_of_another_form_is_refused(bundle: Path, change, message: str) -> None:
@@ -185,6 +203,37 @@ def test_a_manifest_of_another_form_is_refused(bundle: Path, change, message: st
     with pytest.raises(BundleError, match=message) as error:
         Bundle.open(bundle)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"name": "\\ud800"}'])
+def test_json_that_python_cannot_hold_is_refused(bundle: Path, text: str) -> None:
+    (bundle / MANIFEST_NAME).write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json is not valid JSON \(") as error:
+        Bundle.open(bundle)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "loop"])
+def test_a_name_that_no_file_can_have_is_refused(bundle: Path, name: str) -> None:
+    (bundle / "loop").symlink_to("loop")
+    change_manifest(bundle, lambda body: body.update(tokenizer=name))
+    with pytest.raises(BundleError, match="which lies outside the bundle; do not use"):
+        Bundle.open(bundle)
+
+
+def test_a_user_without_a_home_directory_opens_a_bundle(bundle: Path, monkeypatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert Bundle.open(bundle).manifest.name == "test"
+
+
+def test_a_target_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match=r"file/bundle cannot be written \(File exists\); pass a"):
+        write(tmp_path / "file" / "bundle")
 
 
 def test_a_half_written_bundle_is_refused(bundle: Path) -> None:

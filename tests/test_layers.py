@@ -13,11 +13,12 @@ import pytest
 import hicom_edge
 
 ROOT = Path(hicom_edge.__file__).parent
-BASE = {"errors", "manifest", "bundle"}
+BASE = {"errors", "manifest", "manifest_values", "bundle"}
 MAY_IMPORT = {
     "errors": set(),
     "manifest": {"errors"},
-    "bundle": {"errors", "manifest"},
+    "manifest_values": {"errors", "manifest"},
+    "bundle": {"errors", "manifest", "manifest_values"},
     "engines": BASE,
     "runtime": BASE | {"engines"},
     "model": {"errors"},
@@ -32,7 +33,17 @@ MAY_IMPORT = {
     "cli": {"errors", "terminal", "commands"},
 }
 NO_MODULES = (ROOT / "__init__.py", ROOT / "setup.py")
-NO_TORCH = ("errors", "manifest", "bundle", "engines", "runtime", "terminal", "commands", "cli")
+NO_TORCH = (
+    "errors",
+    "manifest",
+    "manifest_values",
+    "bundle",
+    "engines",
+    "runtime",
+    "terminal",
+    "commands",
+    "cli",
+)
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "safetensors", "sentencepiece"}
 
 
