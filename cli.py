@@ -4,15 +4,16 @@ It knows exit codes and where messages go. What a verb takes and prints is in `c
 is done by what each verb imports, only when it runs, so that `--help` stays quick.
 
 Exit status: 0 done, 1 a check did not hold, 2 something in the input or on the machine (one line on
-stderr), 130 interrupted, 143 terminated; both leave nothing half-written.
+stderr), 130 interrupted, 143 terminated (both leave nothing half-written), 141 whoever read the
+output left early.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -66,6 +67,14 @@ def _version(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    terminal.prepare_streams()
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # an error is one line: what libraries think is for developers
+            warnings.simplefilter("ignore")
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         with _terminating():
             status = app(args=argv, prog_name="hicom-edge", standalone_mode=False)
@@ -75,9 +84,18 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as leaving:
+        if not _reader_left(leaving):
+            raise
+        terminal.write_no_more()
         return 141
+    except MemoryError as error:
+        return _refuse(f"not enough memory ({error}); close other programs or ask for less")
+    except OSError as error:  # the disk is full, a folder may not be written to
+        if error.strerror is None:  # not the system's word
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror}; check the place, its permissions and its room")
     return status if isinstance(status, int) else 0
 
 
@@ -94,8 +112,13 @@ def _terminating() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _reader_left(leaving: BaseException) -> bool:
+    """Typer and rich turn a broken pipe into an exit of their own."""
+    return isinstance(leaving, BrokenPipeError) or isinstance(leaving.__context__, BrokenPipeError)
+
+
 def _refuse(message: str) -> int:
-    terminal.remark(f"error: {message}")
+    terminal.remark(f"error: {terminal.in_one_line(message)}")
     return 2
 
 

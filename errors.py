@@ -11,7 +11,8 @@
     └── ResourceError         not enough memory or disk for what was asked
 
 Every message is one line: what was received, what was expected, what to do. The command line prints
-it and exits with status 2; any other exception is a bug and keeps its traceback.
+it and exits with status 2, as it does when the system refuses a file or memory (OSError,
+MemoryError); any other exception is a bug and keeps its traceback.
 """
 
 

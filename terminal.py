@@ -6,10 +6,12 @@ It knows how results look, to people and as JSON. It does not compute any.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,31 @@ if TYPE_CHECKING:
     from hicom_edge.engines.doctor import Diagnosis
     from hicom_edge.engines.trt.build import BuiltEngine
     from hicom_edge.runtime.answer import Answer
+
+
+def prepare_streams() -> None:
+    """Make the three streams usable whatever they are.
+
+    One that the caller closed becomes the null device, before another file takes its number. What
+    an encoding lacks is written as an escape, and what it cannot read stands for its bytes.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115, until the end
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")
+
+
+def write_no_more() -> None:
+    """Send what is still buffered for a reader that left to the null device."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -32,14 +59,20 @@ def printable(text: str) -> str:
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(c) else c for c in text)
 
 
+def in_one_line(text: str) -> str:
+    """Printable text without line breaks, such as those in a file's name."""
+    return " ".join(printable(text).splitlines())
+
+
 def _is_control(character: str) -> bool:
     return (character < " " and character not in "\n\t") or "\x7f" <= character <= "\x9f"
 
 
 def remark(text: str) -> None:
     """Write a remark to stderr, in place of an unfinished progress line."""
-    sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # a remark that nobody can read is no reason to fail
+        sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
+        sys.stderr.flush()
 
 
 def say_json(value: Any) -> None:
@@ -48,7 +81,8 @@ def say_json(value: Any) -> None:
     NaN and infinity, which JSON has not, become null.
     """
     strict = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
-    say(json.dumps(strict, ensure_ascii=False))
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    say(json.dumps(strict, ensure_ascii=not unicode))
 
 
 def progress(what: str) -> Callable[[int, int], None]:
@@ -185,7 +219,7 @@ def what_happened(answer: Answer) -> str:
     if timings.tokens_per_second:
         parts.append(f"{timings.tokens_per_second:.0f} tokens/s")
     if answer.finish_reason == "length":
-        parts.append(f"cut at {timings.new_tokens} tokens")
+        parts.append(f"cut at {_counted(timings.new_tokens, 'token')}")
     return " · ".join(parts)
 
 

@@ -74,6 +74,7 @@ def ask(
     with _open_qa(bundle, engine, threads) as qa:
         clip = _watch(qa, video, num_frames, fps, start, end)
         _answer(qa, clip, question, guide, options, json)
+        _say_who_answers(bundle)
 
 
 def chat(
@@ -101,6 +102,7 @@ def chat(
     options = _generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     with _open_qa(bundle, engine, threads) as qa:
         clip = _watch(qa, video, num_frames, fps, start, end)
+        _say_who_answers(bundle)
         for question in terminal.questions():
             with terminal.errors_do_not_end_the_conversation():
                 _answer(qa, clip, question, guide, options, json)
@@ -114,7 +116,9 @@ def _generation(
     repetition_penalty: float | None,
     seed: int | None,
 ) -> GenerationKeywords:
-    return {
+    from hicom_edge.runtime.generation import GenerationOptions
+
+    keywords: GenerationKeywords = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
@@ -122,17 +126,21 @@ def _generation(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
     }
+    GenerationOptions(**keywords)  # refuses bad values before a bundle is opened and a video seen
+    return keywords
 
 
 def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
     from hicom_edge.runtime.qa import VideoQA
 
-    qa = VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+    return VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+
+
+def _say_who_answers(bundle: Path | None) -> None:
     if bundle is None:
         terminal.remark(
             "the demo bundle answers: it knows clips of moving shapes only (--bundle for another)"
         )
-    return qa
 
 
 def _watch(

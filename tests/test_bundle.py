@@ -230,12 +230,6 @@ def test_a_user_without_a_home_directory_opens_a_bundle(bundle: Path, monkeypatc
     assert Bundle.open(bundle).manifest.name == "test"
 
 
-def test_a_target_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match=r"file/bundle cannot be written \(File exists\); pass a"):
-        write(tmp_path / "file" / "bundle")
-
-
 def test_a_half_written_bundle_is_refused(bundle: Path) -> None:
     (bundle / MANIFEST_NAME).unlink()
     with pytest.raises(BundleError, match=r"no manifest.json: not a bundle, or half-written"):

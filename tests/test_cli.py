@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -140,6 +141,10 @@ def test_chat_as_json_is_one_line_for_each_question(video, bundle, capsys, monke
         (["--temperature", "-1"], "temperature is -1.0; pass 0"),
         (["--max-new-tokens", "99999"], "the model's context is 32768"),
         (["--engine", "abacus"], "there is no engine 'abacus'; the engines are auto, "),
+        (["--num-frames", "1" + "0" * 30], "must be at most 1000000"),
+        (["--temperature", "nan"], "temperature is nan; pass 0"),
+        (["--repetition-penalty", "1e-50"], "repetition_penalty is 1e-50; pass above 0"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0; pass 1 or more"),
         (["--threads", "0"], "threads is 0; pass 1 or more"),
         (["--num-frames", "four"], "see hicom-edge ask --help"),
         (["--colour", "red"], "--colour"),
@@ -178,6 +183,26 @@ def test_a_bad_video_is_one_line_and_status_2(
         path.write_bytes(content)
     assert ask(path, bundle) == 2
     assert message in error_line(capsys)
+
+
+def test_an_error_of_the_demo_is_one_line_too(tmp_path: Path, capsys) -> None:
+    assert main(["ask", str(tmp_path / "two\nlines\x1b[2J.mp4"), "What?"]) == 2
+    assert "two lines\N{REPLACEMENT CHARACTER}[2J.mp4: no such file" in error_line(capsys)
+
+
+def test_an_empty_question_is_one_line_and_status_2(video, bundle, capsys) -> None:
+    assert main(["ask", str(video), " ", "--bundle", bundle]) == 2
+    assert "the question is empty" in error_line(capsys)
+
+
+def test_what_libraries_remark_is_kept_from_the_reader(tmp_path: Path, bundle, capsys) -> None:
+    from PIL import Image
+
+    path = tmp_path / "palette.png"  # of which Pillow warns
+    Image.new("P", (8, 8)).save(path, transparency=bytes(range(256)))
+    assert ask(path, bundle, "--max-new-tokens", "1") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("1 frame · ")
 
 
 @pytest.mark.parametrize(
@@ -361,11 +386,72 @@ def test_doctor_lists_the_engines(capsys) -> None:
     assert {"onnxruntime-cpu", "onnxruntime-cuda"} <= {e["name"] for e in diagnosis["engines"]}
 
 
-def test_a_reader_that_leaves_early_is_no_traceback(bundle) -> None:
-    command = f"{sys.executable} -m hicom_edge inspect {bundle} --json | head -c 10"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout == '{"name": "'
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `hicom-edge` + command in bash, where files are opened and closed around it."""
+    return subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m hicom_edge {command}"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("command", ["inspect {} --json", "inspect {}", "doctor", "--help"])
+def test_a_reader_that_leaves_early_is_status_141_and_no_traceback(bundle, command) -> None:
+    done = shell(command.format(bundle) + " | true; echo ${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("command", ["inspect {} --json", "inspect {}", "--help"])
+def test_a_full_disk_is_one_line_and_status_2(bundle, command) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = shell(command.format(bundle) + " > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No space left on device; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_half_written_bundle(reference_checkpoint, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 50; {sys.executable} -m hicom_edge export "
+         f"{reference_checkpoint} -o {tmp_path}/bundle"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: File too large; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_streams_that_the_caller_closed_are_no_error(video, bundle, closed) -> None:
+    done = shell(f"ask {video} 'What?' -b {bundle} --max-new-tokens 2 {closed}")
+    assert done.returncode == 0
     assert "Traceback" not in done.stderr
+    assert shell(f"chat {video} -b {bundle} <&-").returncode == 0
+    assert shell("inspect nowhere 2>&-").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1"])
+def test_what_an_encoding_lacks_is_escaped(video, bundle, encoding) -> None:
+    asked = f"ask {video} 'What is 视频🙂?' -b {bundle} --max-new-tokens 2"
+    done = shell(f"{asked} --json", PYTHONIOENCODING=encoding)
+    assert json.loads(done.stdout)["question"] == "What is 视频🙂?"
+    assert done.stdout.isascii()
+    assert shell(asked, PYTHONIOENCODING=encoding).returncode == 0
+    assert shell(f"inspect {bundle}", PYTHONIOENCODING=encoding).returncode == 0
+
+
+def test_a_piped_question_that_is_not_utf8_is_one_line(video, bundle) -> None:
+    with_bytes = rf"chat {video} -b {bundle} < <(printf 'what \xff is it\n')"
+    done = shell(with_bytes, PYTHONIOENCODING="utf-8:strict")
+    assert done.returncode == 2
+    expected = (
+        "error: the question is not valid Unicode: '\\udcff' at character 5; pass text in UTF-8"
+    )
+    assert done.stderr == expected + "\n"
 
 
 def test_json_has_no_numbers_that_json_does_not_know(capsys) -> None:
