@@ -29,8 +29,9 @@ struct GroupedAttentionParams {
 // Number of groups, and 0 when a size is not positive or positions do not fit in 32 bits.
 int32_t groups_of(const GroupedAttentionParams& params);
 
-// Launches on `stream` and returns at once. cudaErrorInvalidValue: sizes, dtype, a null pointer, or
-// a query of more channels than fit in 48 KB as float32 (about 12,000).
+// Launches on `stream` and returns at once. cudaErrorInvalidValue: sizes, dtype, a null pointer,
+// more than 65,535 windows along t or h (a launch's limit), or a query of more channels than fit in
+// 48 KB as float32 (about 12,000).
 cudaError_t launch_grouped_attention(const GroupedAttentionParams& params, cudaStream_t stream);
 
 }  // namespace hicom_edge

@@ -5,6 +5,7 @@
 // appears nowhere.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 
 #include "host_device.h"
@@ -27,7 +28,8 @@ HICOM_EDGE_HOST_DEVICE float softmax_weight(float score, float largest) {
 // What one thread has gathered: N columns of sum(weight * value), and sum(weight).
 template <int N>
 struct RunningMean {
-    float largest = -INFINITY;
+    // Not -inf: a score of -inf must weigh 2^-inf = 0 against it, and not 2^(inf - inf).
+    float largest = -FLT_MAX;
     float weights = 0.0f;
     float columns[N] = {};
 
@@ -36,7 +38,7 @@ struct RunningMean {
         if (score <= largest) {
             return;
         }
-        const float correction = softmax_weight(largest, score);  // 2^-inf = 0 the first time
+        const float correction = softmax_weight(largest, score);  // of nothing, the first time
         weights *= correction;
 #pragma unroll
         for (int e = 0; e < N; ++e) {

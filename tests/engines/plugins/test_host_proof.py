@@ -78,6 +78,14 @@ def test_online_softmax_starts_anew_when_scores_grow(host: ctypes.CDLL) -> None:
     assert host.host_online_mean(pointer(scores), pointer(values), 3, 1) == 3.0
 
 
+@pytest.mark.parametrize("tile", [1, 2, 3])
+def test_scores_of_minus_infinity_weigh_nothing(host: ctypes.CDLL, tile: int) -> None:
+    scores = np.array([-np.inf, -np.inf, -np.inf, 1.0, -np.inf, 1.0], np.float32)
+    values = np.array([7.0, 7.0, 7.0, 2.0, 7.0, 4.0], np.float32)
+    assert host.host_online_mean(pointer(scores), pointer(values), 6, tile) == 3.0
+    assert math.isnan(host.host_online_mean(pointer(scores), pointer(values), 3, tile))
+
+
 def run(host, query, key, value, kernel, elements, scale) -> tuple[np.ndarray, ...]:
     """Output, and how often each column of K and of V was read."""
     (*grid, dk), dv = key.shape, value.shape[-1]

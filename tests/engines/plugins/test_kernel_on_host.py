@@ -99,6 +99,22 @@ def test_any_sizes_are_computed(kernel_on_host: ctypes.CDLL, benchmark, data) ->
     assert error <= case.tolerance
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_members_that_are_masked_with_minus_infinity_weigh_nothing(
+    kernel_on_host: ctypes.CDLL, benchmark, dtype: str
+) -> None:
+    """The first of three tiles is masked altogether, and members of the others."""
+    case = benchmark.Case((3, 7, 7), (3, 7, 7), dk=40, dv=24, dtype=dtype)
+    query, key, value = benchmark.random_inputs(case, np.random.default_rng(5))
+    query[0, 0] = benchmark.stored(np.ones(1), dtype)[0]
+    masked = key.reshape(-1, case.dk)
+    masked[[*range(70), 90, 146], 0] = benchmark.stored(np.full(1, -np.inf), dtype)[0]
+    inputs = query, key, value
+    found = benchmark.loaded(run(kernel_on_host, benchmark, case, inputs, 0))
+    expected = benchmark.float64_attention(case, *inputs)
+    assert np.abs(found - expected).max() <= case.tolerance * np.abs(expected).max()
+
+
 def test_the_order_of_the_threads_changes_no_bit(kernel_on_host: ctypes.CDLL, benchmark) -> None:
     case = benchmark.Case((5, 4, 7), dk=64, dv=64, shared_query=False)
     inputs = benchmark.random_inputs(case, np.random.default_rng(0))
