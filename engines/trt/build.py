@@ -45,7 +45,8 @@ class BuildOptions:
         max_frames: frames of the longest video; None: 128, or the bundle's own if more.
         workspace_mib: the most memory that one layer may work in, in MiB.
         device_memory_gb: device memory that the engines may take, in GB; None: all of it.
-        version_compatible, hardware_compatible: run in later versions, on other GPUs.
+        version_compatible, hardware_compatible: run in later versions, on other GPUs; both without
+            the plugin, which is compiled for one of each.
     """
 
     engine: str = "tensorrt"

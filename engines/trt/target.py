@@ -82,7 +82,9 @@ def choose_target(
         return BuildTarget(flavour, api, None, None, ANY_DEVICE)
     if settings.hardware_compatible:  # the plugin is compiled for one compute capability
         return BuildTarget(flavour, api, gpu, None, AMPERE_AND_LATER)
-    return BuildTarget(flavour, api, gpu, _plugin(flavour, api, gpu, remark), device_place(gpu))
+    # The plugin is compiled for one version, and a later TensorRT would not find it.
+    plugin = None if settings.version_compatible else _plugin(flavour, api, gpu, remark)
+    return BuildTarget(flavour, api, gpu, plugin, device_place(gpu))
 
 
 def _gpu(flavour: Flavour, settings: BuilderSettings) -> Gpu | None:

@@ -20,6 +20,7 @@ from hicom_edge.engines.trt import backend as tensorrt_backend
 from hicom_edge.engines.trt import target as tensorrt_target
 from hicom_edge.engines.trt.api import Flavour
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
+from hicom_edge.engines.trt.network import BuilderSettings
 from hicom_edge.errors import EngineError
 
 pytestmark = [
@@ -95,6 +96,16 @@ def test_hardware_compatible_engines_are_for_any_gpu_from_ampere_on(bundle, monk
     monkeypatch.setattr(tensorrt_target, "find_gpus", lambda: (turing,))
     with pytest.raises(EngineError, match="is older than the Ampere generation, for which hardw"):
         build_engines(bundle, options)
+
+
+@pytest.mark.usefixtures("bundle", "no_headers")
+def test_version_compatible_engines_call_no_plugin() -> None:
+    """It is compiled for one version: after an upgrade the engine would miss it."""
+    remarks: list[str] = []
+    settings = BuilderSettings(version_compatible=True)
+    target = tensorrt_target.choose_target(FLAVOUR, settings, remarks.append)
+    assert (target.plugin, target.place) == (None, PLACE.removeprefix("tensorrt-"))
+    assert remarks == []
 
 
 def test_without_a_gpu_the_build_is_refused_with_a_way_out(bundle, monkeypatch) -> None:
