@@ -86,15 +86,12 @@ class Bundle:
         stamps = _Stamps.load()
         for name, entry in self.manifest.files.items():
             path = (self.path / name).resolve()
-            if stamps.holds(path, entry.sha256):
-                continue
-            actual = sha256_of(path, progress)
+            actual = stamps.sha256_of(path, entry.sha256, progress)
             if actual != entry.sha256:
                 raise BundleError(
                     f"{path} was altered: sha256 {actual[:12]}…, its manifest says "
                     f"{entry.sha256[:12]}…; export or download the bundle again"
                 )
-            stamps.add(path, actual)
         stamps.save()
 
 
@@ -210,6 +207,14 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
+def is_unaltered(path: Path, sha256: str) -> bool:
+    """Whether a file has that digest; one that had it and was not changed since is not read."""
+    stamps = _Stamps.load()
+    unaltered = stamps.sha256_of(path.resolve(), sha256) == sha256
+    stamps.save()
+    return unaltered
+
+
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST_NAME
     if not root.is_dir():
@@ -278,12 +283,15 @@ class _Stamps:
             known = {}
         return cls(path, known if isinstance(known, dict) else {})
 
-    def holds(self, path: Path, sha256: str) -> bool:
-        return self._known.get(str(path)) == [*_stat(path), sha256]
-
-    def add(self, path: Path, sha256: str) -> None:
-        self._known[str(path)] = [*_stat(path), sha256]
-        self._changed = True
+    def sha256_of(self, path: Path, expected: str, progress: Progress | None = None) -> str:
+        """The digest; the file is read unless it was the expected one and did not change since."""
+        stamp: list[int | str] = [*_stat(path), expected]
+        if self._known.get(str(path)) == stamp:
+            return expected
+        actual = sha256_of(path, progress)
+        if actual == expected:
+            self._known[str(path)], self._changed = stamp, True
+        return actual
 
     def save(self) -> None:
         """Best effort: a read-only home directory only costs hashing again."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hicom_edge.bundle import ENGINES_DIR, sha256_of
+from hicom_edge.bundle import ENGINES_DIR, is_unaltered
 from hicom_edge.engines.decoder_form import weight_files
 from hicom_edge.engines.trt.profiles import Profile, ShapeRange
 from hicom_edge.errors import EngineError
@@ -126,12 +126,12 @@ class EngineFiles:
         return sidecar
 
     def check_content(self, sidecar: Sidecar) -> None:
-        """Read the engine through and compare its hash.
+        """Compare the engine's hash; it is read through when it has changed since the last time.
 
         Raises:
             EngineError: the file was altered.
         """
-        if sha256_of(self.engine) != sidecar.sha256:
+        if not is_unaltered(self.engine, sidecar.sha256):
             raise EngineError(f"{self.engine} was altered after it was built")
 
     def publish(self, built: Path, sidecar: Sidecar) -> None:

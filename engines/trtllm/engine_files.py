@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hicom_edge.bundle import sha256_of
+from hicom_edge.bundle import is_unaltered
 from hicom_edge.engines.engine_files import (
     capability_text,
     device_name,
@@ -142,13 +142,13 @@ class LlmEngineFiles:
         return sidecar
 
     def check_content(self, sidecar: LlmSidecar) -> None:
-        """Read the engine through and compare its hashes.
+        """Compare the engine's hashes; files that changed since the last time are read through.
 
         Raises:
             EngineError: a file was altered.
         """
         for name, (_, sha256) in sidecar.files.items():
-            if sha256_of(self.engine / name) != sha256:
+            if not is_unaltered(self.engine / name, sha256):
                 raise EngineError(f"{self.engine / name} was altered after it was built")
 
     def publish(self, built: Path, sidecar: LlmSidecar) -> None:

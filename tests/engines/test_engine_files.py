@@ -115,9 +115,17 @@ def test_half_an_engine_does_not_count(files) -> None:
 
 def test_a_flipped_byte_is_found(files) -> None:
     own = written(files)
+    files.check_content(own)
     files.engine.write_bytes(b"plan?")
     with pytest.raises(EngineError, match=r"vision\.engine was altered after it was built"):
         files.check_content(own)
+
+
+def test_an_engine_that_did_not_change_is_read_through_once(files, monkeypatch) -> None:
+    own = written(files)
+    files.check_content(own)
+    monkeypatch.setattr("hicom_edge.bundle.sha256_of", lambda path, progress: pytest.fail("read"))
+    files.check_content(own)
 
 
 @pytest.mark.parametrize(
