@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
+from hicom_edge.errors import EngineError
+
+_LONGEST_REASON = 300
+
 
 class Logger(Protocol):
     """TensorRT's logger, with the errors that it was told."""
@@ -26,3 +30,19 @@ def make_logger(api: Any) -> Logger:
                 self.errors.append(message)
 
     return cast("Logger", CollectingLogger())
+
+
+def make_with(kind: Any, logger: Logger) -> Any:
+    """A Builder or a Runtime of a TensorRT module.
+
+    Raises:
+        EngineError: TensorRT cannot make it, for instance because CUDA does not start.
+    """
+    try:
+        return kind(logger)
+    except TypeError as error:  # what the binding raises where the C++ function returns null
+        reason = " ".join(" ".join(logger.errors).split()) or str(error)
+        raise EngineError(
+            f"TensorRT's {kind.__name__} does not start: {reason[:_LONGEST_REASON]}; "
+            "install a CUDA driver that this TensorRT works with, or use another --engine"
+        ) from error

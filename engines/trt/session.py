@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.logger import make_logger, make_with
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TensorRtSession:
             ResourceError: not enough device memory.
         """
         logger = make_logger(api)
-        runtime = api.Runtime(logger)
+        runtime = make_with(api.Runtime, logger)
         if host_code:
             runtime.engine_host_code_allowed = True
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

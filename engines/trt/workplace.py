@@ -25,7 +25,7 @@ from hicom_edge.engines.engine_files import (
     engine_directory,
     graph_sha256,
 )
-from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.logger import make_logger, make_with
 from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
@@ -115,7 +115,7 @@ class Workplace:
         if plugin is not None:
             load_plugin(api, plugin)
         logger = make_logger(api)
-        builder = api.Builder(logger)
+        builder = make_with(api.Builder, logger)
         source = self._bundle.file(self._bundle.graph(graph).file)
         version, flavour = api.__version__, self._target.flavour
         model = model_for_parser(

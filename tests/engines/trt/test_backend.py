@@ -6,14 +6,18 @@ import importlib.util
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, load_decoder, load_engine, why_not
-from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.cuda_driver import Gpu, find_gpus
 from hicom_edge.engines.trt import backend as tensorrt_backend
+from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
+from hicom_edge.engines.trt.logger import make_with
+from hicom_edge.engines.trt.session import TensorRtSession
 from hicom_edge.errors import BundleError, EngineError
 
 RTX = "tensorrt-rtx"
@@ -90,6 +94,31 @@ class NoDevice:
 
     def close(self) -> None:
         pass
+
+
+@pytest.mark.tensorrt
+@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
+def test_without_a_gpu_a_real_engine_does_not_load_and_says_why(built_bundle) -> None:
+    """TensorRT-RTX itself reads the mapped file, as far as it comes without a GPU."""
+    path = built_bundle.path / "engines" / "tensorrt-rtx-any" / "guide.engine"
+    with pytest.raises(EngineError, match=r"guide\.engine does not load in TensorRT: .*CUDA"):
+        TensorRtSession.open("guide", path, load_api(TENSORRT_RTX), 0, host_code=False)
+
+
+class Broken:
+    """A runtime as the binding makes it where CUDA does not start: null, and a logged line."""
+
+    def __init__(self, logger) -> None:
+        logger.errors.append("CUDA initialization failure\nwith error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+def test_what_does_not_start_is_one_line() -> None:
+    with pytest.raises(
+        EngineError,
+        match=r"^TensorRT's Broken does not start: CUDA init.* with error: 35; install a CUDA",
+    ):
+        make_with(Broken, SimpleNamespace(errors=[]))
 
 
 @pytest.mark.tensorrt
