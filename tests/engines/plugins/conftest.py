@@ -59,6 +59,7 @@ def benchmark() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look themselves up
+    sys.path.append(str(BENCHMARK.parent))  # it imports what lies beside it
     spec.loader.exec_module(module)
     return module
 

@@ -62,9 +62,47 @@ def test_the_released_size_counts_its_bytes_and_its_ratio(benchmark) -> None:
     row = benchmark.speed_row(case, 100_000_000, [50.0, 40.0, 60.0], [45.0])
     assert row["gb_per_s"] == pytest.approx(2000)
     assert row["of_copy"] == pytest.approx(0.9)
-    header, line = benchmark.table([row | {"authors_us": None}]).splitlines()
+    row |= {"authors_us": None, "body_us": None, "global_us": 70.0}
+    header, line = benchmark.table([row]).splitlines()
     assert len(header) == len(line)
-    assert line.split() == ["32", "fp16", "shared", "50.0", "59.8", "2000", "2222", "90%", "-"]
+    figures = ["32", "fp16", "shared", "50.0", "59.8", "2000", "2222", "90%", "-", "-", "70"]
+    assert line.split() == figures
+    assert benchmark.most_that_fusing_saves(row) == (
+        "32 frames, fp16: local 50.0 us and global 70.0 us as passes of their own; fused, not "
+        "below 45.0 us: at most 75.0 us (62%) to save"
+    )
+    assert benchmark.most_that_fusing_saves(row | {"global_us": None}) is None
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("shared_query", [True, False])
+def test_the_programs_beside_the_kernel_compute_the_same(
+    benchmark, dtype: str, shared_query: bool
+) -> None:
+    case = benchmark.Case((5, 7, 4), dk=16, dv=24, dtype=dtype, shared_query=shared_query)
+    inputs = benchmark.random_inputs(case, np.random.default_rng(3))
+    expected = benchmark.float64_attention(case, *inputs)
+    arrays = dict(zip(("query", "key", "value"), inputs, strict=True))
+    provider = "CPUExecutionProvider"
+    session = benchmark.others.body_session(arrays, case.kernel, case.scale, provider)
+    (body,) = session.run(None, arrays)
+    index = torch.from_numpy(benchmark.members(case.grid, case.kernel))
+    tensors = [torch.from_numpy(x) for x in inputs]
+    authors = benchmark.others.regrouped_attention(*tensors, index, case.scale).squeeze(1)
+    tolerance = {"fp32": 1e-5, "fp16": 4e-3}[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(body, expected, atol=tolerance)
+    np.testing.assert_allclose(authors, expected, atol=tolerance)
+
+
+def test_the_global_passes_are_attention_over_all_patches(benchmark) -> None:
+    torch.manual_seed(4)
+    value, absorbed = torch.randn(3, 4, 5, 16), torch.randn(16, 2)
+    rows = value.flatten(0, 2)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        absorbed.t()[None], rows[None], rows[None], scale=1.0
+    )
+    found = benchmark.others.global_passes(value, absorbed)
+    torch.testing.assert_close(found, expected[0])
 
 
 def test_without_a_gpu_it_says_so(benchmark) -> None:
