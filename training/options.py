@@ -29,7 +29,7 @@ class DemoOptions:
             head learn at `text_scale` times `tuning_rate`.
     """
 
-    seed: int = 1
+    seed: int = 0
     clips: int = 10_000
     side: int = 84
     patch: int = 14
