@@ -13,7 +13,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.candidate import write_candidate
 from hicom_edge.calibration.data.readable import check_readable
 from hicom_edge.calibration.data.sides import CalibrationData
-from hicom_edge.calibration.disk import check_target, clear_leftovers
+from hicom_edge.calibration.disk import check_target
 from hicom_edge.calibration.graphs.derived import derive_bundle
 from hicom_edge.calibration.judging import quality_of, speed_of
 from hicom_edge.calibration.layer_choice import pick_layers, rank_layers, refuse_foreign
@@ -80,7 +80,6 @@ def calibrate(
     check_readable(data.samples, lambda done, total: progress("videos", done, total))
     place = Workplace(output, key_of(bundle, data, options), restart)
     with saying_how_to_go_on(place.path), place, clock(place) as running:
-        clear_leftovers(output)
         run = Run(bundle, data, options, place, running.beside(progress))
         what = CollectOptions(graphs, seed=options.seed)
         told = run.told("ranges")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 
 from hicom_edge.bundle import BundleWriter
@@ -60,18 +58,11 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
     refuse_itself(source, target)
     try:
         with BundleWriter(target, overwrite):
-            pass  # a temporary sibling was made, and is gone
+            pass  # a temporary sibling was made, and is gone like those of killed runs
     except OSError as error:
         raise InputError(
             f"{target} cannot be written ({error.strerror}); write the bundle elsewhere"
         ) from error
-
-
-def clear_leftovers(target: Path) -> None:
-    """Remove what a killed run has left beside the target: a bundle that was not whole yet."""
-    target = target.resolve()
-    for path in target.parent.glob(f".{escape(target.name)}.partial-*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_itself(source: Path, target: Path) -> None:
