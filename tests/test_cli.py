@@ -253,7 +253,14 @@ def test_an_interrupt_is_status_130(video, bundle, monkeypatch) -> None:
 def test_control_c_ends_a_conversation_with_status_130_and_no_traceback(video, bundle) -> None:
     command = [sys.executable, "-m", "hicom_edge", "chat", str(video), "--bundle", bundle]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*command, "--max-new-tokens", "2"], text=True, **streams) as process:
+    # a runner in the background of a shell hands on that it ignores SIGINT
+
+    def listen() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [*command, "--max-new-tokens", "2"], text=True, preexec_fn=listen, **streams
+    ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write("What is there?\n")
