@@ -106,12 +106,14 @@ def test_its_own_guide_encoder_wins_where_the_vision_tower_comes_from_elsewhere(
     checkpoint: Path,
 ) -> None:
     own = checkpoint_state(load_checkpoint(checkpoint))
+    write_tower(checkpoint, shift=1.0)
+    change_config(checkpoint, mm_vision_tower="tower")
     change_tensors(checkpoint, remove_starting_with("model.vision_tower.vision_tower."))
     model = load_checkpoint(checkpoint)
     found = checkpoint_state(model)
     differing = {name for name in own if not torch.equal(found[name], own[name])}
     assert {name.split(".")[2] for name in differing} == {"vision_tower"}
-    assert "the vision tower's weights come from siglip-so400m-patch14-384" in model.notes
+    assert "the vision tower's weights come from tower" in model.notes
 
 
 def test_a_checkpoint_with_a_vision_tower_must_have_its_guide_encoder(checkpoint: Path) -> None:
@@ -142,24 +144,31 @@ def test_buffers_of_older_libraries_are_passed_over_and_integer_weights_are_not(
         Checkpoint.open(checkpoint)
 
 
+def write_tower(checkpoint: Path, shift: float = 0.0) -> Path:
+    """A directory "tower" beside the checkpoint, with the checkpoint's own weights plus `shift`."""
+    tower = checkpoint.parent / "tower"
+    source = next((checkpoint.parent / "playground" / "models").iterdir())
+    shutil.copytree(source, tower, ignore=shutil.ignore_patterns("*.safetensors"))
+    own = "model.vision_tower."
+    towers = {
+        k.removeprefix(own + "vision_tower.").removeprefix(own + "guide_encoder."): v + shift
+        for k, v in load_file(checkpoint / "model.safetensors").items()
+        if k.startswith(own)
+    }
+    save_file(towers | {"logit_scale": torch.zeros(1)}, tower / "model.safetensors")
+    return tower
+
+
 def split_into_stage_output(checkpoint: Path) -> Path:
     """A stage-1 output: mm_projector.bin, a base LLM and a tower with weights of its own."""
     state = load_file(checkpoint / "model.safetensors")
-    base, tower = checkpoint.parent / "base-llm", checkpoint.parent / "tower"
+    base = checkpoint.parent / "base-llm"
     base.mkdir()
-    source = next((checkpoint.parent / "playground" / "models").iterdir())
-    shutil.copytree(source, tower, ignore=shutil.ignore_patterns("*.safetensors"))
     prefixes = ("model.layers", "model.embed", "model.norm", "lm_head")
     save_file(
         {k: v for k, v in state.items() if k.startswith(prefixes)}, base / "model.safetensors"
     )
-    own = "model.vision_tower."
-    towers = {
-        k.removeprefix(own + "vision_tower.").removeprefix(own + "guide_encoder."): v
-        for k, v in state.items()
-        if k.startswith(own)
-    }
-    save_file(towers | {"logit_scale": torch.zeros(1)}, tower / "model.safetensors")
+    write_tower(checkpoint)
     projector = {k: v for k, v in state.items() if "mm_projector" in k}
     torch.save(projector, checkpoint / "mm_projector.bin")
     (checkpoint / "model.safetensors").unlink()
@@ -217,8 +226,7 @@ def test_the_hubs_tower_weights_are_fetched_only_when_the_checkpoint_has_none(
         return str(checkpoint.parent / "tower")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    tower = next((checkpoint.parent / "playground" / "models").iterdir())
-    shutil.copytree(tower, checkpoint.parent / "tower")
+    write_tower(checkpoint)
     change_config(checkpoint, mm_vision_tower="google/siglip")
     Checkpoint.open(checkpoint)
     assert fetched == [("google/siglip", False)]
