@@ -48,6 +48,8 @@ def llm_limits(
 ) -> LlmLimits:
     """The limits for videos of `max_frames` (128), answers of `max_new_tokens` (512).
 
+    Where the context is too short for that, question and answer share what the video leaves of it.
+
     Raises:
         InputError: a number below 1, or more than the model's context holds.
     """
@@ -61,7 +63,7 @@ def llm_limits(
     context, batch = manifest.model.max_context, max_batch_size or 1
     frames = max_frames or max(manifest.frames.num_frames, DEFAULT_MAX_FRAMES)
     visual = visual_tokens(manifest.model, frames)
-    answer = max_new_tokens or min(ANSWER_TEXT, max(context - visual - 1, 1))
+    answer = max_new_tokens or min(ANSWER_TEXT, max((context - visual) // 2, 1))
     prompt = min(visual + PROMPT_TEXT, context - answer)
     if prompt <= visual:
         raise InputError(
