@@ -6,8 +6,8 @@
 The first half exports the checkpoint (by default the demo's) into WORK and lets PyTorch answer; it
 needs the export extra and no GPU. The second half needs a GPU and TensorRT-LLM, and no PyTorch
 model. Where both do not fit into one environment, prepare in one and run the same command in the
-other. The last line is PASS, or FAIL after the differences; the exit status is 0 or 1, and 2 when
-something is missing.
+other. What was prepared with other options is prepared again. The last line is PASS, or FAIL after
+the differences; the exit status is 0 or 1, and 2 when something is missing.
 """
 
 from __future__ import annotations
@@ -42,16 +42,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prepare", action="store_true", help="stop before TensorRT-LLM")
     args = parser.parse_args(arguments)
     try:
-        if not (args.work / "expected.json").is_file():
-            how = {"quantization": args.quantization, "tp_size": args.tp_size}
-            prepare(args.work, args.checkpoint, args.trtllm_version, args.max_new_tokens, **how)
+        how = {"version": args.trtllm_version, "tp_size": args.tp_size}
+        how["quantization"] = args.quantization
+        if prepared_for(args.work) != purpose(args.checkpoint, args.max_new_tokens, how):
+            prepare(args.work, args.checkpoint, args.max_new_tokens, how)
         return 0 if args.prepare else run(args.work)
     except (HicomEdgeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def prepare(work: Path, checkpoint: str, version: str, max_new_tokens: int, **how: Any) -> None:
+def purpose(checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> dict[str, Any]:
+    """What a directory is prepared for; no paths, since the second half may run elsewhere."""
+    return {"checkpoint": Path(checkpoint).name, "max_new_tokens": max_new_tokens, **how}
+
+
+def prepared_for(work: Path) -> dict[str, Any] | None:
+    """What the directory was prepared for, or None."""
+    path = work / "expected.json"
+    return json.loads(path.read_text(encoding="utf-8"))["purpose"] if path.is_file() else None
+
+
+def prepare(work: Path, checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
     from hicom_edge.export.exporter import export_bundle
     from hicom_edge.export.trtllm.options import TensorRTLLMOptions
@@ -59,11 +71,13 @@ def prepare(work: Path, checkpoint: str, version: str, max_new_tokens: int, **ho
     from hicom_edge.training.scene import sample_scene
 
     work.mkdir(parents=True, exist_ok=True)
-    options = TensorRTLLMOptions(version=version, dtype="fp16", **how)
+    (work / "expected.json").unlink(missing_ok=True)
+    options = TensorRTLLMOptions(dtype="fp16", **how)
     bundle = export_bundle(checkpoint, work / "bundle", tensorrt_llm=options, overwrite=True)
     write_scene(sample_scene(0, "train", 0), work / "clip.mp4", side=168, num_frames=FRAMES)
     cases = pytorch_answers(bundle, checkpoint, work / "clip.mp4", max_new_tokens)
-    (work / "expected.json").write_text(json.dumps(cases, indent=1) + "\n", encoding="utf-8")
+    expected = {"purpose": purpose(checkpoint, max_new_tokens, how), "cases": cases}
+    (work / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 def pytorch_answers(
@@ -105,7 +119,7 @@ def pytorch_answers(
 
 def run(work: Path) -> int:
     """Build the engine, ask the same questions, and compare."""
-    cases = json.loads((work / "expected.json").read_text(encoding="utf-8"))
+    cases = json.loads((work / "expected.json").read_text(encoding="utf-8"))["cases"]
     bundle = Bundle.open(work / "bundle")
     longest = max(case["max_new_tokens"] for case in cases)
     options = LlmBuildOptions(FRAMES, longest, max_batch_size=2)

@@ -101,14 +101,14 @@ def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> l
 
 def _arguments(plan: BuildPlan) -> dict[str, object]:
     """The arguments that decide what the engine is; paths are not among them."""
-    dtype = plan.config.dtype
+    dtype, cache = plan.config.dtype, plan.config.kv_quant_algo
     return {
         **asdict(plan.limits),
         "max_beam_width": 1,
         "gemm_plugin": "auto",
         "gpt_attention_plugin": "auto",
         "context_fmha": _switch(dtype != "float32"),  # its kernels are for half precision
-        "use_paged_context_fmha": _switch(plan.names.reuses_cache(dtype)),
+        "use_paged_context_fmha": _switch(plan.names.reuses_cache(dtype, cache)),
         "remove_input_padding": "enable",
         "workers": 1,
     }

@@ -109,9 +109,7 @@ def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
 
     def open_session() -> ExecutorSession:
         files.check_content(sidecar)
-        return ExecutorSession.open(
-            files.engine, names, sidecar.limits, config.dtype, config.world_size
-        )
+        return ExecutorSession.open(files.engine, names, sidecar.limits, config)
 
     return TensorRtLlmGenerator(sidecar.checkpoint_sha256, config, sidecar.limits, open_session)
 

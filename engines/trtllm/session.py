@@ -21,6 +21,7 @@ from hicom_edge.errors import EngineError, InputError, ResourceError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.text_generator import GenerationRequest
+    from hicom_edge.engines.trtllm.files import CheckpointConfig
     from hicom_edge.engines.trtllm.limits import LlmLimits
     from hicom_edge.engines.trtllm.prompt import TablePrompt
 
@@ -48,9 +49,9 @@ class ExecutorSession:
 
     @classmethod
     def open(
-        cls, directory: Path, names: ApiNames, limits: LlmLimits, dtype: str, world_size: int = 1
+        cls, directory: Path, names: ApiNames, limits: LlmLimits, model: CheckpointConfig
     ) -> ExecutorSession:
-        """Load an engine of `world_size` ranks.
+        """Load the engine of a model, with all its ranks.
 
         Raises:
             EngineError: TensorRT-LLM does not load, or does not take the engine.
@@ -60,9 +61,13 @@ class ExecutorSession:
             api, torch = importlib.import_module(_BINDINGS), importlib.import_module("torch")
         except (ImportError, OSError) as error:
             raise EngineError(f"TensorRT-LLM does not load ({error}); reinstall it") from error
-        cache = api.KvCacheConfig(**cache_arguments(names, limits, dtype))
         config = api.ExecutorConfig(
-            max_beam_width=1, kv_cache_config=cache, **parallel_arguments(api, world_size)
+            max_beam_width=1,
+            kv_cache_config=api.KvCacheConfig(**cache_arguments(names, limits, model)),
+            # A whole prompt fits into a pass. 1.x would cut prompts by default, which an engine
+            # without paged context attention refuses.
+            enable_chunked_context=False,
+            **parallel_arguments(api, model.world_size),
         )
         decoder_only = api.ModelType.DECODER_ONLY
         try:
@@ -71,7 +76,7 @@ class ExecutorSession:
             )
         except RuntimeError as error:
             raise _as_our_error(error, f"{directory} does not load") from error
-        return cls(api, torch, executor, names, dtype)
+        return cls(api, torch, executor, names, model.dtype)
 
     def generate(
         self, request: GenerationRequest, prompt: TablePrompt
@@ -109,14 +114,15 @@ class ExecutorSession:
         )
 
 
-def cache_arguments(names: ApiNames, limits: LlmLimits, dtype: str) -> dict[str, Any]:
+def cache_arguments(names: ApiNames, limits: LlmLimits, model: CheckpointConfig) -> dict[str, Any]:
     """Arguments of KvCacheConfig: the cache holds what the limits need and no more.
 
     Left to itself the executor takes nine tenths of the free device memory for its cache, and the
     vision tower works on the same device.
     """
     blocks = limits.max_batch_size * (limits.max_seq_len // _BLOCK + 2)
-    return {"enable_block_reuse": names.reuses_cache(dtype), "max_tokens": blocks * _BLOCK}
+    reuse = names.reuses_cache(model.dtype, model.kv_quant_algo)
+    return {"enable_block_reuse": reuse, "max_tokens": blocks * _BLOCK}
 
 
 def request_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, Any]:

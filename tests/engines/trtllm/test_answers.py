@@ -179,14 +179,26 @@ def test_1_x_gets_a_hash_for_every_row(qa_with) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "dtype", "reuse"),
-    [("0.12", "float16", False), ("1.x", "bfloat16", True), ("1.x", "float32", False)],
+    ("version", "model", "reuse"),
+    [
+        ("0.12", {}, False),
+        ("1.x", {"dtype": "bfloat16"}, True),
+        ("1.x", {"dtype": "float32"}, False),
+        ("1.x", {"kv_quant_algo": "INT8"}, False),
+    ],
 )
-def test_the_cache_is_reused_only_where_hashes_tell_videos_apart(
-    version: str, dtype: str, reuse: bool
+def test_the_cache_is_reused_only_where_hashes_tell_videos_apart_and_kernels_can(
+    version: str, model: dict[str, Any], reuse: bool
 ) -> None:
-    arguments = cache_arguments(names_of(version), LlmLimits(1, 2, 3, 2, 2), dtype)
+    arguments = cache_arguments(names_of(version), LlmLimits(1, 2, 3, 2, 2), model_of(**model))
     assert arguments["enable_block_reuse"] is reuse
+
+
+def model_of(**changes: Any) -> CheckpointConfig:
+    sizes = {"vocab_size": 7, "hidden_size": 4, "intermediate_size": 6, "num_layers": 2}
+    heads = {"num_heads": 2, "num_kv_heads": 2, "head_size": 2, "tp_size": 1, "pp_size": 1}
+    plain = {"dtype": "float16", "quant_algo": None, "kv_quant_algo": None}
+    return CheckpointConfig(**{**sizes, **heads, **plain, **changes})
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -195,16 +207,18 @@ def test_the_engine_is_opened_with_names_that_the_version_has(
 ) -> None:
     module, limits = bindings(version), LlmLimits(2, 100, 130, 101, 200)
     monkeypatch.setitem(sys.modules, "tensorrt_llm.bindings.executor", module)
-    session = ExecutorSession.open(tmp_path, names_of(version), limits, "float16")
+    session = ExecutorSession.open(tmp_path, names_of(version), limits, model_of())
     assert session.executor.model_path == tmp_path
-    assert session.executor.executor_config.kv_cache_config.max_tokens >= 260
+    config = session.executor.executor_config
+    assert config.kv_cache_config.max_tokens >= 260
+    assert config.enable_chunked_context is False
 
     def no_room(**given: Any) -> None:
         raise RuntimeError("[TensorRT-LLM][ERROR] CUDA runtime error: out of memory")
 
     module.Executor = no_room
     with pytest.raises(ResourceError, match=r"out of memory; build the engine with fewer"):
-        ExecutorSession.open(tmp_path, names_of(version), limits, "float16")
+        ExecutorSession.open(tmp_path, names_of(version), limits, model_of())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -216,17 +230,19 @@ def test_several_ranks_get_a_process_each(
     package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     monkeypatch.setitem(sys.modules, "tensorrt_llm", package)
     with pytest.raises(EngineError, match=r"has no .*bin/executorWorker, which runs a rank"):
-        ExecutorSession.open(tmp_path, names_of(version), limits, "float16", 4)
+        ExecutorSession.open(tmp_path, names_of(version), limits, model_of(tp_size=2, pp_size=2))
     worker = tmp_path / "bin" / "executorWorker"
     worker.parent.mkdir()
     worker.touch()
-    session = ExecutorSession.open(tmp_path, names_of(version), limits, "float16", 4)
+    session = ExecutorSession.open(
+        tmp_path, names_of(version), limits, model_of(tp_size=2, pp_size=2)
+    )
     parallel = session.executor.executor_config.parallel_config
     assert parallel.communication_mode == "orchestrator"
     assert parallel.orchestrator_config.is_orchestrator
     assert parallel.orchestrator_config.worker_executable_path == str(worker)
     assert parallel.device_ids == [0, 1, 2, 3]
-    alone = ExecutorSession.open(tmp_path, names_of(version), limits, "float16")
+    alone = ExecutorSession.open(tmp_path, names_of(version), limits, model_of())
     assert not hasattr(alone.executor.executor_config, "parallel_config")
 
 
@@ -239,12 +255,12 @@ def test_the_stand_in_takes_what_the_executor_takes(version: str, method: str) -
 
 def test_without_tensorrt_llm_the_reason_is_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"TensorRT-LLM does not load .*reinstall it"):
-        ExecutorSession.open(tmp_path, names_of("0.12"), LlmLimits(1, 2, 3, 2, 2), "float16")
+        ExecutorSession.open(tmp_path, names_of("0.12"), LlmLimits(1, 2, 3, 2, 2), model_of())
 
 
 def test_the_cache_holds_every_sequence_and_no_more_than_two_blocks_beside() -> None:
     limits = LlmLimits(3, 100, 130, 102, 300)
-    tokens = cache_arguments(names_of("0.12"), limits, "float16")["max_tokens"]
+    tokens = cache_arguments(names_of("0.12"), limits, model_of())["max_tokens"]
     assert 3 * 130 <= tokens <= 3 * (130 + 2 * 64)
 
 

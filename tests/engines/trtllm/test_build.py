@@ -20,6 +20,7 @@ from hicom_edge.engines.trtllm.build import (
     build_command,
     build_language_model,
 )
+from hicom_edge.engines.trtllm.command import command_of, plan_build
 from hicom_edge.engines.trtllm.decoder import load_generator
 from hicom_edge.engines.trtllm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
@@ -63,6 +64,17 @@ def test_the_command_takes_only_arguments_that_the_version_has(
     assert given["context_fmha"] == ("enable" if dtype == "float16" else "disable")
     reuse = dtype == "float16" and version == "1.x"
     assert given["use_paged_context_fmha"] == ("enable" if reuse else "disable")
+
+
+def test_an_int8_cache_is_built_without_paged_context_attention(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    """trtllm-build ends with an error when both are asked for."""
+    plan = plan_build(with_language_model(tiny_bundle, tmp_path, "1.x"), OPTIONS)
+    int8 = replace(plan, config=replace(plan.config, kv_quant_algo="INT8"))
+    _, *arguments = command_of("trtllm-build", int8, tmp_path, tmp_path)
+    given = dict(zip(arguments[::2], arguments[1::2]))
+    assert given["--use_paged_context_fmha"] == "disable"
 
 
 def test_the_engine_limits_are_named_as_the_source_names_them() -> None:
@@ -209,7 +221,7 @@ def test_several_ranks_need_as_many_equal_gpus(
     opened: list[tuple[Any, ...]] = []
     monkeypatch.setattr(ExecutorSession, "open", lambda *given: opened.append(given))
     load_generator(bundle).activate()
-    assert opened[0][-1] == 2
+    assert opened[0][-1].world_size == 2
 
 
 def test_options_that_mean_nothing_are_refused() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from reference_data import reference_dir
 from tensorrt_llm_stand_in import TORCH, BuildCommand, HostExecutor, bindings
 
 from hicom_edge.bundle import Bundle
@@ -21,6 +23,7 @@ from hicom_edge.engines.trtllm import session as tensorrt_llm_session
 from hicom_edge.engines.trtllm.session import ExecutorSession
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
+SAME = [str(reference_dir() / "ckpt_small" / "release"), "--max-new-tokens", "6"]
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "trtllm_smoke.py"
 
 
@@ -35,11 +38,10 @@ def smoke() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def work(smoke: ModuleType, tmp_path_factory: pytest.TempPathFactory, reference_checkpoint) -> Path:
+def work(smoke: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared directory: bundle, clip, PyTorch's answers."""
     directory: Path = tmp_path_factory.mktemp("smoke") / "work"
-    arguments = [str(directory), str(reference_checkpoint), "--max-new-tokens", "6", "--prepare"]
-    assert smoke.main(arguments) == 0
+    assert smoke.main([str(directory), *SAME, "--prepare"]) == 0
     return directory
 
 
@@ -58,10 +60,10 @@ def stand_ins(
     decoder.activate()
     embedding = np.array(open_token_embedding(reference_bundle), np.float32)
 
-    def open_session(directory, names, limits, dtype, world_size) -> ExecutorSession:
-        assert world_size == 1
+    def open_session(directory, names, limits, model) -> ExecutorSession:
+        assert model.world_size == 1
         executor = HostExecutor(decoder, embedding, returns_end=True)
-        return ExecutorSession(bindings("0.12"), TORCH, executor, names, dtype)
+        return ExecutorSession(bindings("0.12"), TORCH, executor, names, model.dtype)
 
     monkeypatch.setattr(tensorrt_llm_session.ExecutorSession, "open", open_session)
 
@@ -69,23 +71,35 @@ def stand_ins(
 def test_without_tensorrt_llm_it_says_what_is_missing(
     smoke: ModuleType, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert smoke.main([str(work)]) == 2
+    assert smoke.main([str(work), *SAME]) == 2
     assert "error: no NVIDIA GPU" in capsys.readouterr().err
+
+
+def test_what_was_prepared_for_other_options_is_prepared_again(
+    smoke: ModuleType, work: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(work, tmp_path / "work")
+    before = (tmp_path / "work" / "expected.json").stat().st_mtime_ns
+    arguments = [str(tmp_path / "work"), *SAME, "--prepare"]
+    assert smoke.main(arguments) == 0
+    assert (tmp_path / "work" / "expected.json").stat().st_mtime_ns == before
+    assert smoke.main([*arguments, "--trtllm-version", "1.x"]) == 0
+    assert Bundle.open(tmp_path / "work" / "bundle").manifest.language_model.version == "1.x"
 
 
 @pytest.mark.usefixtures("stand_ins")
 def test_equal_answers_pass_and_one_other_token_fails(
     smoke: ModuleType, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert smoke.main([str(work)]) == 0
+    assert smoke.main([str(work), *SAME]) == 0
     assert "PASS: 4 answers" in capsys.readouterr().out
     expected = work / "expected.json"
     text = expected.read_text()
-    cases = json.loads(text)
-    cases[2]["token_ids"][3] += 1
-    expected.write_text(json.dumps(cases))
+    content = json.loads(text)
+    content["cases"][2]["token_ids"][3] += 1
+    expected.write_text(json.dumps(content))
     try:
-        assert smoke.main([str(work)]) == 1
+        assert smoke.main([str(work), *SAME]) == 1
     finally:
         expected.write_text(text)
     shown = capsys.readouterr().out
