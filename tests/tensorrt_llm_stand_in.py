@@ -48,7 +48,7 @@ def write_checkpoint(directory: Path, **changes: Any) -> dict[str, Any]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "head_size": 2,
+        "head_size": 64,
         "attn_bias": False,
         "mlp_bias": False,
         "mapping": mapping,
@@ -76,7 +76,10 @@ def rank_shapes(
         layer_shapes = {
             "input_layernorm": (dim,),
             "attention.qkv": (heads * config["head_size"] // tp_size, dim),
-            "attention.dense": (dim, dim // tp_size),
+            "attention.dense": (
+                dim,
+                config["num_attention_heads"] * config["head_size"] // tp_size,
+            ),
             "post_layernorm": (dim,),
             "mlp.fc": (inner // tp_size, dim),
             "mlp.gate": (inner // tp_size, dim),
@@ -167,14 +170,14 @@ class BuildCommand:
 class HostTensor:
     """torch's tensor, as far as a prompt table needs one."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray, on_device: bool = False) -> None:
+        self.array, self.on_device = array, on_device
 
     def to(self, dtype: str) -> HostTensor:
         return HostTensor(self.array.astype(dtype))
 
     def cuda(self) -> HostTensor:
-        return self
+        return HostTensor(self.array, on_device=True)
 
 
 TORCH = SimpleNamespace(from_numpy=HostTensor, float32="float32", float16="float16")

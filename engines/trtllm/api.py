@@ -35,16 +35,6 @@ class ApiNames:
     seed: str
     content_hashes: bool
 
-    def reuses_cache(self, dtype: str, cache: str | None) -> bool:
-        """Whether keys and values are reused: through hashes, by half precision's kernels.
-
-        Args:
-            dtype: of the model, in TensorRT-LLM's words.
-            cache: how keys and values are quantised. The kernels that start behind a reused part
-                read them in the model's own dtype, and the build refuses them beside INT8.
-        """
-        return self.content_hashes and dtype != "float32" and cache is None
-
     def covers(self, installed: str) -> bool:
         """Whether an installed version, such as "0.12.0", belongs to this line."""
         numbers = re.findall(r"\d+", installed)

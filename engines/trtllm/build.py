@@ -43,6 +43,7 @@ from hicom_edge.engines.trtllm.engine_files import (
     checkpoint_sha256,
 )
 from hicom_edge.engines.trtllm.files import check_engine
+from hicom_edge.engines.trtllm.kernels import check_kernels
 from hicom_edge.engines.trtllm.memory import check_device, check_host, llm_memory
 from hicom_edge.engines.trtllm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, ResourceError
@@ -84,8 +85,8 @@ def build_language_model(
 
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
-        EngineError: a GPU for every rank or `trtllm-build` is missing, it is of another version,
-            or the build failed.
+        EngineError: a GPU for every rank or `trtllm-build` is missing, it is of another version or
+            has no kernels for the model, or the build failed.
         ResourceError: memory or disk is too small, by estimate, before anything runs.
     """
     start, plan = time.perf_counter(), plan_build(bundle, options)
@@ -94,6 +95,7 @@ def build_language_model(
     digest = checkpoint_sha256(bundle.manifest, plan.entry.directory)
     kept = _fits(files, plan, digest, gpu)
     if not kept:
+        check_kernels(plan.names, plan.config, gpu)
         executable = require_command(plan.names)
         _check_resources(plan, options, gpu, bundle.path)
         _build(files, plan, digest, gpu, executable, remark)

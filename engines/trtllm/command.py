@@ -21,6 +21,7 @@ from hicom_edge.engines.trtllm.api import (
 )
 from hicom_edge.engines.trtllm.check import RankTable, check_checkpoint
 from hicom_edge.engines.trtllm.files import CheckpointConfig, read_config
+from hicom_edge.engines.trtllm.kernels import reuses_cache
 from hicom_edge.engines.trtllm.limits import LlmLimits, llm_limits
 from hicom_edge.errors import BundleError, EngineError, InputError
 
@@ -101,14 +102,15 @@ def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> l
 
 def _arguments(plan: BuildPlan) -> dict[str, object]:
     """The arguments that decide what the engine is; paths are not among them."""
-    dtype, cache = plan.config.dtype, plan.config.kv_quant_algo
     return {
         **asdict(plan.limits),
         "max_beam_width": 1,
         "gemm_plugin": "auto",
         "gpt_attention_plugin": "auto",
-        "context_fmha": _switch(dtype != "float32"),  # its kernels are for half precision
-        "use_paged_context_fmha": _switch(plan.names.reuses_cache(dtype, cache)),
+        "context_fmha": _switch(
+            plan.config.dtype != "float32"
+        ),  # its kernels are for half precision
+        "use_paged_context_fmha": _switch(reuses_cache(plan.names, plan.config)),
         "remove_input_padding": "enable",
         "workers": 1,
     }

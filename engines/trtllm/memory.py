@@ -89,7 +89,20 @@ def activation_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
     width += (heads * config.head_size + 3 * config.intermediate_size) // config.tp_size
     tables = limits.max_multimodal_len * config.hidden_size * item
     logits = 2 * limits.max_batch_size * config.vocab_size * 4
-    return int(limits.max_num_tokens * width * item + tables + logits)
+    scores = attention_score_bytes(config, limits)
+    return int(limits.max_num_tokens * width * item + tables + logits + scores)
+
+
+def attention_score_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
+    """The prompts' scores, which float32 keeps whole, in the model's dtype and in float32.
+
+    Half precision has fused kernels (0.12: gptAttentionCommon.cpp, getWorkspaceSizeForContext).
+    """
+    if config.dtype != "float32":
+        return 0
+    item, heads = _ITEM_BYTES[config.dtype], config.num_heads // config.tp_size
+    whole = heads * limits.max_input_len**2 * (item + 4)
+    return int(limits.max_batch_size * (whole + limits.max_input_len**2 * item))
 
 
 def check_device(

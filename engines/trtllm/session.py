@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.engines.trtllm.api import TOP_K_MAX, ApiNames
+from hicom_edge.engines.trtllm.kernels import reuses_cache
 from hicom_edge.engines.trtllm.several_ranks import parallel_arguments
 from hicom_edge.errors import EngineError, InputError, ResourceError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _BINDINGS = "tensorrt_llm.bindings.executor"
 # Blocks of the paged cache hold 32 or 64 tokens, and every sequence may waste part of one.
 _BLOCK = 64
+_SEEDS = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class ExecutorSession:
         api: the module of the executor's bindings.
         torch: TensorRT-LLM's tensors are torch's, which it brings with it.
         executor: the loaded engine.
-        dtype: of the prompt table, as torch calls it, such as "bfloat16".
+        model: sizes, dtype and ranks of what the engine was built from.
     """
 
     api: Any
     torch: Any
     executor: Any
     names: ApiNames
-    dtype: str
+    model: CheckpointConfig
 
     @classmethod
     def open(
@@ -64,8 +66,8 @@ class ExecutorSession:
         config = api.ExecutorConfig(
             max_beam_width=1,
             kv_cache_config=api.KvCacheConfig(**cache_arguments(names, limits, model)),
-            # A whole prompt fits into a pass. 1.x would cut prompts by default, which an engine
-            # without paged context attention refuses.
+            # A whole prompt fits into a pass. 1.x would cut prompts by default, which takes an
+            # engine with paged context attention.
             enable_chunked_context=False,
             **parallel_arguments(api, model.world_size),
         )
@@ -76,7 +78,7 @@ class ExecutorSession:
             )
         except RuntimeError as error:
             raise _as_our_error(error, f"{directory} does not load") from error
-        return cls(api, torch, executor, names, model.dtype)
+        return cls(api, torch, executor, names, model)
 
     def generate(
         self, request: GenerationRequest, prompt: TablePrompt
@@ -101,8 +103,9 @@ class ExecutorSession:
         self.executor.shutdown()
 
     def _request(self, request: GenerationRequest, prompt: TablePrompt) -> Any:
-        table = self.torch.from_numpy(prompt.table).to(getattr(self.torch, self.dtype)).cuda()
-        tuning = {"embedding_table": table}
+        table = self.torch.from_numpy(prompt.table).to(getattr(self.torch, self.model.dtype))
+        alone = self.model.world_size == 1  # else the ranks are other processes
+        tuning = {"embedding_table": table.cuda() if alone else table}
         if self.names.content_hashes:
             tuning["input_token_extra_ids"] = prompt.extra_ids
         return self.api.Request(
@@ -121,8 +124,7 @@ def cache_arguments(names: ApiNames, limits: LlmLimits, model: CheckpointConfig)
     vision tower works on the same device.
     """
     blocks = limits.max_batch_size * (limits.max_seq_len // _BLOCK + 2)
-    reuse = names.reuses_cache(model.dtype, model.kv_quant_algo)
-    return {"enable_block_reuse": reuse, "max_tokens": blocks * _BLOCK}
+    return {"enable_block_reuse": reuses_cache(names, model), "max_tokens": blocks * _BLOCK}
 
 
 def request_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def sampling_arguments(names: ApiNames, request: GenerationRequest) -> dict[str,
     """Arguments of SamplingConfig with the meaning of our own sampler.
 
     Raises:
-        InputError: a top_k that TensorRT-LLM would cut without a word.
+        InputError: a top_k that TensorRT-LLM would cut without a word, or a seed of over 64 bits.
     """
     arguments: dict[str, Any] = {"beam_width": 1}
     if request.repetition_penalty != 1:
@@ -153,6 +155,8 @@ def sampling_arguments(names: ApiNames, request: GenerationRequest) -> dict[str,
             f"top_k is {request.top_k}; TensorRT-LLM draws among at most {TOP_K_MAX}: pass that, "
             "or 0 for all"
         )
+    if request.seed is not None and request.seed >= _SEEDS:
+        raise InputError(f"the seed is {request.seed}; TensorRT-LLM takes one below 2**64")
     # TensorRT-LLM's own seed is the same in every request, ours is fresh unless given.
     seed = secrets.randbits(63) if request.seed is None else request.seed
     drawing = {"temperature": request.temperature, "top_p": request.top_p, names.seed: seed}

@@ -26,6 +26,7 @@ from hicom_edge.engines.trtllm.api import names_of
 from hicom_edge.engines.trtllm.decoder import TensorRtLlmGenerator
 from hicom_edge.engines.trtllm.files import CheckpointConfig
 from hicom_edge.engines.trtllm.limits import LlmLimits, llm_limits
+from hicom_edge.engines.trtllm.prompt import table_prompt
 from hicom_edge.engines.trtllm.session import (
     ExecutorSession,
     cache_arguments,
@@ -60,7 +61,7 @@ def generator_of(bundle: Bundle, version: str = "0.12", **how: Any) -> TensorRtL
         decoder = load_decoder(bundle, "onnxruntime-cpu")
         decoder.activate()
         executor = HostExecutor(decoder, embedding, returns_end)
-        return ExecutorSession(bindings(version), TORCH, executor, names, config.dtype)
+        return ExecutorSession(bindings(version), TORCH, executor, names, config)
 
     return TensorRtLlmGenerator("model", config, limits, open_session)
 
@@ -178,25 +179,9 @@ def test_1_x_gets_a_hash_for_every_row(qa_with) -> None:
     assert not ({*first} & {*other}) - {0}
 
 
-@pytest.mark.parametrize(
-    ("version", "model", "reuse"),
-    [
-        ("0.12", {}, False),
-        ("1.x", {"dtype": "bfloat16"}, True),
-        ("1.x", {"dtype": "float32"}, False),
-        ("1.x", {"kv_quant_algo": "INT8"}, False),
-    ],
-)
-def test_the_cache_is_reused_only_where_hashes_tell_videos_apart_and_kernels_can(
-    version: str, model: dict[str, Any], reuse: bool
-) -> None:
-    arguments = cache_arguments(names_of(version), LlmLimits(1, 2, 3, 2, 2), model_of(**model))
-    assert arguments["enable_block_reuse"] is reuse
-
-
 def model_of(**changes: Any) -> CheckpointConfig:
     sizes = {"vocab_size": 7, "hidden_size": 4, "intermediate_size": 6, "num_layers": 2}
-    heads = {"num_heads": 2, "num_kv_heads": 2, "head_size": 2, "tp_size": 1, "pp_size": 1}
+    heads = {"num_heads": 2, "num_kv_heads": 2, "head_size": 64, "tp_size": 1, "pp_size": 1}
     plain = {"dtype": "float16", "quant_algo": None, "kv_quant_algo": None}
     return CheckpointConfig(**{**sizes, **heads, **plain, **changes})
 
@@ -229,6 +214,8 @@ def test_several_ranks_get_a_process_each(
     monkeypatch.setitem(sys.modules, "tensorrt_llm.bindings.executor", module)
     package = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     monkeypatch.setitem(sys.modules, "tensorrt_llm", package)
+    monkeypatch.setitem(sys.modules, "torch", TORCH)
+    prompt = table_prompt(np.array([1, VISUAL]), np.zeros((2, 4), np.float32), 7, "", False)
     with pytest.raises(EngineError, match=r"has no .*bin/executorWorker, which runs a rank"):
         ExecutorSession.open(tmp_path, names_of(version), limits, model_of(tp_size=2, pp_size=2))
     worker = tmp_path / "bin" / "executorWorker"
@@ -242,8 +229,10 @@ def test_several_ranks_get_a_process_each(
     assert parallel.orchestrator_config.is_orchestrator
     assert parallel.orchestrator_config.worker_executable_path == str(worker)
     assert parallel.device_ids == [0, 1, 2, 3]
+    assert not session._request(request_of(), prompt).prompt_tuning_config.embedding_table.on_device
     alone = ExecutorSession.open(tmp_path, names_of(version), limits, model_of())
     assert not hasattr(alone.executor.executor_config, "parallel_config")
+    assert alone._request(request_of(), prompt).prompt_tuning_config.embedding_table.on_device
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -286,6 +275,8 @@ def test_sampling_is_said_in_the_versions_words(version: str) -> None:
     assert len(seeds) == 3
     with pytest.raises(InputError, match=r"top_k is 2000; TensorRT-LLM draws among at most 1024"):
         sampling_arguments(names, request_of(temperature=1.0, top_k=2000))
+    with pytest.raises(InputError, match=r"the seed is 18446744073709551616; .* below 2\*\*64"):
+        sampling_arguments(names, request_of(temperature=1.0, seed=1 << 64))
 
 
 def test_what_the_engine_was_not_built_for_is_refused(qa_with) -> None:

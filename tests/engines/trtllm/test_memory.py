@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hicom_edge.engines.trtllm.check import check_checkpoint
 from hicom_edge.engines.trtllm.files import CheckpointConfig, read_config
 from hicom_edge.engines.trtllm.limits import LlmLimits
 from hicom_edge.engines.trtllm.memory import (
+    activation_bytes,
+    attention_score_bytes,
     check_device,
     check_host,
     engine_weight_bytes,
@@ -45,10 +48,19 @@ def test_weight_only_quantisation_shrinks_the_linear_layers_alone(
 ) -> None:
     write_checkpoint(tmp_path, quant_algo=quant_algo)
     config = read_config(tmp_path)
-    linear = 2 * (12 * 4 + 4 * 4 + 3 * 6 * 4)  # qkv, dense, fc, gate and proj of two layers
+    linear = 2 * (384 * 4 + 128 * 4 + 3 * 6 * 4)  # qkv, dense, fc, gate and proj of two layers
     others = 2 * 7 * 4 + (2 * 2 + 1) * 4  # embedding, lm_head, norms
     [table] = check_checkpoint(tmp_path)
     assert engine_weight_bytes(config, table) == linear * bits // 8 + others * 2
+
+
+def test_float32_keeps_the_scores_of_every_prompt() -> None:
+    """28 heads of 1192 x 1192 scores, in the model's dtype and in float32, and the mask."""
+    exact = replace(QWEN_7B, dtype="float32")
+    half, whole = (activation_bytes(model, LIMITS) for model in (QWEN_7B, exact))
+    assert attention_score_bytes(QWEN_7B, LIMITS) == 0
+    assert attention_score_bytes(exact, LIMITS) == 1192**2 * (28 * 8 + 4)
+    assert whole > 1192**2 * (28 * 8 + 4) + half
 
 
 def test_what_does_not_fit_is_refused_with_numbers_and_advice(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from reference_data import reference_dir
 from tensorrt_llm_stand_in import TORCH, BuildCommand, HostExecutor, bindings
 
 from hicom_edge.bundle import Bundle
@@ -23,7 +22,8 @@ from hicom_edge.engines.trtllm import session as tensorrt_llm_session
 from hicom_edge.engines.trtllm.session import ExecutorSession
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
-SAME = [str(reference_dir() / "ckpt_small" / "release"), "--max-new-tokens", "6"]
+SAME = ["--max-new-tokens", "6"]
+DEMO = Path(__file__).resolve().parents[3] / "demo" / "bundle"
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "trtllm_smoke.py"
 
 
@@ -46,9 +46,7 @@ def work(smoke: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stand_ins(
-    work: Path, reference_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stand_ins(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build command that writes small files, and an executor over our own decoder in fp32."""
     BuildCommand(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -56,14 +54,15 @@ def stand_ins(
         monkeypatch.setattr(module, "find_gpus", lambda: (Gpu("Orin", (8, 7), 32 << 30, 16),))
     for module in (tensorrt_llm_build, tensorrt_llm_command, tensorrt_llm_decoder):
         monkeypatch.setattr(module, "installed_version", lambda: "0.12.0")
-    decoder = load_decoder(reference_bundle, "onnxruntime-cpu")
+    demo = Bundle.open(DEMO)
+    decoder = load_decoder(demo, "onnxruntime-cpu")
     decoder.activate()
-    embedding = np.array(open_token_embedding(reference_bundle), np.float32)
+    embedding = np.array(open_token_embedding(demo), np.float32)
 
     def open_session(directory, names, limits, model) -> ExecutorSession:
         assert model.world_size == 1
         executor = HostExecutor(decoder, embedding, returns_end=True)
-        return ExecutorSession(bindings("0.12"), TORCH, executor, names, model.dtype)
+        return ExecutorSession(bindings("0.12"), TORCH, executor, names, model)
 
     monkeypatch.setattr(tensorrt_llm_session.ExecutorSession, "open", open_session)
 
@@ -96,12 +95,12 @@ def test_equal_answers_pass_and_one_other_token_fails(
     expected = work / "expected.json"
     text = expected.read_text()
     content = json.loads(text)
-    content["cases"][2]["token_ids"][3] += 1
+    content["cases"][2]["token_ids"][0] += 1
     expected.write_text(json.dumps(content))
     try:
         assert smoke.main([str(work), *SAME]) == 1
     finally:
         expected.write_text(text)
     shown = capsys.readouterr().out
-    assert "penalty 1.0: token 3 differs" in shown
+    assert "penalty 1.0: token 0 differs" in shown
     assert shown.endswith("FAIL\n")
