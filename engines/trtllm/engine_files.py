@@ -105,9 +105,12 @@ class LlmEngineFiles:
 
     @classmethod
     def of(cls, bundle: Bundle, gpu: Gpu | None) -> LlmEngineFiles:
-        """The places for a GPU; without one, a name that stands for it."""
+        """The places for a GPU; without one, a name that stands for it.
+
+        They are absolute: the build runs in another directory.
+        """
         device = "DEVICE" if gpu is None else device_place(gpu)
-        return cls(engine_directory(bundle, NAME, device))
+        return cls(engine_directory(bundle, NAME, device).absolute())
 
     @property
     def engine(self) -> Path:

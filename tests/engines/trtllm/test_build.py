@@ -104,6 +104,16 @@ def test_a_build_publishes_engine_and_sidecar(bundle: Bundle, command: BuildComm
     assert sidecar["limits"]["max_input_len"] == 59  # the context is 64
 
 
+def test_a_bundle_that_is_named_relatively_is_built_in_its_place(
+    bundle: Bundle, command: BuildCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build runs in a directory of its own."""
+    monkeypatch.chdir(bundle.path.parent)
+    built = build_language_model(replace(bundle, path=Path(bundle.path.name)), OPTIONS)
+    assert (built.path / "rank0.engine").is_file()
+    assert left_in(bundle)[-1] == "timing.cache"
+
+
 def test_a_second_build_keeps_the_engine(bundle: Bundle, command: BuildCommand) -> None:
     build_language_model(bundle, OPTIONS)
     assert build_language_model(bundle, OPTIONS).kept
