@@ -2,8 +2,9 @@
 
     python benchmarks/demo_accuracy.py [--questions 1000] [--seed 1000] [--bundle DIR]
 
-The clips are written anew (H.264), from seeds that training never saw; a second set asks about
-combinations of colour and shape that training never saw. The last line is JSON.
+The clips are written anew (H.264), from seeds that training never saw and of the size that the
+bundle was trained for; a second set asks about combinations of colour and shape that training never
+saw. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ def main() -> None:
     parser.add_argument("--bundle", help="by default the demo bundle of the package")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, VideoQA.load(args.bundle) as qa:
-        results = {}
+        results, trained = {}, qa.bundle.manifest.frames
+        size = {"side": trained.image_size, "num_frames": trained.num_frames}
         for name, unseen in (("held-out", False), ("unseen combinations", True)):
             place = Path(directory) / name
-            write_held_out(place, args.questions, seed=args.seed, unseen_combinations=unseen)
+            write_held_out(
+                place, args.questions, unseen_combinations=unseen, seed=args.seed, **size
+            )
             start = time.perf_counter()
             results[name] = scored(qa, place)
             seconds = time.perf_counter() - start
