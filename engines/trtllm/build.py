@@ -6,6 +6,7 @@ wrote, publish. TensorRT-LLM itself does the building, in a process of its own.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import time
@@ -170,7 +171,8 @@ def _build(
         output = Path(directory) / _GRAPH
         command = command_of(executable, plan, output, files.place)
         if remark is not None:
-            remark(f"running {BUILD_COMMAND}, which may take long; its log is {files.log}")
+            remark(f"running {shlex.join(command)}")
+            remark(f"it may take long; its log is {files.log}")
         _run(command, files.log, Path(directory))
         files.publish(output, _sidecar(plan, digest, gpu, output))
 

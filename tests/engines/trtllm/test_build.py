@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def test_the_engine_limits_are_named_as_the_source_names_them() -> None:
 
 
 def test_a_build_publishes_engine_and_sidecar(bundle: Bundle, command: BuildCommand) -> None:
-    built = build_language_model(bundle, OPTIONS)
+    remarks: list[str] = []
+    built = build_language_model(bundle, OPTIONS, remarks.append)
+    assert remarks[0] == f"running {shlex.join([str(command.path), *command.runs[0]])}"
     assert left_in(bundle) == [
         "llm",
         "llm.json",
