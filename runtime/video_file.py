@@ -37,6 +37,7 @@ from hicom_edge.runtime.video_source import (
     UInt8Array,
     digest,
     file_identity,
+    without_password,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class VideoFile(FrameSource):
     """A video file, or a URL of one. Raises VideoError when it cannot be read as a whole."""
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location, self._name = location, without_password(location)
         with open_video(location) as (container, stream):
             scan = scan_packets(container, stream)
             self._refuse_truncated(container, stream, scan)
@@ -90,7 +91,7 @@ class VideoFile(FrameSource):
             if not remaining:
                 return
         raise VideoError(
-            f"{self.location}: frame {remaining[0]} of {self.num_available} cannot be decoded, the "
+            f"{self._name}: frame {remaining[0]} of {self.num_available} cannot be decoded, the "
             "file is damaged there; re-encode it or choose a window around the damage"
         )
 
@@ -116,7 +117,7 @@ class VideoFile(FrameSource):
             first = next(CountingDecoder(container, stream).all_frames(), None)
             if first is None:
                 raise VideoError(
-                    f"{self.location}: none of the {num_packets} packets of its video can be "
+                    f"{self._name}: none of the {num_packets} packets of its video can be "
                     "decoded; re-encode it"
                 )
             matrix = display_matrix(first)
@@ -157,7 +158,7 @@ class VideoFile(FrameSource):
         promised = entries or stream.frames or round(seconds * float(stream.average_rate or 0))
         of_how_many = f"{promised} frames" if promised > len(scan) else "an unknown number"
         raise VideoError(
-            f"{self.location}: the file is truncated, {len(scan)} of {of_how_many} can be decoded; "
+            f"{self._name}: the file is truncated, {len(scan)} of {of_how_many} can be decoded; "
             "copy or download it again, or re-encode what is left"
         )
 
@@ -175,7 +176,7 @@ def open_video(location: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unreadable(location, error)) from error
     with container:
-        stream = _video_stream(location, container)
+        stream = _video_stream(without_password(location), container)
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = av.stream.Discard.all
@@ -184,11 +185,11 @@ def open_video(location: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _video_stream(location: str, container: InputContainer) -> VideoStream:
+def _video_stream(name: str, container: InputContainer) -> VideoStream:
     import av
 
     if container.format.name == "tty":  # FFmpeg draws text files as video
-        raise VideoError(f"{location}: is a text file; expected a video or an image")
+        raise VideoError(f"{name}: is a text file; expected a video or an image")
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
     if not streams:
@@ -197,12 +198,12 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
             for stream in container.streams
         }
         raise VideoError(
-            f"{location}: has no video stream, only {' and '.join(sorted(kinds)) or 'a header'}; "
+            f"{name}: has no video stream, only {' and '.join(sorted(kinds)) or 'a header'}; "
             "expected a file with moving pictures"
         )
     if getattr(streams[0], "codec_context", None) is None:
         raise VideoError(
-            f"{location}: its video is in a format that this FFmpeg has no decoder for; re-encode "
+            f"{name}: its video is in a format that this FFmpeg has no decoder for; re-encode "
             "it, for example to H.264"
         )
     return streams[0]
@@ -211,15 +212,16 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
 def _unreadable(location: str, error: Exception) -> str:
     import av
 
+    name = without_password(location)
     reason = getattr(error, "strerror", None) or str(error)
     if "://" in location and not isinstance(error, av.error.InvalidDataError):
-        return f"{location}: cannot be opened ({reason}); check the address and the network"
+        return f"{name}: cannot be opened ({reason}); check the address and the network"
     if "://" not in location and _brand_box(location) == b"ftyp":
         return (
-            f"{location}: an MP4 file whose index (moov) is missing or damaged; "
+            f"{name}: an MP4 file whose index (moov) is missing or damaged; "
             "it was not finished, copy it or record it again"
         )
-    return f"{location}: is not a video that FFmpeg can read ({reason}); expected a video file"
+    return f"{name}: is not a video that FFmpeg can read ({reason}); expected a video file"
 
 
 def _brand_box(location: str) -> bytes:

@@ -12,7 +12,7 @@ from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.sampling import Int64Array, SamplingOptions
 from hicom_edge.runtime.video_decoder import CountingDecoder, display_matrix, upright_rgb
 from hicom_edge.runtime.video_file import open_video
-from hicom_edge.runtime.video_source import FrameSource, UInt8Array
+from hicom_edge.runtime.video_source import FrameSource, UInt8Array, without_password
 
 
 class LiveStream(FrameSource):
@@ -23,19 +23,19 @@ class LiveStream(FrameSource):
     """
 
     def __init__(self, url: str, options: SamplingOptions) -> None:
-        self.url = url
+        self.url, self._name = url, without_password(url)
         end = options.window[1]
         if end is None:
             raise InputError(
-                f"{url}: a live stream has no end; say how many seconds to watch with end="
+                f"{self._name}: a live stream has no end; say how many seconds to watch with end="
             )
         with open_video(url) as (container, stream):
             self.source_fps = float(stream.average_rate or stream.guessed_rate or 0)
             if not self.source_fps:
-                raise VideoError(f"{url}: the stream does not announce its frame rate")
+                raise VideoError(f"{self._name}: the stream does not announce its frame rate")
             first = next(CountingDecoder(container, stream).frames([0]), None)
             if first is None:
-                raise VideoError(f"{url}: no frame could be decoded; check the stream")
+                raise VideoError(f"{self._name}: no frame could be decoded; check the stream")
             self._matrix = display_matrix(first)
             self.height, self.width = upright_rgb(first, self._matrix).shape[:2]
         self.num_available = max(1, int(end * self.source_fps))
@@ -55,6 +55,6 @@ class LiveStream(FrameSource):
                 remaining = remaining[1:]
         if remaining:
             raise VideoError(
-                f"{self.url}: the stream ended before frame {remaining[0]} of the "
+                f"{self._name}: the stream ended before frame {remaining[0]} of the "
                 f"{self.num_available} to watch; ask for fewer seconds"
             )

@@ -6,6 +6,7 @@ Knows what a source of frames must say and do. Knows no format and no sampling r
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from hicom_edge.runtime.sampling import Int64Array
 UInt8Array = NDArray[np.uint8]
 Float64Array = NDArray[np.float64]
 Modality = Literal["image", "video"]
+
+_PASSWORD = re.compile(r"^([^:/]+://[^:/?#]*):[^/?#]*@")
 
 
 class FrameSource(ABC):
@@ -55,6 +58,11 @@ class FrameSource(ABC):
 
         At most a few frames are in memory at a time. Raises VideoError.
         """
+
+
+def without_password(location: str) -> str:
+    """A path or URL as messages may show it."""
+    return _PASSWORD.sub(r"\1:***@", location)
 
 
 def file_identity(path: Path) -> str:

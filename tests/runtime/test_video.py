@@ -494,6 +494,14 @@ def test_a_url_of_something_else_is_not_blamed_on_the_network(served: str, clip:
         read_frames(f"{served}/page.html", FOUR)
 
 
+def test_a_password_in_a_url_is_not_repeated(served: str, clip: Path) -> None:
+    for url in (f"{served}/gone.mp4", f"{served}/page.html", "rtsp://127.0.0.1:1/camera"):
+        (clip.parent / "page.html").write_text("<html></html>")
+        with pytest.raises(InputError, match=r"^\w+://me:\*\*\*@127") as raised:
+            read_frames(url.replace("//", "//me:pass@word@"), FOUR)
+        assert "word" not in str(raised.value)
+
+
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[str]:
     """The address of a live stream: whoever connects is sent the clip from its beginning."""
