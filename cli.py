@@ -10,6 +10,8 @@ output left early.
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import threading
@@ -22,7 +24,7 @@ import typer
 
 from hicom_edge import terminal
 from hicom_edge.commands import asking, calibrating, checking, making, training
-from hicom_edge.errors import HicomEdgeError
+from hicom_edge.errors import HicomEdgeError, numpy_says_disk_full
 
 app = typer.Typer(
     name="hicom-edge",
@@ -92,10 +94,13 @@ def _run(argv: list[str] | None) -> int:
     except MemoryError as error:
         return _refuse(f"not enough memory ({error}); close other programs or ask for less")
     except OSError as error:  # the disk is full, a folder may not be written to
-        if error.strerror is None:  # not the system's word
+        reason = error.strerror or (
+            os.strerror(errno.ENOSPC) if numpy_says_disk_full(error) else None
+        )
+        if reason is None:  # not the system's word
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror}; check the place, its permissions and its room")
+        return _refuse(f"{where}{reason}; check the place, its permissions and its room")
     return status if isinstance(status, int) else 0
 
 

@@ -7,20 +7,18 @@ written.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hicom_edge.bundle import BundleWriter
-from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.errors import InputError, ResourceError, numpy_says_disk_full
 
 _REFUSALS = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is full",
     errno.EFBIG: "takes no file that large",
 }
-_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 
 
 @contextmanager
@@ -42,10 +40,7 @@ def disk_full_is_one_line(path: Path, remedy: str) -> Iterator[None]:
 def _refusal(error: OSError) -> str | None:
     if error.errno in _REFUSALS:
         return f"{_REFUSALS[error.errno]} ({error.strerror})"
-    # NumPy writes arrays with C's fwrite and keeps its count, not its error number.
-    if error.errno is None and _CUT_SHORT.fullmatch(str(error)):
-        return f"is full ({error})"
-    return None
+    return f"is full ({error})" if numpy_says_disk_full(error) else None
 
 
 def check_target(source: Path, target: Path, overwrite: bool) -> None:

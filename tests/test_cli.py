@@ -421,6 +421,17 @@ def test_a_full_disk_is_one_line_and_status_2(bundle, command) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_disk_without_room_for_an_array_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """NumPy asks for the room of a large array beforehand, and keeps no error number."""
+
+    def save(*_: object) -> None:
+        raise OSError("Not enough free space to write 42336000 bytes after offset 128")
+
+    monkeypatch.setattr("hicom_edge.training.demo.claim_directory", save)
+    assert main(["train", "demo", "-o", str(tmp_path / "run")]) == 2
+    assert "No space left on device; check the place" in error_line(capsys)
+
+
 def test_a_full_disk_leaves_no_half_written_bundle(reference_checkpoint, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 50; {sys.executable} -m hicom_edge export "

@@ -110,7 +110,9 @@ class Loop:
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": optimizer.state_dict(),
         }
-        torch.save(content, partial)
+        # Not by its path: PyTorch's own writer does not say that a disk is full.
+        with partial.open("wb") as file:
+            torch.save(content, file)
         partial.replace(self.state)
 
 
