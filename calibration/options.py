@@ -57,6 +57,8 @@ class CalibrationOptions:
         for name, value in (("samples", self.samples), ("held_out", self.held_out)):
             if value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected at least 0")
         if isinstance(self.smoothing, str):
             _one_of("smoothing", self.smoothing, ("search",))
         else:

@@ -385,6 +385,24 @@ def test_train_refuses_options_that_do_not_fit_and_leaves_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--device", "tpu"], "device is 'tpu', which is not there ("),
+        (["--projector-type", "locl43"], "locl43"),
+        (["--use-guide", "sideways"], "sideways"),
+        (["--seed", "-1"], "seed is -1, expected at least 0"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_train_refuses_before_its_first_stage_what_only_later_ones_need(
+    tmp_path: Path, option, message, capsys
+) -> None:
+    assert main(["train", "demo", "-o", str(tmp_path / "run"), *option]) == 2
+    assert message in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_lists_the_engines(capsys) -> None:
     assert main(["doctor"]) == 0
     assert "onnxruntime-cpu" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import SiglipModel
 
 from hicom_edge.errors import InputError
+from hicom_edge.model.config import HicomConfig
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import build_model, save_checkpoint
 from hicom_edge.training.batches import (
@@ -125,13 +126,33 @@ def train_model(
         device: by default "cuda" where there is one, else "cpu".
 
     Raises:
-        InputError: `output` or `towers` belongs to a run with other options.
+        InputError: `output` or `towers` belongs to a run with other options, or there is no such
+            device.
+        CheckpointError: a compressor that does not exist.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    claim_directory(output, "options.json", asdict(options))
+    place = _available(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizers = Tokenizers.from_nothing(options.guide_length)
+    _check_model(options, tokenizers)
+    claim_directory(output, "options.json", asdict(options))
     trained = prepare_towers(towers or output / "towers", options, tokenizers, report, place)
     return train_stages(output, options, tokenizers, trained, report, place)
+
+
+def _available(device: str) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a PyTorch without CUDA
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device is {device!r}, which is not there ({reason}); pass cpu, or cuda with a GPU"
+        ) from error
+    return torch.device(device)
+
+
+def _check_model(options: DemoOptions, tokenizers: Tokenizers) -> None:
+    """Refuse before stage 0 what only the stages after it would meet."""
+    config = hicom_config(options, tokenizers.language)
+    HicomConfig(config, tower_config(options, tokenizers.guide.vocab_size)).check()
 
 
 def prepare_towers(
@@ -214,7 +235,9 @@ def claim_directory(directory: Path, name: str, values: dict[str, Any]) -> None:
     place = directory / name
     if not place.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        partial = directory / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(place)
         return
     found = json.loads(place.read_text())
     wanted = json.loads(text)

@@ -70,6 +70,8 @@ class DemoOptions:
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1; choose a larger {name}")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected at least 0; choose another seed")
         if self.patch < 1 or self.side % self.patch or self.side % 2:
             raise InputError(
                 f"side {self.side} does not fit patch {self.patch}, expected an even multiple "

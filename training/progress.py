@@ -37,9 +37,13 @@ def progress_report(enabled: bool = True) -> Iterator[Report]:
     tasks: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int, remark: str) -> None:
+        bars.start()  # not before: what is refused at once leaves no empty line
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total, remark="")
         bars.update(tasks[stage], completed=done, total=total, remark=remark)
 
-    with bars:
+    try:
         yield report
+    finally:
+        if tasks:
+            bars.stop()
