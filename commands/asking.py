@@ -186,7 +186,7 @@ def _compare(
     from hicom_edge.runtime.side_by_side import answer_side_by_side
 
     video, num_frames, fps, start, end = looked_at
-    names = (bundles[0].name, bundles[1].name)
+    names = _names(bundles)
     with (
         _open_qa(bundles[0], engine, threads) as left,
         _open_qa(bundles[1], engine, threads) as right,
@@ -205,3 +205,9 @@ def _compare(
         )
         for pair in pairs:
             terminal.say_json(pair_as_dict(names, pair)) if json else show_pair(names, pair)
+
+
+def _names(bundles: tuple[Path, Path]) -> tuple[str, str]:
+    """The bundles' own names, or where these are the same, their paths as given."""
+    left, right = (bundle.resolve().name for bundle in bundles)
+    return (left, right) if left != right else (str(bundles[0]), str(bundles[1]))

@@ -105,6 +105,20 @@ def test_ask_as_json_is_one_object_on_stdout(video, bundle, capsys) -> None:
     assert err == ""
 
 
+def test_compare_names_the_bundles_apart(
+    video, bundle, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    own = Path(bundle).name
+    for name, expected in ((own, [".", bundle]), ("other", ["other", own])):
+        shutil.copytree(bundle, tmp_path / name)
+        monkeypatch.chdir(tmp_path / name)
+        options = ["--compare", ".", bundle, "--json", "--max-new-tokens", "3"]
+        assert main(["ask", str(video), "What is there?", *options]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["same"]
+        assert [answer["bundle"] for answer in found["answers"]] == expected
+
+
 def test_the_guide_is_used(video, bundle, capsys) -> None:
     answers = []
     for guide in ("a red ball", "the cat on the left"):
