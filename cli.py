@@ -91,8 +91,11 @@ def _run(argv: list[str] | None) -> int:
             raise
         terminal.write_no_more()
         return 141
-    except MemoryError as error:
-        return _refuse(f"not enough memory ({error}); close other programs or ask for less")
+    except (MemoryError, RuntimeError) as error:
+        if not _memory_ran_out(error):
+            raise
+        reason = (str(error).splitlines() or ["none is left"])[0]
+        return _refuse(f"not enough memory ({reason}); close other programs or ask for less")
     except OSError as error:  # the disk is full, a folder may not be written to
         reason = error.strerror or (
             os.strerror(errno.ENOSPC) if numpy_says_disk_full(error) else None
@@ -120,6 +123,12 @@ def _terminating() -> Iterator[None]:
 def _reader_left(leaving: BaseException) -> bool:
     """Typer and rich turn a broken pipe into an exit of their own."""
     return isinstance(leaving, BrokenPipeError) or isinstance(leaving.__context__, BrokenPipeError)
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    """PyTorch says so in a RuntimeError."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
 
 
 def _refuse(message: str) -> int:

@@ -453,6 +453,17 @@ def test_a_full_disk_is_one_line_and_status_2(bundle, command) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_memory_that_pytorch_does_not_get_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    import torch
+
+    monkeypatch.setattr(
+        "hicom_edge.training.demo.claim_directory",
+        lambda *_: torch.empty(1 << 50, dtype=torch.uint8),
+    )
+    assert main(["train", "demo", "-o", str(tmp_path / "run")]) == 2
+    assert "not enough memory (" in error_line(capsys)
+
+
 def test_a_disk_without_room_for_an_array_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     """NumPy asks for the room of a large array beforehand, and keeps no error number."""
 
