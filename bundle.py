@@ -111,6 +111,11 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         self._refuse_foreign_target()
+        if os.path.ismount(self._place):
+            raise InputError(
+                f"{self.target} is a mount point, which no bundle can take the place of; "
+                "write to a directory in it"
+            )
         prefix = f".{self._place.name}.partial-"
         try:
             self._place.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +140,12 @@ class BundleWriter:
             os.close(self._lock)
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Hash every file, write the manifest, rename into place and return the opened bundle."""
+        """Hash every file, write the manifest, rename into place and return the opened bundle.
+
+        Raises:
+            BundleError: a value with which no bundle opens, or something else has taken the place.
+        """
+        check_values(manifest, f"{self.target}/{MANIFEST_NAME}")
         names = sorted(
             p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()
         )
@@ -146,6 +156,7 @@ class BundleWriter:
         manifest = replace(manifest, files=files)
         (self.path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         self.path.chmod(0o755)
+        self._refuse_foreign_target()  # what was made there meanwhile is not ours
         self._rename_into_place()
         return Bundle(self.target, manifest)
 
@@ -193,6 +204,11 @@ def _remove_abandoned(directories: Iterable[Path]) -> None:
         if lock is not None:
             shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
+
+
+def text_of(name: str) -> str:
+    """The name of a file with a question mark for every byte of it that is not UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def sha256_of(path: Path, progress: Progress | None = None) -> str:

@@ -98,4 +98,7 @@ def _check_image_size(manifest: Manifest, where: str) -> None:
 
 
 def _refuse(where: str, name: str, value: object, expected: str) -> None:
-    raise BundleError(f"{where}: {name} is {value!r}, expected {expected}; export the bundle again")
+    raise BundleError(
+        f"{where}: {name} is {value!r}, expected {expected}; "
+        "correct the checkpoint's configuration and export it again"
+    )

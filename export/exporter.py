@@ -12,10 +12,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.bundle import Bundle, BundleWriter, text_of
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder import EMBEDDING
@@ -31,6 +31,7 @@ from hicom_edge.export.trtllm.convert import ConversionReport, convert_language_
 from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.manifest import GraphEntry, Manifest, Provenance
+from hicom_edge.manifest_values import check_values
 from hicom_edge.model.checkpoint import Checkpoint
 
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
@@ -79,7 +80,8 @@ def export_bundle(
     Raises:
         CheckpointError: the checkpoint is incomplete or foreign.
         ExportError: the model cannot be expressed in the requested form.
-        BundleError: the output exists and may not be replaced.
+        BundleError: the output exists and may not be replaced, or a value of the checkpoint's
+            configuration is one with which no bundle opens.
         InputError: the output lies where nothing can be written.
         ResourceError: not enough disk.
     """
@@ -89,14 +91,9 @@ def export_bundle(
         plan = plan_export(opened, precision, family, tensorrt_llm, decoder_form, edge_llm)
         _check_disk(writer.path, plan.total_bytes + _ROOM_FOR_THE_REST)
         tokenizer, guide, chat, generation = write_text_files(opened, writer.path)
-        meter = _Meter(plan.total_bytes, progress)
-        llm = writer.path / LLM_DIR
-        converted = _write_language_model(opened, llm, tensorrt_llm, edge_llm, scales, meter)
-        graphs = _write_weights(plan, writer.path, meter)
-        meter("done", 0)
         notes = (*opened.notes, *generation_notes(opened.generation_config))
         manifest = Manifest(
-            name=name or source,
+            name=text_of(name or source),
             model=model_spec(opened, plan.vision, plan.decoder),
             frames=frame_spec(opened.config, opened.image_processor, plan.vision),
             guide=guide,
@@ -104,13 +101,19 @@ def export_bundle(
             generation=generation,
             tokenizer=tokenizer,
             token_embedding=TOKEN_EMBEDDING_FILE,
-            graphs=graphs,
+            graphs=_entries(plan),
             files={},
             provenance=Provenance(source, opened.sha256(), created_with(), notes),
             extra=_extra(family, plan),
-            language_model=None if converted is None else converted.entry,
         )
-        bundle = writer.finish(manifest)
+        check_values(manifest, source)  # before gigabytes are written
+        meter = _Meter(plan.total_bytes, progress)
+        llm = writer.path / LLM_DIR
+        converted = _write_language_model(opened, llm, tensorrt_llm, edge_llm, scales, meter)
+        _write_weights(plan, writer.path, meter)
+        meter("done", 0)
+        entry = None if converted is None else converted.entry
+        bundle = writer.finish(replace(manifest, language_model=entry))
     if report is not None and converted is not None:
         report(converted)
     return bundle
@@ -134,21 +137,28 @@ class _Meter:
         self.done = done
 
 
-def _write_weights(plan: Plan, directory: Path, meter: _Meter) -> dict[str, GraphEntry]:
-    entries, written = {}, meter.done
+def _entries(plan: Plan) -> dict[str, GraphEntry]:
+    graphs = plan.graphs.items()
+    return {name: graph_entry(model, _file(name), plan.precision) for name, model in graphs}
+
+
+def _file(graph: str) -> str:
+    return f"{graph}.onnx"
+
+
+def _write_weights(plan: Plan, directory: Path, meter: _Meter) -> None:
+    written = meter.done
     for name, model in plan.graphs.items():
-        file = f"{name}.onnx"
-        entries[name] = graph_entry(model, file, plan.precision)
+        path = directory / _file(name)
         if name == SCATTER_GRAPH:
-            save_beside(model, directory / file, directory / entries[CONCAT_GRAPH].file)
+            save_beside(model, path, directory / _file(CONCAT_GRAPH))
             continue
-        save_graph(model, directory / file, meter)
+        save_graph(model, path, meter)
         written += weight_bytes(model)
         meter.finish(written)
     meter(TOKEN_EMBEDDING_FILE, plan.embedding_bytes)
     source = plan.checkpoint.part("llm")[EMBEDDING]
     write_token_embedding(source, directory / TOKEN_EMBEDDING_FILE, plan.precision)
-    return entries
 
 
 def _write_language_model(
@@ -184,10 +194,10 @@ def _open(
 ) -> tuple[str, Checkpoint]:
     """The checkpoint and its name: a directory's last part, or the hub name."""
     if isinstance(checkpoint, Checkpoint):
-        return checkpoint.directory.resolve().name, checkpoint
+        return text_of(checkpoint.directory.resolve().name), checkpoint
     text = os.fspath(checkpoint)
     source = Path(text).resolve().name if Path(text).exists() else text
-    return source, Checkpoint.open(text, base_llm=base_llm, vision_tower=vision_tower)
+    return text_of(source), Checkpoint.open(text, base_llm=base_llm, vision_tower=vision_tower)
 
 
 def _check_disk(directory: Path, needed: int) -> None:

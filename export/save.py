@@ -56,7 +56,7 @@ def save_graph(model: ir.Model, path: Path, progress: TensorProgress | None = No
 
 
 def graph_entry(model: ir.Model, file: str, precision: Precision) -> GraphEntry:
-    """The manifest's entry of a graph that was saved as `file`."""
+    """The manifest's entry of a graph that is saved as `file`."""
     return GraphEntry(
         file=file,
         precision=precision.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,6 +268,45 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/bundle cannot be written \(.*; write the bundle e"):
         write(tmp_path / "file" / "bundle")
+
+
+def test_what_was_made_at_the_place_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BundleError, match="exists and is not a bundle"),
+        BundleWriter(tmp_path / "bundle") as writer,
+    ):
+        for name, content in CONTENT.items():
+            (writer.path / name).write_bytes(content)
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "letter").write_text("mine")
+        writer.finish(manifest())
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "letter"]
+
+
+def test_a_manifest_that_would_not_open_is_not_written(tmp_path: Path) -> None:
+    absurd = replace(manifest(), generation=GenerationSpec((1,), top_p=0.0))
+    with (
+        pytest.raises(
+            BundleError, match=r"bundle/manifest.json: generation.top_p is 0.0, expected"
+        ),
+        BundleWriter(tmp_path / "bundle") as writer,
+    ):
+        writer.finish(absurd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mount_point_is_refused_at_once(tmp_path: Path) -> None:
+    """Such as a container's volume, whose place no directory can take."""
+    (tmp_path / "volume").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path / "volume")]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        with pytest.raises(InputError, match=r"volume is a mount point, .* a directory in it"):
+            write(tmp_path / "volume")
+        write(tmp_path / "volume" / "bundle")
+    finally:
+        subprocess.run(["umount", str(tmp_path / "volume")], check=True)
 
 
 def test_the_bundle_behind_a_link_is_replaced_and_the_link_stays(bundle: Path) -> None:

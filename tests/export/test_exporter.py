@@ -45,6 +45,24 @@ def test_a_bundle_opens_with_all_checks(reference_bundle):
     assert bundle.manifest == reference_bundle.manifest
 
 
+@pytest.mark.parametrize("llm", [False, True])
+def test_a_configuration_with_which_no_bundle_opens_is_refused_before_weights_are_written(
+    checkpoint, tmp_path, llm
+):
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"top_p": 0.0}))
+    written = []
+    with pytest.raises(BundleError, match=r"^release: generation.top_p is 0.0, expected .*correct"):
+        export_bundle(
+            checkpoint,
+            tmp_path / "bundle",
+            edge_llm=llm,
+            progress=lambda *told: written.append(told),
+        )
+    assert not written
+    assert left_over(tmp_path) == ["copy"]
+
+
 def test_the_manifest_says_the_models_sizes(reference_bundle, reference_checkpoint):
     manifest = reference_bundle.manifest
     config = json.loads((reference_checkpoint / "config.json").read_text())
