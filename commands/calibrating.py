@@ -112,6 +112,7 @@ def calibrate(
     with needs_extra("calibrate"):
         from hicom_edge.bundle import Bundle
         from hicom_edge.calibration.calibrate import calibrate as run
+        from hicom_edge.calibration.disk import check_target
         from hicom_edge.calibration.options import CalibrationOptions
 
         options = CalibrationOptions(
@@ -128,6 +129,7 @@ def calibrate(
             target_agreement=target_quality,
         )
         source = Bundle.open(_source(bundle, demo), terminal.byte_progress("checking"))
+        check_target(source.path, output, overwrite)  # before clips are drawn
         data = _data(output, videos, questions, held_out, demo, options)
         if max_accuracy_loss is not None and not any(s.answer for s in data.held_out):
             raise InputError(
@@ -179,8 +181,10 @@ def _data(
     if demo:
         if videos or questions or held_out:
             raise InputError("--demo draws its own clips; leave --videos and --questions out")
-        terminal.remark(f"drawing clips of moving shapes into {output}-clips")
-        return demo_data(output.with_name(f"{output.name}-clips"), options)
+        place = output.resolve()  # "." and ".." have names, too
+        clips = place.with_name(f"{place.name}-clips")
+        terminal.remark(f"drawing clips of moving shapes into {clips}")
+        return demo_data(clips, options)
     samples = read_samples(videos, questions)
     if held_out is None:
         return CalibrationData.divide(samples, options)

@@ -57,6 +57,17 @@ def _read_line(line: str, where: str) -> QuestionLine:
     for key, value in record.items():
         if not isinstance(value, str | None):
             raise InputError(f"{where}: {key} is {value!r}, expected text")
+        if key != "video" and not _is_unicode(value):  # a file's name need not be
+            raise InputError(f"{where}: {key} is not valid Unicode ({value!r}); expected text")
     if not (record.get("question") or "").strip():
         raise InputError(f'{where}: no question; expected {{"video": path, "question": text}}')
     return QuestionLine(where, **record)
+
+
+def _is_unicode(text: str | None) -> bool:
+    """Whether there is no half of a surrogate pair in it."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True

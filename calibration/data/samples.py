@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hicom_edge.bundle import text_of
 from hicom_edge.calibration.data.question_file import QuestionLine, read_question_file
 from hicom_edge.calibration.data.video_hash import video_sha256
 from hicom_edge.errors import InputError
@@ -179,12 +180,12 @@ def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def short_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """Paths below their common folder."""
+    """Paths below their common folder, as text."""
     paths = list(paths)
     common = next(
         (folder for folder in paths[0].parents if all(folder in p.parents for p in paths)), None
     )
-    return {p: p.relative_to(common).as_posix() if common else p.as_posix() for p in paths}
+    return {p: text_of((p.relative_to(common) if common else p).as_posix()) for p in paths}
 
 
 def _from_lines(questions: Path, videos: Path | None) -> tuple[Sample, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hicom_edge.bundle import Bundle
+from hicom_edge.bundle import Bundle, text_of
 from hicom_edge.calibration.data.samples import Sample, by_video, short_names
 from hicom_edge.calibration.quality.agreement import Quality as Quality
 from hicom_edge.calibration.quality.agreement import gate as gate
@@ -165,7 +165,7 @@ def compare_traces(
     """
     mean, least = token_cosines(before.visual_tokens, after.visual_tokens)
     return Comparison(
-        video=sample.video.as_posix(),
+        video=text_of(sample.video.as_posix()),
         question=sample.question,
         expected=sample.answer,
         kind=sample.kind,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from hicom_edge.bundle import text_of
 from hicom_edge.calibration.data.samples import Sample, by_video
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER, DEFAULT_NEW_TOKENS, Chain
@@ -186,6 +187,6 @@ def _made_of(
     """What the result depends on, as JSON gives it back."""
     return {
         "bundle": bundle_fingerprint(bundle),
-        "samples": [[s.video.name, s.question, s.answer] for group in groups for s in group],
+        "samples": [[text_of(s.video.name), s.question, s.answer] for g in groups for s in g],
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()},
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +102,19 @@ def test_a_target_that_holds_leaves_every_layer_quantised(
     assert not PrecisionChoice.from_json(path.read_text(), "choice").kept
 
 
+def test_names_of_videos_that_are_not_utf8_are_no_obstacle(
+    demo: Bundle, clips: Path, few: CalibrationOptions, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, clip in enumerate(sorted(clips.glob("*.mp4"))[:2]):
+        shutil.copy(clip, os.fsencode(folder) + b"/\xfc%d.mp4" % number)
+    data = CalibrationData.divide(read_samples(folder), replace(few, samples=1, held_out=1))
+    done = calibrate(demo, tmp_path / "out", data, few)
+    assert done.quality.comparisons[0].video in ("?0.mp4", "?1.mp4")
+    assert "?0.mp4" in done.report.read_text(encoding="utf-8")
+
+
 def test_both_sides_share_no_video(clips: Path) -> None:
     samples = read_samples(clips)
     with pytest.raises(InputError, match="is both calibrated on and held out"):
@@ -135,6 +150,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             ("-o x", "pass either a bundle or --demo"),
+            ("--demo -o x --seed -1", "seed is -1, expected at least 0"),
             ("b --demo -o x", "pass either a bundle or --demo"),
             ("--demo -o x --videos v", "--demo draws its own clips"),
             (f"{DEMO_BUNDLE} -o x", "pass --videos or --questions"),
@@ -151,6 +167,16 @@ class TestCommand:
         error = capfd.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+    def test_an_output_that_is_taken_is_refused_before_clips_are_drawn(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "letter").write_text("mine")
+        monkeypatch.chdir(tmp_path)
+        for output in (".", str(tmp_path)):
+            assert cli.main(["calibrate", "--demo", "-o", output]) == 2
+            assert "exists and is not a bundle" in capfd.readouterr().err
+        assert not tmp_path.with_name(f"{tmp_path.name}-clips").exists()
 
 
 def test_labels_are_read_from_the_file_of_questions(data: CalibrationData) -> None:

@@ -84,6 +84,7 @@ def test_a_set_of_held_out_questions_is_read_with_its_answers(tmp_path: Path) ->
         ('{"video": "b.mp4"}', "no question; expected"),
         ('{"video": "b.mp4", "question": "  "}', "no question; expected"),
         ('{"video": 3, "question": "b"}', "video is 3, expected text"),
+        ('{"video": "b.mp4", "question": "\\ud800"}', "question is not valid Unicode"),
         ('{"video": "z.mp4", "question": "b"}', r"z\.mp4 does not exist; paths are relative to"),
         ('{"question": "b", "answer": "c"}', "an answer without a video"),
         ("", "holds no questions"),
