@@ -23,12 +23,20 @@ def compile_plugin(engine: str, version: str, gpu: Gpu) -> Path:
     """The plugin's library for a version of TensorRT and a GPU, compiled if it is not there yet.
 
     Raises:
-        EngineError: a compiler or TensorRT's headers are missing, or it does not compile.
+        EngineError: a compiler or TensorRT's headers are missing, it does not compile, or the
+            user's cache cannot be written.
     """
     from hicom_edge.engines.plugins import build_plugin
 
     architecture = "{}{}".format(*gpu.compute_capability)
-    return build_plugin(_directory(engine, version, gpu), architectures=(architecture,))
+    directory = _directory(engine, version, gpu)
+    try:
+        return build_plugin(directory, architectures=(architecture,))
+    except OSError as error:
+        raise EngineError(
+            f"{directory} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a place that "
+            "can be"
+        ) from error
 
 
 def installed_plugin(engine: str, version: str, gpu: Gpu) -> Path | None:
@@ -58,6 +66,9 @@ def load_plugin(api: Any, library: Path) -> None:
 
 def _directory(engine: str, version: str, gpu: Gpu) -> Path:
     """In the user's cache, not in the bundle: a bundle from elsewhere must not bring code along."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    except RuntimeError:  # a user without a home directory has no cache
+        base = os.devnull
     architecture = "sm{}{}".format(*gpu.compute_capability)
     return Path(base) / "hicom-edge" / "plugins" / f"{engine}-{version}-{architecture}"

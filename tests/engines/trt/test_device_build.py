@@ -71,6 +71,25 @@ def test_engines_belong_to_the_gpu_and_the_plugin_is_missed_in_one_line(bundle) 
     assert tensorrt_backend._backend(FLAVOUR).unfit(bundle) is None
 
 
+@pytest.mark.usefixtures("bundle")
+@pytest.mark.skipif(not all(map(shutil.which, ("cmake", "nvcc"))), reason="needs cmake and nvcc")
+@pytest.mark.parametrize("home", [True, False])
+def test_a_cache_that_cannot_be_written_costs_the_plugin_alone(
+    home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    (tmp_path / "NvInfer.h").write_text("")
+    monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "NvInfer.h") if home else "")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    remarks: list[str] = []
+    target = tensorrt_target.choose_target(FLAVOUR, BuilderSettings(), remarks.append)
+    assert target.plugin is None
+    assert "cannot be written (Not a directory); set XDG_CACHE_HOME" in remarks[0]
+
+
 @pytest.mark.usefixtures("no_headers")
 def test_engines_of_another_gpu_are_not_used(bundle, monkeypatch) -> None:
     build_engines(bundle, OPTIONS)
