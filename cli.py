@@ -97,13 +97,11 @@ def _run(argv: list[str] | None) -> int:
         reason = (str(error).splitlines() or ["none is left"])[0]
         return _refuse(f"not enough memory ({reason}); close other programs or ask for less")
     except OSError as error:  # the disk is full, a folder may not be written to
-        reason = error.strerror or (
-            os.strerror(errno.ENOSPC) if numpy_says_disk_full(error) else None
-        )
-        if reason is None:  # not the system's word
+        full = os.strerror(errno.ENOSPC) if numpy_says_disk_full(error) else None
+        if (said := error.strerror or full) is None:  # not the system's word
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{reason}; check the place, its permissions and its room")
+        return _refuse(f"{where}{said}; check the place, its permissions and its room")
     return status if isinstance(status, int) else 0
 
 
