@@ -25,6 +25,7 @@ from hicom_edge.evaluation.shapes import QUESTIONS_FILE, write_held_out
 from hicom_edge.training.answering import evaluate_checkpoint
 from hicom_edge.training.demo import train_demo
 from hicom_edge.training.options import DemoOptions
+from hicom_edge.training.questions import KINDS
 
 COMPRESSORS = {
     "conditional": ("local43_guidedirect_global4_guidecoarse", "direct"),
@@ -110,21 +111,18 @@ def run_row(
 
 
 def table(results: Sequence[Result]) -> str:
-    """Mean and standard deviation over seeds, as a Markdown table."""
-    lines = [
-        "| compressor | seeds | accuracy | unseen combinations | wrong guide |",
-        "|---|---|---|---|---|",
-    ]
+    """Mean and standard deviation over seeds, means for every kind; a Markdown table."""
+    titles = ("compressor", "seeds", "right", *KINDS, "unseen combinations", "another guide")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in dict.fromkeys(result.row for result in results):
         group = [result for result in results if result.row == row]
+        cells = [row, str(len(group)), _spread([r.accuracy for r in group])]
+        for kind in KINDS:
+            shares = [r.by_kind[kind] for r in group if kind in r.by_kind]
+            cells.append(f"{mean(shares):.2f}" if shares else "-")
         wrong = [r.wrong_guide for r in group if r.wrong_guide is not None]
-        cells = [
-            row,
-            str(len(group)),
-            _spread([r.accuracy for r in group]),
-            _spread([r.unseen_combinations for r in group]),
-            _spread(wrong) if wrong else "-",
-        ]
+        cells.append(_spread([r.unseen_combinations for r in group]))
+        cells.append(_spread(wrong) if wrong else "-")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

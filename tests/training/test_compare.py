@@ -59,13 +59,15 @@ def test_results_are_kept_with_what_they_depend_on() -> None:
 
 def test_the_table_gives_mean_and_spread_over_seeds() -> None:
     results = [
-        Result("a", 0, 0.9, {}, 0.5, 0.2),
-        Result("a", 1, 0.7, {}, 0.5, 0.2),
-        Result("b", 0, 0.6, {}, 0.4, None),
+        Result("a", 0, 0.9, {"colour": 1.0}, 0.5, 0.2),
+        Result("a", 1, 0.7, {"colour": 0.5}, 0.5, 0.2),
+        Result("b", 0, 0.6, {"last": 0.25}, 0.4, None),
     ]
     lines = table(results).splitlines()
-    assert lines[2] == "| a | 2 | 0.800 ± 0.141 | 0.500 ± 0.000 | 0.200 ± 0.000 |"
-    assert lines[3] == "| b | 1 | 0.600 | 0.400 | - |"
+    assert lines[0].count("|") == lines[1].count("|")
+    spread = "0.800 ± 0.141"
+    assert lines[2] == f"| a | 2 | {spread} | 0.75 |{' - |' * 6} 0.500 ± 0.000 | 0.200 ± 0.000 |"
+    assert lines[3] == f"| b | 1 | 0.600 |{' - |' * 6} 0.25 | 0.400 | - |"
 
 
 def test_the_published_table_is_the_stored_results() -> None:
