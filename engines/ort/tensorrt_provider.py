@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hicom_edge.engines.cuda_driver import Gpu
 
 ENGINE = "onnxruntime-tensorrt"
-# Of TensorRT 10, which ONNX Runtime's provider is built with, and of a later one.
-_LIBRARIES = ("libnvinfer.so.10", "libnvinfer.so.11", "nvinfer_10.dll")
+# Of TensorRT 10, which ONNX Runtime's provider is linked to (up to 1.31), and no later one.
+_LIBRARIES = ("libnvinfer.so.10", "nvinfer_10.dll")
 
 
 def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
@@ -51,10 +51,11 @@ def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
     profile = _union(profiles_of(graph, entry, limits_from_manifest(bundle.manifest)))
     return {
         "device_id": "0",
-        "trt_fp16_enable": "1" if entry.precision == "fp16" else "0",
-        "trt_engine_cache_enable": "1",
+        "trt_fp16_enable": str(entry.precision == "fp16"),  # "True" or "False", and nothing else
+        "trt_int8_enable": str(entry.quantization == "int8"),  # else its Q/DQ nodes are refused
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(directory),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(directory.parent),
         "trt_profile_min_shapes": _shapes(profile, "minimum"),
         "trt_profile_opt_shapes": _shapes(profile, "typical"),
@@ -80,8 +81,13 @@ def why_no_library() -> str | None:
     """The reason why the provider cannot load TensorRT, or None."""
     from hicom_edge.engines.trt.api import TENSORRT, why_not_installed
 
-    reason = why_not_installed(TENSORRT)  # the Python package brings its libraries along
-    return None if reason is None or any(map(_loads, _LIBRARIES)) else reason
+    reason = why_not_installed(TENSORRT)  # the Python package, once imported, brings its libraries
+    if any(map(_loads, _LIBRARIES)):
+        return None
+    return reason or (
+        "the TensorRT that is installed is not 10, which ONNX Runtime's provider is built with "
+        "(pip install 'tensorrt<11')"
+    )
 
 
 def _union(profiles: Sequence[Profile]) -> Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from hicom_edge.engines.ort.backend import (
 from hicom_edge.engines.ort.tensorrt_provider import (
     cache_directory,
     provider_options,
+    why_no_library,
     why_not_built,
 )
+from hicom_edge.engines.trt import api as tensorrt_api
 from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError
 
@@ -68,10 +71,26 @@ def test_one_profile_of_the_decoder_covers_prefill_and_step(bundle) -> None:
     assert high["inputs_embeds"][1] == limits.max_prompt
 
 
-@pytest.mark.parametrize(("dtype", "flag"), [("fp32", "0"), ("fp16", "1")])
+@pytest.mark.parametrize(("dtype", "flag"), [("fp32", "False"), ("fp16", "True")])
 def test_half_precision_is_that_of_the_bundle(variant_bundle, tmp_path, dtype, flag) -> None:
     bundle = Bundle(tmp_path, variant_bundle("release", dtype=dtype).manifest)
     assert provider_options(bundle, "vision", ORIN)["trt_fp16_enable"] == flag
+
+
+@pytest.mark.parametrize(("quantization", "flag"), [(None, "False"), ("int8", "True")])
+def test_int8_is_that_of_the_graph(bundle, quantization: str | None, flag: str) -> None:
+    entry = replace(bundle.graph("vision"), quantization=quantization)
+    manifest = replace(bundle.manifest, graphs={**bundle.manifest.graphs, "vision": entry})
+    quantised = replace(bundle, manifest=manifest)
+    assert provider_options(quantised, "vision", ORIN)["trt_int8_enable"] == flag
+
+
+def test_flags_are_written_as_onnxruntime_reads_them(bundle) -> None:
+    """Its Python binding takes "True" and "False" and refuses "1" and "0"."""
+    options = provider_options(bundle, "vision", ORIN)
+    flags = {name: value for name, value in options.items() if name.endswith("_enable")}
+    assert len(flags) == 4
+    assert set(flags.values()) == {"True", "False"}
 
 
 def test_engines_lie_in_the_bundle_under_device_and_weights(bundle, variant_bundle) -> None:
@@ -113,6 +132,11 @@ def test_another_provider_never_runs_in_its_place(
     with pytest.raises(EngineError, match=rf"could not run all of it in {provider} \(it was built"):
         open_session(bundle, "vision", provider, EngineOptions())
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_tensorrt_of_another_major_version_does_not_do(monkeypatch) -> None:
+    monkeypatch.setattr(tensorrt_api, "why_not_installed", lambda flavour: None)
+    assert "is not 10, which ONNX Runtime's provider is built with" in (why_no_library() or "")
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
