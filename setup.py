@@ -4,7 +4,7 @@ The two distributions carry the same module and cannot be installed together, an
 add to the base requirements. So the choice is made when the package is built:
 
     pip install .                       onnxruntime
-    HICOM_EDGE_GPU=1 pip install .      onnxruntime-gpu
+    HICOM_EDGE_GPU=1 pip install .      onnxruntime-gpu, and its CUDA and cuDNN
 """
 
 import os
@@ -12,7 +12,8 @@ import os
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-ONNXRUNTIME = "onnxruntime-gpu" if os.environ.get("HICOM_EDGE_GPU") == "1" else "onnxruntime"
+GPU = os.environ.get("HICOM_EDGE_GPU") == "1"
+ONNXRUNTIME = "onnxruntime-gpu[cuda,cudnn]" if GPU else "onnxruntime"
 
 
 class BuildWithoutSetup(build_py):

@@ -60,7 +60,7 @@ def test_the_two_builds_of_onnxruntime_are_one_choice(
 
     seen = {}
     monkeypatch.setattr(setuptools, "setup", lambda **options: seen.update(options))
-    for value, name in (("", "onnxruntime"), ("1", "onnxruntime-gpu")):
+    for value, name in (("", "onnxruntime"), ("1", "onnxruntime-gpu[cuda,cudnn]")):
         monkeypatch.setenv("HICOM_EDGE_GPU", value)
         exec(compile(text.read_text(), "setup.py", "exec"), {})
         found = [re.split(r"[<>=]", r)[0] for r in seen["install_requires"]]

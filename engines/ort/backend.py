@@ -107,6 +107,7 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     """The settings of a session: threads, no spinning, no words of its own."""
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(4)  # the build for GPUs warns before a session is there
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # errors are exceptions, and would be printed besides
     settings.intra_op_num_threads = options.threads or _allowed_threads()
@@ -186,10 +187,18 @@ def _unavailable_gpu(provider: str) -> str | None:
         return NO_GPU
     import onnxruntime
 
+    from hicom_edge.engines.ort.cuda_libraries import missing_library
+
     if provider not in onnxruntime.get_available_providers():
         return (
             f"onnxruntime {onnxruntime.__version__} has no {provider} (pip uninstall -y "
-            "onnxruntime && pip install onnxruntime-gpu)"
+            "onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]')"
+        )
+    library = missing_library()
+    if library is not None:
+        return (
+            f"onnxruntime {onnxruntime.__version__} does not find {library} (pip install "
+            "'onnxruntime-gpu[cuda,cudnn]', or name its directory in LD_LIBRARY_PATH)"
         )
     return None
 

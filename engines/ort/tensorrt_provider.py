@@ -9,11 +9,11 @@ digest of graph and weights. Not yet run on a device.
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
+from hicom_edge.engines.ort.cuda_libraries import loads
 from hicom_edge.engines.trt.profiles import (
     Profile,
     ShapeRange,
@@ -82,7 +82,7 @@ def why_no_library() -> str | None:
     from hicom_edge.engines.trt.api import TENSORRT, why_not_installed
 
     reason = why_not_installed(TENSORRT)  # the Python package, once imported, brings its libraries
-    if any(map(_loads, _LIBRARIES)):
+    if any(map(loads, _LIBRARIES)):
         return None
     return reason or (
         "the TensorRT that is installed is not 10, which ONNX Runtime's provider is built with "
@@ -109,11 +109,3 @@ def _shapes(profile: Profile, which: str) -> str:
     """`name:1x2x3,other:4x5`, as the provider's options are written."""
     pairs = ((name, getattr(shapes, which)) for name, shapes in profile.items())
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in pairs if shape)
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,44 @@
+"""ONNX Runtime for GPUs is passed over, in one line, where its CUDA libraries are not there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import onnxruntime
+import pytest
+
+from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.ort import backend as onnxruntime_backend
+from hicom_edge.engines.ort import cuda_libraries
+from hicom_edge.engines.ort.backend import CUDA, CUDA_PROVIDER
+
+GPU = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
+
+
+@pytest.fixture(autouse=True)
+def build_for_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """ONNX Runtime says that it was built for a CUDA that no machine has."""
+    monkeypatch.setattr(onnxruntime, "cuda_version", "99.0", raising=False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER])
+    monkeypatch.setattr(onnxruntime_backend, "find_gpus", lambda: (GPU,))
+    cuda_libraries.missing_library.cache_clear()
+    yield
+    cuda_libraries.missing_library.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are those of Linux")
+def test_a_missing_library_is_the_reason(capsys) -> None:
+    reason = CUDA.unavailable() or ""
+    assert "does not find libcudart.so.99 (pip install 'onnxruntime-gpu[cuda,cudnn]'" in reason
+    assert capsys.readouterr() == ("", "")
+
+
+def test_with_all_libraries_there_is_no_reason(monkeypatch) -> None:
+    monkeypatch.setattr(cuda_libraries, "loads", lambda library: True)
+    assert CUDA.unavailable() is None
+
+
+def test_a_build_without_cuda_looks_for_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "cuda_version", "")
+    assert cuda_libraries.missing_library() is None
