@@ -6,10 +6,12 @@ when. How a network is made, `network` knows.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,17 +93,22 @@ class Workplace:
     def build(
         self, graph: str, profiles: tuple[Profile, ...], progress: Progress | None
     ) -> BuiltEngine:
-        """Build one engine, or keep it."""
+        """Build one engine, or keep it.
+
+        Raises:
+            EngineError: TensorRT does not take the graph, or another build is at work here.
+        """
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
         if not kept:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            for left_behind in self._directory.glob(f".{graph}.partial-*"):
-                shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
-            with TemporaryDirectory(prefix=f".{graph}.partial-", dir=self._directory) as directory:
-                partial = Path(directory) / files.engine.name
-                plugin = self._build(graph, profiles, partial, progress)
-                files.publish(partial, self._sidecar(graph, profiles, partial, plugin))
+            with self._alone():
+                for left_behind in self._directory.glob(f".{graph}.partial-*"):
+                    shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
+                prefix = f".{graph}.partial-"
+                with TemporaryDirectory(prefix=prefix, dir=self._directory) as directory:
+                    partial = Path(directory) / files.engine.name
+                    plugin = self._build(graph, profiles, partial, progress)
+                    files.publish(partial, self._sidecar(graph, profiles, partial, plugin))
         sidecar = files.read_sidecar()
         seconds = time.perf_counter() - start
         with_plugin = sidecar.plugin_sha256 is not None
@@ -134,6 +141,27 @@ class Workplace:
                 "or a larger --workspace"
             )
         return uses_plugin(api, network)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other builds out of the directory; the lock ends with the process, however it ends.
+
+        Two of them would time kernels on one GPU and take each other's unfinished files away.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise EngineError(
+                        f"another build writes engines into {self._directory}; wait until it is "
+                        "done, then build again"
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _timing_cache(self, config: Any) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -188,6 +189,18 @@ class TestWithRtx:
         left.mkdir(parents=True)
         build_engines(bundle, options)
         assert not left.exists()
+
+    def test_another_build_of_the_same_engines_is_left_alone(self, bundle) -> None:
+        options = BuildOptions(RTX, max_frames=8)
+        unfinished = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.partial-x"
+        unfinished.mkdir(parents=True)
+        lock = os.open(unfinished.parent, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(EngineError, match=r"another build writes engines into .*; wait until"):
+            build_engines(bundle, options)
+        assert [path.name for path in unfinished.parent.iterdir()] == [unfinished.name]
+        os.close(lock)
+        assert not any(engine.kept for engine in build_engines(bundle, options))
 
     @pytest.mark.parametrize(
         ("number", "error", "message"),
