@@ -25,12 +25,14 @@ class Flavour:
         modules: names it may be imported by, first choice first.
         advice: how it is installed.
         portable: its engines run on any GPU that it supports and are finished on first use.
+        oldest: the first version whose interface is used here; () for any.
     """
 
     name: str
     modules: tuple[str, ...]
     advice: str
     portable: bool
+    oldest: tuple[int, ...] = ()
 
 
 TENSORRT = Flavour(
@@ -39,6 +41,7 @@ TENSORRT = Flavour(
     "on a Jetson it comes with JetPack (make the environment with --system-site-packages), "
     "elsewhere pip install tensorrt",
     portable=False,
+    oldest=(10, 3),
 )
 TENSORRT_RTX = Flavour(
     "tensorrt-rtx",
@@ -79,7 +82,7 @@ def load_api(flavour: Flavour) -> Any:
     """The module of a flavour.
 
     Raises:
-        EngineError: it is not installed, or does not load.
+        EngineError: it is not installed, does not load, or is too old.
     """
     for name in flavour.modules:
         if importlib.util.find_spec(name) is None:
@@ -89,6 +92,7 @@ def load_api(flavour: Flavour) -> Any:
         except (ImportError, OSError) as error:
             raise EngineError(f"{name} does not load ({error}); reinstall it") from error
         if hasattr(api, "Builder"):
+            _check_version(flavour, api.__version__)
             return api
     raise EngineError(f"{flavour.name} is not installed ({flavour.advice})")
 
@@ -127,6 +131,15 @@ def link_rtx_library() -> None:
             f"{directory} lacks {_RTX_LINK}, which plugins need, and cannot be written "
             f"({error.strerror}); as its owner: ln -s {_RTX_LIBRARY} {link}"
         ) from error
+
+
+def _check_version(flavour: Flavour, version: str) -> None:
+    if _numbers(version) < flavour.oldest:
+        oldest = ".".join(map(str, flavour.oldest))
+        raise EngineError(
+            f"{flavour.name} {version} is too old, {oldest} is the first that is used here (on a "
+            "Jetson JetPack 6.1 brings it, JetPack 6.0 does not); install a later one"
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from hicom_edge.engines.engine_files import EngineFiles, Expected, Sidecar
     from hicom_edge.engines.trt.session import TensorRtSession
 
-# Compute capabilities that TensorRT-RTX 1.7 has kernels for: no Jetson Orin, no H100.
-_RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+# Where TensorRT-RTX 1.7's portable engines run: no Jetson Orin, no H100, and no Turing, for which
+# it builds engines of their own only.
+_RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 
 
 def find_engine(bundle: Bundle, graph: str, expected: Expected) -> tuple[EngineFiles, Sidecar]:
@@ -65,7 +66,7 @@ def unavailable(flavour: Flavour) -> str | None:
         return "no NVIDIA GPU: the CUDA driver shows none"
     if flavour.portable and gpus[0].compute_capability not in _RTX_CAPABILITIES:
         major, minor = gpus[0].compute_capability
-        return f"TensorRT-RTX has no kernels for {gpus[0].name} (sm_{major}{minor})"
+        return f"TensorRT-RTX's engines do not run on {gpus[0].name} (sm_{major}{minor})"
     return why_not_installed(flavour)
 
 

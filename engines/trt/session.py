@@ -61,8 +61,10 @@ class TensorRtSession:
         """Use the optimization profile `index` from now on."""
         if index == self._profile:
             return
-        if not self._context.set_optimization_profile_async(index, self._stream):
-            raise _failure(f"{self.name}: profile {index} cannot be used", self._errors)
+        try:
+            self._context.set_optimization_profile_async(index, self._stream)
+        except RuntimeError as error:  # the binding raises, where other methods return False
+            raise _failure(f"{self.name}: profile {index} cannot be used", self._errors) from error
         self._profile = index
 
     def set_shapes(self, shapes: Mapping[str, Shape]) -> None:

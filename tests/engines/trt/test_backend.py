@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,13 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, load_decoder, load_engine, why_not
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.trt import api as tensorrt_api
 from hicom_edge.engines.trt import backend as tensorrt_backend
-from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api
+from hicom_edge.engines.trt.api import TENSORRT, TENSORRT_RTX, load_api
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
 from hicom_edge.engines.trt.logger import make_with
 from hicom_edge.engines.trt.session import TensorRtSession
-from hicom_edge.errors import BundleError, EngineError
+from hicom_edge.errors import BundleError, EngineError, ResourceError
 
 RTX = "tensorrt-rtx"
 WORKSTATION = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
@@ -128,7 +130,37 @@ def test_a_graph_that_the_bundle_lacks_is_refused(built_bundle, gpu) -> None:
         load_engine(built_bundle, "audio", RTX)
 
 
-@pytest.mark.parametrize("capability", [(8, 7), (9, 0), (7, 0), (10, 0)])
-def test_rtx_says_which_gpus_it_has_no_kernels_for(gpu, capability: tuple[int, int]) -> None:
+@pytest.mark.parametrize("capability", [(8, 7), (9, 0), (7, 0), (7, 5), (10, 0)])
+def test_rtx_says_which_gpus_its_engines_do_not_run_on(gpu, capability: tuple[int, int]) -> None:
     gpu(replace(WORKSTATION, compute_capability=capability))
-    assert "TensorRT-RTX has no kernels for NVIDIA RTX 4000 (sm_" in str(why_not(RTX))
+    assert "TensorRT-RTX's engines do not run on NVIDIA RTX 4000 (sm_" in str(why_not(RTX))
+
+
+class NoProfile:
+    """A context as the binding makes it: it raises where a profile cannot be selected."""
+
+    def __init__(self, errors: list[str]) -> None:
+        self._errors = errors
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self._errors.append("Cuda Runtime (out of memory)")
+        raise RuntimeError("Error in set optimization profile async.")
+
+
+def test_a_profile_that_cannot_be_selected_is_one_line() -> None:
+    errors: list[str] = []
+    session = TensorRtSession("decoder", NoProfile(errors), 0, errors)
+    with pytest.raises(ResourceError, match=r"^decoder: profile 1 cannot be used: not enough"):
+        session.select_profile(1)
+
+
+@pytest.mark.parametrize(("version", "fits"), [("8.6.2", False), ("10.0.1", False), ("10.3", True)])
+def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch, version: str, fits: bool) -> None:
+    module = SimpleNamespace(Builder=object, __version__=version)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(tensorrt_api.importlib.util, "find_spec", lambda name: module)
+    if fits:
+        assert load_api(TENSORRT) is module
+        return
+    with pytest.raises(EngineError, match=rf"tensorrt {version} is too old, 10\.3 is the first"):
+        load_api(TENSORRT)
