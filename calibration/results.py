@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
@@ -41,9 +40,9 @@ from hicom_edge.calibration.report.report import (
 )
 from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_decoder_scales
 from hicom_edge.calibration.scales.tensorrt_cache import cache_text
+from hicom_edge.calibration.versions import installed_versions
 
 DIRECTORY = "calibration"
-_PACKAGES = ("hicom-edge", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ def make_report(findings: Findings) -> CalibrationReport:
         result=findings.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=findings.seconds,
-        versions={name: version(name) for name in _PACKAGES if _installed(name)},
+        versions=installed_versions(),
         options=asdict(options),
         data=data_report(findings.data.calibration, findings.data.held_out, options.seed),
         gate=findings.gate,
@@ -162,10 +161,3 @@ def _data_json(findings: Findings) -> str:
 def _digest(bundle: Bundle) -> str:
     digest: str = json.loads(bundle.manifest.to_json())["digest"]
     return digest
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False

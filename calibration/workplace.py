@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hicom_edge.calibration.versions import COMPUTING, installed_versions
 from hicom_edge.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Workplace:
             self._lock = None
 
     def _check_key(self) -> None:
-        expected = {"format_version": FORMAT_VERSION, **asdict(self._key)}
+        made_by = {"format_version": FORMAT_VERSION, "program": _program()}
+        expected = made_by | asdict(self._key)
         found = self.load_json(_KEY)
         if found is None and not (self.path / f"{_KEY}.json").exists():
             self._empty()  # steps without a key say nothing about what they are of
@@ -192,8 +194,10 @@ class Workplace:
         known = found if isinstance(found, dict) else {}
         differ = [name for name, value in expected.items() if known.get(name) != value]
         if differ:
+            found_program = {"program": f"program ({known.get('program', 'an older one')})"}
+            named = " and ".join(found_program.get(name, name) for name in differ)
             raise InputError(
-                f"{self.path} is an unfinished run with another {' and '.join(differ)}; finish it "
+                f"{self.path} is an unfinished run with another {named}; finish it "
                 "with what it was started with, or throw it away with --restart"
             )
 
@@ -203,6 +207,11 @@ class Workplace:
                 shutil.rmtree(path)
             elif path.name != _LOCK_FILE:
                 path.unlink()
+
+
+def _program() -> str:
+    """What computes: another version may find other numbers for the same key."""
+    return ", ".join(f"{name} {number}" for name, number in installed_versions(COMPUTING).items())
 
 
 def whole_records(text: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,18 @@ def test_a_run_of_something_else_is_refused_and_named(output: Path, field: str) 
     with (
         pytest.raises(InputError, match=rf"unfinished run with another {field}; .*--restart"),
         Workplace(output, replace(KEY, **{field: "other"})),
+    ):
+        pass
+
+
+def test_a_run_of_another_version_is_refused_and_named(output: Path) -> None:
+    with Workplace(output, KEY) as workplace:
+        key = workplace.load_json("key")
+        assert key["program"].startswith(f"hicom-edge {version('hicom-edge')}, onnxruntime")
+        workplace.save_json("key", {**key, "program": "hicom-edge 0.0.1"})
+    with (
+        pytest.raises(InputError, match=r"with another program \(hicom-edge 0\.0\.1\); finish"),
+        Workplace(output, KEY),
     ):
         pass
 
