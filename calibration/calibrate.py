@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.candidate import write_candidate
-from hicom_edge.calibration.data.readable import check_readable
+from hicom_edge.calibration.data.readable import check_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.disk import check_target
 from hicom_edge.calibration.graphs.derived import derive_bundle
@@ -33,12 +33,16 @@ REPORT_FILE = "calibration/report.html"
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The quantised bundle and how it did; no reasons: it passed the thresholds."""
+    """The quantised bundle and how it did; no reasons: it passed the thresholds.
+
+    notes: what no number says, one line each.
+    """
 
     bundle: Bundle
     report: Path
     quality: Quality
     gate: GateReport
+    notes: tuple[str, ...]
 
 
 def calibrate(
@@ -70,6 +74,7 @@ def calibrate(
         InputError: a quantised bundle, options or a pinned choice that do not fit it, an output
             that cannot be written, or an unfinished run that was made of something else.
         VideoError: a video cannot be read.
+        PromptError: a question does not fit the model's context.
         BundleError: the output exists and may not be replaced.
         ResourceError: the disk is full.
     """
@@ -77,7 +82,7 @@ def calibrate(
     if pinned is not None:
         refuse_foreign(pinned, bundle, graphs, options)
     check_target(bundle.path, output, overwrite)
-    check_readable(data.samples, lambda done, total: progress("videos", done, total))
+    check_samples(bundle, data, lambda done, total: progress("videos", done, total))
     place = Workplace(output, key_of(bundle, data, options), restart)
     with saying_how_to_go_on(place.path), place, clock(place) as running:
         run = Run(bundle, data, options, place, running.beside(progress))
@@ -121,4 +126,5 @@ def calibrate(
             overwrite=overwrite,
         )
     place.remove()
-    return Calibrated(written, written.path / REPORT_FILE, quality, findings.gate)
+    report = written.path / REPORT_FILE
+    return Calibrated(written, report, quality, findings.gate, findings.notes)

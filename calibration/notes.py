@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import data_manifest
+from hicom_edge.calibration.data.samples import by_video, data_manifest
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import Quality
@@ -17,11 +17,14 @@ from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.run import Run
 
 _IMAGE_GRAPH = "compressor_image"
+_ENOUGH_VIDEOS = 10
+"""From so many on SmoothQuant gains (docs/calibration.md has the measurement)."""
 
 
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
-    """Videos on both sides, graphs that stayed, and what was not measured."""
+    """Too few videos, or the same on both sides, graphs that stayed, and what was not measured."""
     return [
+        *_few(run),
         *_shared(run.data),
         *_unseen(statistics),
         *_unchanged(candidate),
@@ -36,6 +39,15 @@ def in_one_line(options: CalibrationOptions, samples: int, quality: Quality) -> 
         f"quantised ({what}) on {samples} questions; "
         f"{quality.unchanged} of {quality.questions} held-out answers are unchanged"
     )
+
+
+def _few(run: Run) -> Iterator[str]:
+    videos = len(by_video(run.data.calibration))
+    if run.options.smoothing is not None and videos < _ENOUGH_VIDEOS:
+        yield (
+            f"only {videos} video{'s' * (videos != 1)} to calibrate on: SmoothQuant's factors fit "
+            f"these and little else; take {_ENOUGH_VIDEOS} or more, or --smoothing off"
+        )
 
 
 def _shared(data: CalibrationData) -> Iterator[str]:

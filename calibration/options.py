@@ -58,7 +58,7 @@ class CalibrationOptions:
             if value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1")
         if self.seed < 0:
-            raise InputError(f"seed is {self.seed}, expected at least 0")
+            raise InputError(f"seed is {self.seed}, expected 0 or above")
         if isinstance(self.smoothing, str):
             _one_of("smoothing", self.smoothing, ("search",))
         else:

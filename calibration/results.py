@@ -152,8 +152,8 @@ def _decoder_scales(findings: Findings, scratch: Path) -> Path | None:
 def _data_json(findings: Findings) -> str:
     data = findings.data
     body = {
-        "calibration": data_manifest(data.calibration),
-        "held_out": data_manifest(data.held_out),
+        "calibration": data_manifest(data.calibration, data.held_out),
+        "held_out": data_manifest(data.held_out, data.calibration),
     }
     return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
 

@@ -223,6 +223,7 @@ def _as_dict(done: Calibrated) -> dict[str, Any]:
         "report": done.report,
         "verdict": done.gate.verdict,
         "reasons": done.gate.reasons,
+        "notes": done.notes,
         "questions": quality.questions,
         "agreement": quality.agreement,
         "agreement_interval_95": quality.agreement_interval,
@@ -256,6 +257,8 @@ def _show(source: Bundle, done: Calibrated) -> None:
         ),
     ]
     terminal.table(str(done.bundle.path), ("quantised", ""), rows)
+    for note in done.notes:
+        terminal.remark(f"note: {note}")
     for reason in done.gate.reasons:
         terminal.remark(f"threshold missed: {reason}")
     terminal.remark(f"report: {done.report}")

@@ -33,7 +33,7 @@ def read_question_file(path: Path) -> list[QuestionLine]:
         InputError: not a file of text, a broken line, an unknown key, or no question at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); pass a JSONL file") from error
     lines = [

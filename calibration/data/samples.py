@@ -152,17 +152,18 @@ def by_video(samples: Iterable[Sample]) -> dict[Path, list[Sample]]:
     return dict(groups)
 
 
-def data_manifest(samples: Sequence[Sample]) -> dict[str, Any]:
+def data_manifest(samples: Sequence[Sample], beside: Iterable[Sample] = ()) -> dict[str, Any]:
     """What was used, for the report: each video with its sha256, each question, and a digest.
 
     `sha256` covers contents and order, not names and places: moved data is the same data.
+    `beside`: samples whose videos are told from these by their names.
 
     Raises:
         VideoError: a video is gone, or may not be read.
     """
     hashes = {path: video_sha256(path) for path in by_video(samples)}
     asked = [(hashes[s.video.resolve()], s.question, s.answer, s.kind) for s in samples]
-    names = short_names(hashes)
+    names = short_names(by_video([*samples, *beside]))
     return {
         "format_version": FORMAT_VERSION,
         "sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),

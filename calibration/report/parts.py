@@ -34,11 +34,11 @@ CALIBRATION, HELD_OUT = "calibration", "held-out"
 
 def data_report(calibration: Sequence[Sample], held_out: Sequence[Sample], seed: int) -> DataReport:
     """Counts, and every video with its hash and what it was used for."""
-    sides = ((calibration, CALIBRATION), (held_out, HELD_OUT))
+    sides = ((calibration, held_out, CALIBRATION), (held_out, calibration, HELD_OUT))
     files = [
         DataFile(video["name"], video["sha256"], use)
-        for samples, use in sides
-        for video in data_manifest(samples)["videos"]
+        for samples, others, use in sides
+        for video in data_manifest(samples, others)["videos"]
     ]
     return DataReport(len(calibration), len(held_out), seed, tuple(files))
 

@@ -33,7 +33,17 @@ def test_copies_of_a_video_on_both_sides_and_a_choice_without_layers_are_remarke
     second = calibrate(demo, tmp_path / "second", data, options, pinned=choice)
     assert notes_in(second.bundle)[-1].startswith("no layer is quantised")
     report = json.loads(second.report.with_name("report.json").read_text())
-    assert report["notes"] == list(notes_in(second.bundle)[-2:])
+    assert report["notes"] == list(notes_in(second.bundle)[-3:]) == list(second.notes)
+
+
+def test_smoothing_by_few_videos_is_remarked(
+    demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
+) -> None:
+    options = replace(few, keep=("vision", "decoder", "compressor"))
+    smoothed = calibrate(demo, tmp_path / "smoothed", little_data, options)
+    assert smoothed.notes[0].startswith("only 3 videos to calibrate on: SmoothQuant's factors")
+    plain = calibrate(demo, tmp_path / "plain", little_data, replace(options, smoothing=None))
+    assert plain.notes == ()
 
 
 def notes_in(bundle: Bundle) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hicom_edge import cli
 from hicom_edge.bundle import Bundle, BundleWriter
 from hicom_edge.calibration import disk
 from hicom_edge.calibration.calibrate import calibrate
@@ -18,7 +19,14 @@ from hicom_edge.calibration.data.samples import Sample, read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.errors import BundleError, HicomEdgeError, InputError, ResourceError, VideoError
+from hicom_edge.errors import (
+    BundleError,
+    HicomEdgeError,
+    InputError,
+    PromptError,
+    ResourceError,
+    VideoError,
+)
 from hicom_edge.manifest import GraphEntry, LanguageModelEntry
 
 Refused = Callable[..., None]
@@ -82,6 +90,17 @@ class TestOutput:
         monkeypatch.setattr(disk.BundleWriter, "__enter__", fail)
         refused(InputError, r"out cannot be written \(Read-only file system\); write the bundle e")
 
+    def test_the_demo_draws_no_clips_beside_what_it_cannot_write(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "letter").write_text("")
+        monkeypatch.chdir(tmp_path)
+        for output in (".", "mine"):
+            assert cli.main(["calibrate", "--demo", "-o", output]) == 2
+            assert f"{output} exists and is not a bundle" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
 
 class TestBundle:
     def test_one_that_is_quantised(self, refused: Refused, demo: Bundle) -> None:
@@ -107,6 +126,8 @@ class TestBundle:
         refused(InputError, "no graph 'visoin' to keep", options=replace(few, keep=("visoin",)))
         with pytest.raises(InputError, match="lm_head is to be quantised in a decoder that stays"):
             CalibrationOptions(decoder="float", lm_head=True)
+        with pytest.raises(InputError, match="seed is -1, expected 0 or above"):
+            CalibrationOptions(seed=-1)
 
     def test_a_second_form_of_the_decoder_stays_or_goes_with_the_first(
         self, refused: Refused, demo: Bundle, few: CalibrationOptions
@@ -137,6 +158,13 @@ class TestData:
         refused(VideoError, "no.mp4: no such file", data=broken)
         video.write_bytes(b"This is not a video.")
         refused(VideoError, "no.mp4: is not a video that FFmpeg can read", data=broken)
+
+    def test_a_question_that_does_not_fit_the_context(
+        self, refused: Refused, little_data: CalibrationData
+    ) -> None:
+        sample = Sample(little_data.held_out[0].video, "Is it red? " * 200)
+        data = replace(little_data, held_out=(sample,))
+        refused(PromptError, r"mp4: the question 'Is it red.*context is 512; sh", data=data)
 
     def test_one_question_on_each_side_is_enough(
         self, demo: Bundle, clips: Path, few: CalibrationOptions, tmp_path: Path

@@ -56,6 +56,14 @@ def test_lines_name_videos_beside_the_file(folder: Path) -> None:
     assert (second.video, second.question) == (folder / "more/c.webm", "Who\u2028is it?")
 
 
+def test_a_file_of_another_editor_is_read_too(folder: Path) -> None:
+    """With a byte order mark, and with lines that end in CR and LF."""
+    file = folder / "asked.jsonl"
+    line = '{"video": "b.mp4", "question": "What?"}'
+    file.write_bytes(f"{line}\r\n{line}\r\n".encode("utf-8-sig"))
+    assert read_samples(None, file) == (Sample(folder / "b.mp4", "What?"),) * 2
+
+
 def test_lines_name_videos_of_the_folder_that_is_passed(folder: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "q.jsonl", {"video": "b.mp4", "question": "What?"})
     assert read_samples(folder, file)[0].video == folder / "b.mp4"

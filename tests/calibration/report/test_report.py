@@ -454,6 +454,14 @@ def test_the_data_names_every_video_with_its_hash_and_use(tmp_path: Path) -> Non
     assert {f.sha256 for f in found.files} == hashes
 
 
+def test_videos_of_one_name_on_both_sides_are_told_apart(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "clip.mp4").write_text(folder)
+    one, other = (Sample(tmp_path / folder / "clip.mp4", "what?") for folder in "ab")
+    assert [f.path for f in data_report([one], [other], 0).files] == ["a/clip.mp4", "b/clip.mp4"]
+
+
 def svg_of(text: str) -> ElementTree.Element:
     root = ElementTree.fromstring(text)
     return root if root.tag == "svg" else root[0]
