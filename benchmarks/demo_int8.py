@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--decoder", default="int8")
     parser.add_argument("--weights", default="awq")
-    parser.add_argument("--block", type=int, default=32)
+    parser.add_argument("--block", type=int, default=64)
     parser.add_argument("--activations", default="mse")
     parser.add_argument("--smoothing", choices=("search", "off"), default="search")
     parser.add_argument("--outliers", type=float, default=1, metavar="TIMES")

@@ -43,7 +43,7 @@ class CalibrationOptions:
     activations: str = "mse"
     decoder: str = "int8"
     weights: str = "awq"
-    block: int = 32
+    block: int = 64
     smoothing: float | str | None = "search"
     lm_head: bool = False
     keep: tuple[str, ...] = ()

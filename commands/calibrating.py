@@ -55,8 +55,9 @@ def calibrate(
     ] = "search",
     weights: Annotated[str, typer.Option(help="INT4: awq, or round (to nearest).")] = "awq",
     block: Annotated[
-        int, typer.Option(help="INT4: inputs that share a scale: 32, 64 or 128.")
-    ] = 32,
+        int,
+        typer.Option(help="INT4: inputs that share a scale: 64, 128, or 32 (CPU, RTX)."),
+    ] = 64,
     lm_head: Annotated[
         bool, typer.Option("--lm-head", help="Quantise the output layer too, in 8 bits.")
     ] = False,

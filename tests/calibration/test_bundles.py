@@ -58,7 +58,7 @@ def scattered(reference_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize(
-    ("decoder", "stored"), [("int8", "int8"), ("int4", "int4-block32"), ("float", None)]
+    ("decoder", "stored"), [("int8", "int8"), ("int4", "int4-block64"), ("float", None)]
 )
 def test_a_decoder_over_a_fixed_cache_is_quantised_as_the_one_whose_cache_grows(
     scattered: Bundle,

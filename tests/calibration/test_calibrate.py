@@ -89,7 +89,7 @@ def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> Non
         "vision": "int8",
         "guide": "int8",
         "compressor": "int8",
-        "decoder": "int4-block32",
+        "decoder": "int4-block64",
     }
     assert done.quality.agreement >= 0.5
 

@@ -110,11 +110,11 @@ def test_a_choice_can_be_pinned_and_one_of_other_options_is_refused(
     assert choice_of(pinned).graphs == choice.graphs
     decoders = [b.manifest.files["decoder.onnx"] for b in (pinned.bundle, spared.bundle)]
     assert decoders[0] == decoders[1]
-    with pytest.raises(InputError, match="as 'int8', expected 'int4-block32' or 'float'"):
+    with pytest.raises(InputError, match="as 'int8', expected 'int4-block64' or 'float'"):
         calibrate(hurt, tmp_path / "x", data, replace(OPTIONS, decoder="int4"), pinned=choice)
 
 
-@pytest.mark.parametrize(("decoder", "stored"), [("int8", "int8"), ("int4", "int8-block32")])
+@pytest.mark.parametrize(("decoder", "stored"), [("int8", "int8"), ("int4", "int8-block64")])
 def test_the_output_layer_is_quantised_in_8_bits_when_asked_for(
     demo: Bundle, data: CalibrationData, tmp_path: Path, decoder: str, stored: str
 ) -> None:
