@@ -150,7 +150,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             ("-o x", "pass either a bundle or --demo"),
-            ("--demo -o x --seed -1", "seed is -1, expected at least 0"),
+            ("--demo -o x --seed -1", "seed is -1, expected 0 or above"),
             ("b --demo -o x", "pass either a bundle or --demo"),
             ("--demo -o x --videos v", "--demo draws its own clips"),
             (f"{DEMO_BUNDLE} -o x", "pass --videos or --questions"),

@@ -1,0 +1,75 @@
+"""How many videos to calibrate on: what the visual tokens of the demo lose, by count and smoothing.
+
+    python benchmarks/calibration_videos.py [--samples 16 32 64 128] [--seeds 1 2 3]
+
+Calibrates the demo bundle on so many questions about fresh clips, its decoder in floating point,
+and prints the mean error (1 - cosine) of the visual tokens on held-out clips. Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import fmean
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibrate import calibrate
+from hicom_edge.calibration.data.samples import by_video
+from hicom_edge.calibration.demo import demo_data
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.quality.speed import machine_in_words
+from hicom_edge.runtime.qa import demo_bundle
+
+SMOOTHING: tuple[str | float | None, ...] = ("search", 0.5, None)
+
+
+def main() -> None:
+    """Calibrate with every count, smoothing and seed; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--samples", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--questions", type=int, default=128, help="held-out ones")
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for samples in given.samples:
+            errors = {}
+            for smoothing in SMOOTHING:
+                runs = [
+                    measure(Path(directory), samples, given.questions, smoothing, seed)
+                    for seed in given.seeds
+                ]
+                videos = fmean(count for count, _ in runs)
+                errors[str(smoothing or "off")] = fmean(error for _, error in runs)
+            rows.append({"samples": samples, "videos": videos, "errors": errors})
+            cells = "".join(f"  {name} {error:.1e}" for name, error in errors.items())
+            print(f"{videos:.0f} videos ({samples} questions):{cells}", flush=True)
+    print(
+        json.dumps(
+            {
+                "benchmark": "calibration_videos",
+                "machine": machine_in_words(),
+                "seeds": given.seeds,
+                "held_out": given.questions,
+                "rows": rows,
+            }
+        )
+    )
+
+
+def measure(
+    place: Path, samples: int, questions: int, smoothing: str | float | None, seed: int
+) -> tuple[int, float]:
+    """How many videos were calibrated on, and the mean error of the held-out visual tokens."""
+    options = CalibrationOptions(
+        samples=samples, held_out=questions, seed=seed, smoothing=smoothing, decoder="float"
+    )
+    data = demo_data(place, options)
+    done = calibrate(Bundle.open(demo_bundle()), place / "out", data, options, overwrite=True)
+    return len(by_video(data.calibration)), 1 - done.quality.cosine_mean
+
+
+if __name__ == "__main__":
+    main()
