@@ -93,7 +93,10 @@ def save_checkpoint(
         for name, content in (files or {}).items():
             data = content if isinstance(content, bytes) else Path(content).read_bytes()
             (place / name).write_bytes(data)
-    save_file(checkpoint_state(model), partial / "model.safetensors", metadata={"format": "pt"})
+    weights = partial / "model.safetensors"
+    save_file(checkpoint_state(model), weights, metadata={"format": "pt"})
+    # safetensors leaves it for its owner alone
+    weights.chmod((partial / "config.json").stat().st_mode)
     return _replace_directory(partial, target)
 
 

@@ -81,6 +81,8 @@ def test_shards_are_read_through_their_index(checkpoint: Path) -> None:
     found = checkpoint_state(load_checkpoint(checkpoint))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[n], expected[n]) for n in found)
+    modes = {(saved / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
 
     (checkpoint / "model-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lacks the shards \['model-2.safetensors'\]"):
@@ -348,7 +350,8 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path: Path, family: str, tied: 
     config |= {"mm_projector_type": "local43_guidedirect_global4_guidecoarse"}
     model = build_model(config, json.loads((tower / "config.json").read_text()))
     expected = checkpoint_state(model)
-    found = checkpoint_state(load_checkpoint(save_checkpoint(model, tmp_path / "saved")))
+    saved = save_checkpoint(model, tmp_path / "saved")
+    found = checkpoint_state(load_checkpoint(saved))
     assert found.keys() == expected.keys()
     assert ("lm_head.weight" in found) is not tied
     assert all(torch.equal(found[n], expected[n]) for n in found)

@@ -14,6 +14,7 @@ from hicom_edge.training.demo_clip import ANSWER, QUESTION, write_demo_clip
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "demo" / "checkpoint"
+LARGE = ROOT / "demo" / "large"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,20 +22,23 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("held-out")
-    write_held_out(directory, 200)
-    return directory
+@pytest.fixture(scope="module", params=[(CHECKPOINT, 84, 8), (LARGE, 126, 16)], ids=["", "large"])
+def demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A checkpoint and a held-out set of its size."""
+    checkpoint, side, num_frames = request.param
+    held_out = tmp_path_factory.mktemp("held-out")
+    write_held_out(held_out, 200, side=side, num_frames=num_frames)
+    return checkpoint, held_out
 
 
-def test_nine_in_ten_held_out_questions_are_answered_right(held_out: Path) -> None:
-    assert evaluate_checkpoint(CHECKPOINT, held_out, device="cpu").accuracy >= 0.9
+def test_nine_in_ten_held_out_questions_are_answered_right(demo: tuple[Path, Path]) -> None:
+    assert evaluate_checkpoint(*demo, device="cpu").accuracy >= 0.9
 
 
-def test_another_question_s_guide_wrecks_the_answers(held_out: Path) -> None:
-    wrong = evaluate_checkpoint(CHECKPOINT, held_out, wrong_guide=True, device="cpu")
-    assert wrong.accuracy < 0.6
+def test_another_question_s_guide_wrecks_the_answers(demo: tuple[Path, Path]) -> None:
+    assert evaluate_checkpoint(*demo, wrong_guide=True, device="cpu").accuracy < 0.6
 
 
 def test_the_readme_s_question_has_its_answer(tmp_path: Path) -> None:
@@ -45,8 +49,9 @@ def test_the_readme_s_question_has_its_answer(tmp_path: Path) -> None:
         assert answer_video(model, prompts, clip, QUESTION, num_frames=8) == ANSWER
 
 
-def test_the_checkpoint_is_a_few_megabytes_of_float32() -> None:
-    size = sum(path.stat().st_size for path in CHECKPOINT.rglob("*") if path.is_file())
+@pytest.mark.parametrize("checkpoint", [CHECKPOINT, LARGE], ids=lambda path: path.name)
+def test_the_checkpoint_is_a_few_megabytes_of_float32(checkpoint: Path) -> None:
+    size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
     assert size < 10 * 2**20
-    dtypes = {parameter.dtype for parameter in load_checkpoint(CHECKPOINT).parameters()}
+    dtypes = {parameter.dtype for parameter in load_checkpoint(checkpoint).parameters()}
     assert dtypes == {torch.float32}
