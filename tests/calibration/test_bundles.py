@@ -131,11 +131,12 @@ def test_a_graph_for_images_is_quantised_only_if_images_were_seen(
         assert done.bundle.graph("compressor").quantization == "int8"
         assert done.bundle.graph("compressor_image").quantization == ("int8" if seen else None)
         report = json.loads(done.report.with_name("report.json").read_text())
-        assert bool(report["notes"]) != seen
+        notes = [note for note in report["notes"] if "SmoothQuant" not in note]  # of so few videos
+        assert bool(notes) != seen
         rows = [row for row in report["layers"] if row["graph"] == "compressor_image"]
         assert all(row["logit_kl"] is not None for row in rows)  # an image was among those tried
         assert len(rows) == (2 if seen else 0)
-    assert report["notes"] == [
+    assert notes == [
         "compressor_image left in floating point: no still image among what was calibrated on"
     ]
 
