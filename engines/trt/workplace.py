@@ -6,18 +6,17 @@ when. How a network is made, `network` knows.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hicom_edge.bundle import sha256_of
+from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.cuda_memory import driver_version
 from hicom_edge.engines.engine_files import (
     FORMAT_VERSION,
@@ -101,7 +100,8 @@ class Workplace:
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
         if not kept:
-            with self._alone():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with alone_in(self._directory):
                 for left_behind in self._directory.glob(f".{graph}.partial-*"):
                     shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
                 prefix = f".{graph}.partial-"
@@ -141,27 +141,6 @@ class Workplace:
                 "or a larger --workspace"
             )
         return uses_plugin(api, network)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other builds out of the directory; the lock ends with the process, however it ends.
-
-        Two of them would time kernels on one GPU and take each other's unfinished files away.
-        """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise EngineError(
-                        f"another build writes engines into {self._directory}; wait until it is "
-                        "done, then build again"
-                    ) from error
-            yield
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _timing_cache(self, config: Any) -> Iterator[None]:

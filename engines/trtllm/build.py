@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hicom_edge.bundle import sha256_of
+from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
 from hicom_edge.engines.cuda_memory import driver_version, shares_memory_with_host
 from hicom_edge.engines.engine_files import capability_text, device_name
@@ -87,7 +88,7 @@ def build_language_model(
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
         EngineError: a GPU for every rank or `trtllm-build` is missing, it is of another version or
-            has no kernels for the model, or the build failed.
+            has no kernels for the model, another build is at work, or the build failed.
         ResourceError: memory or disk is too small, by estimate, before anything runs.
     """
     start, plan = time.perf_counter(), plan_build(bundle, options)
@@ -165,16 +166,17 @@ def _build(
             f"{files.place} cannot be written ({error.strerror}); engines go into the bundle: make "
             "it writable, or build in a copy of it"
         ) from error
-    for left_behind in files.place.glob(".llm.partial-*"):
-        shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
-    with TemporaryDirectory(prefix=".llm.partial-", dir=files.place) as directory:
-        output = Path(directory) / _GRAPH
-        command = command_of(executable, plan, output, files.place)
-        if remark is not None:
-            remark(f"running {shlex.join(command)}")
-            remark(f"it may take long; its log is {files.log}")
-        _run(command, files.log, Path(directory))
-        files.publish(output, _sidecar(plan, digest, gpu, output))
+    with alone_in(files.place):
+        for left_behind in files.place.glob(".llm.partial-*"):
+            shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
+        with TemporaryDirectory(prefix=".llm.partial-", dir=files.place) as directory:
+            output = Path(directory) / _GRAPH
+            command = command_of(executable, plan, output, files.place)
+            if remark is not None:
+                remark(f"running {shlex.join(command)}")
+                remark(f"it may take long; its log is {files.log}")
+            _run(command, files.log, Path(directory))
+            files.publish(output, _sidecar(plan, digest, gpu, output))
 
 
 def _run(command: list[str], log: Path, directory: Path) -> None:

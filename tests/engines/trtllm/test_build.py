@@ -13,6 +13,7 @@ from tensorrt_llm_stand_in import BuildCommand, arguments_of, with_language_mode
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
+from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.cuda_driver import Gpu
 from hicom_edge.engines.trtllm import build as tensorrt_llm_build
 from hicom_edge.engines.trtllm import decoder as tensorrt_llm_decoder
@@ -23,6 +24,7 @@ from hicom_edge.engines.trtllm.build import (
 )
 from hicom_edge.engines.trtllm.command import command_of, plan_build
 from hicom_edge.engines.trtllm.decoder import load_generator
+from hicom_edge.engines.trtllm.engine_files import LlmEngineFiles
 from hicom_edge.engines.trtllm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
 
@@ -115,6 +117,15 @@ def test_a_bundle_that_is_named_relatively_is_built_in_its_place(
     built = build_language_model(replace(bundle, path=Path(bundle.path.name)), OPTIONS)
     assert (built.path / "rank0.engine").is_file()
     assert left_in(bundle)[-1] == "timing.cache"
+
+
+def test_a_second_build_at_the_same_time_is_refused(bundle: Bundle, command: BuildCommand) -> None:
+    place = LlmEngineFiles.of(bundle, ORIN).place
+    place.mkdir(parents=True)
+    with alone_in(place), pytest.raises(EngineError, match=r"another build writes engines into"):
+        build_language_model(bundle, OPTIONS)
+    assert command.runs == []
+    assert not build_language_model(bundle, OPTIONS).kept
 
 
 def test_a_second_build_keeps_the_engine(bundle: Bundle, command: BuildCommand) -> None:
