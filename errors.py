@@ -16,16 +16,6 @@ MemoryError); any other exception is a bug and keeps its traceback.
 """
 
 
-def numpy_says_disk_full(error: OSError) -> bool:
-    """Whether an error without a number says that the disk is full.
-
-    NumPy writes arrays with C's functions and keeps a count of bytes, not the system's number.
-    """
-    text = str(error)
-    cut_short = " requested and " in text and text.endswith(" written")
-    return error.errno is None and (cut_short or text.startswith("Not enough free space to write "))
-
-
 class HicomEdgeError(Exception):
     """Base of every error that is the input's or the machine's fault, not a bug."""
 
@@ -60,3 +50,15 @@ class ExportError(HicomEdgeError):
 
 class ResourceError(HicomEdgeError):
     """Not enough memory, device memory or disk."""
+
+
+def numpy_says_disk_full(error: OSError) -> bool:
+    """Whether an error without a number says that the disk is full.
+
+    NumPy writes arrays with C's functions and keeps a count of bytes, not the system's number.
+    """
+    import re  # not at every start
+
+    text = str(error)
+    cut_short = re.fullmatch(r"\d+ requested and \d+ written", text) is not None
+    return error.errno is None and (cut_short or text.startswith("Not enough free space to write "))

@@ -59,8 +59,11 @@ def purpose(checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> dict[s
 
 def prepared_for(work: Path) -> dict[str, Any] | None:
     """What the directory was prepared for, or None."""
-    path = work / "expected.json"
-    return json.loads(path.read_text(encoding="utf-8"))["purpose"] if path.is_file() else None
+    try:
+        found = json.loads((work / "expected.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut short
+        return None
+    return found.get("purpose") if isinstance(found, dict) else None
 
 
 def prepare(work: Path, checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> None:
