@@ -10,8 +10,9 @@ dev: .typing/hicom_edge
 	mkdir -p .typing
 	ln -sfn .. .typing/hicom_edge
 
+# a process per core, each file's tests in one; more threads in each would only wait for one another
 test:
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
 
 lint:
 	$(PYTHON) -m ruff check .
