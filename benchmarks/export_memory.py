@@ -12,80 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import real_sizes  # type: ignore[import-not-found]  # beside this script
 import torch
-from safetensors.torch import save_file
 
-from hicom_edge.model.config import HicomConfig
-from hicom_edge.model.loading import expected_shapes
-
-SHARD_BYTES = 400 << 20
 GIB = 2**30
-TOKENIZERS = Path(__file__).parent.parent / "tests/reference/ckpt_small"
-TOWER = "siglip"
-PREFIXES = {
-    "vision": "model.vision_tower.vision_tower.vision_model.",
-    "guide": "model.vision_tower.guide_encoder.text_model.",
-    "compressor": "model.mm_projector.",
-    "llm": "",
-}
-SO400M = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 27,
-}
-TOWER_CONFIG = {
-    "model_type": "siglip",
-    "vision_config": {**SO400M, "image_size": 384, "patch_size": 14},
-    "text_config": {**SO400M, "vocab_size": 32000, "max_position_embeddings": 64},
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "0.5b": {
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "num_hidden_layers": 24,
-        "vocab_size": 151936,
-        "tie_word_embeddings": True,
-    },
-    "7b": {
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "num_hidden_layers": 28,
-        "vocab_size": 152064,
-        "tie_word_embeddings": False,
-    },
-}
-HICOM = {
-    "model_type": "hicom_qwen2",
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "max_position_embeddings": 32768,
-    "mm_vision_tower": TOWER,
-    "mm_projector_type": "local43_global32_coarse",
-    "mm_hidden_size": 1152,
-    "mm_vision_select_layer": -2,
-    "mm_patch_merge_type": "spatial_unpad",
-    "mm_newline_position": "no_token",
-    "image_aspect_ratio": "pad",
-    "use_guide": "direct",
-    "num_frames": 32,
-}
 
 # Run in a process of its own: samples its own memory while it exports.
 CHILD = """
@@ -122,7 +60,9 @@ print(json.dumps({
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, help="default: 0.5b whole, 7b with 2 layers")
+    parser.add_argument(
+        "--shape", choices=real_sizes.LANGUAGE_MODELS, help="default: 0.5b whole, 7b with 2 layers"
+    )
     parser.add_argument("--layers", type=int, help="layers of the language model")
     parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's")
@@ -135,18 +75,17 @@ def main() -> None:
 
 def measure(shape: str, layers: int | None, options: argparse.Namespace) -> dict[str, Any]:
     """Write a checkpoint, export it in a fresh process and return what that took."""
-    config = {**HICOM, **SHAPES[shape]}
-    config["num_hidden_layers"] = layers or config["num_hidden_layers"]
+    sizes = real_sizes.released(shape, layers)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         checkpoint = Path(directory) / "checkpoint"
-        largest = write_checkpoint(checkpoint, config)
+        largest = real_sizes.write_checkpoint(checkpoint, sizes)
         size = sum(p.stat().st_size for p in checkpoint.rglob("*.safetensors"))
         arguments = [str(checkpoint), f"{directory}/bundle", options.dtype]
         child = [sys.executable, "-c", CHILD, *arguments]
         answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {
         "shape": shape,
-        "layers": config["num_hidden_layers"],
+        "layers": sizes.config["num_hidden_layers"],
         "dtype": options.dtype,
         "checkpoint_bytes": size,
         "largest_tensor_bytes": largest,
@@ -155,52 +94,6 @@ def measure(shape: str, layers: int | None, options: argparse.Namespace) -> dict
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def write_checkpoint(directory: Path, config: dict[str, Any]) -> int:
-    """Write random bf16 shards in the authors' layout; the bytes of the largest tensor."""
-    tower = directory / TOWER
-    tower.mkdir(parents=True)
-    copy_tokenizers(directory, tower)
-    (directory / "config.json").write_text(json.dumps(config))
-    (tower / "config.json").write_text(json.dumps(TOWER_CONFIG))
-    index, largest = {}, 0
-    for number, shard in enumerate(shards(HicomConfig(config, TOWER_CONFIG))):
-        name = f"model-{number:05}.safetensors"
-        tensors = {n: random_tensor(s) for n, s in shard.items()}
-        largest = max(largest, *(t.numel() * t.itemsize for t in tensors.values()))
-        save_file(tensors, directory / name)
-        index.update(dict.fromkeys(shard, name))
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return largest
-
-
-def copy_tokenizers(directory: Path, tower: Path) -> None:
-    """Tokenizers of a small vocabulary: text is not what is measured."""
-    config_files = ("config.json", "model.safetensors")
-    for source, target in (
-        (TOKENIZERS / "release", directory),
-        (next((TOKENIZERS / "playground/models").iterdir()), tower),
-    ):
-        for path in source.iterdir():
-            if path.is_file() and path.name not in config_files:
-                shutil.copyfile(path, target / path.name)
-
-
-def shards(hicom: HicomConfig) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Names and shapes of all tensors, in groups of at most SHARD_BYTES where possible."""
-    shard: dict[str, tuple[int, ...]] = {}
-    for part, shapes in expected_shapes(hicom).items():
-        for name, shape in shapes.items():
-            if shard and 2 * sum(map(math.prod, [*shard.values(), shape])) > SHARD_BYTES:
-                yield shard
-                shard = {}
-            shard[PREFIXES[part] + name] = tuple(shape)
-    yield shard
-
-
-def random_tensor(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02)
 
 
 def print_table(results: list[dict[str, Any]]) -> None:

@@ -11,7 +11,6 @@ process whose peak memory is reported beside the bytes of its largest graph.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import export_memory  # type: ignore[import-not-found]  # beside this script
+import real_sizes  # type: ignore[import-not-found]  # beside this script
 
 from hicom_edge.export.exporter import export_bundle
 
@@ -66,7 +65,8 @@ def main() -> None:
     opsets = [options.opset] if options.opset else [23, 20]
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         checkpoint = Path(directory) / "checkpoint"
-        write_checkpoint(checkpoint)
+        widths = real_sizes.released("7b", layers=1)
+        real_sizes.write_checkpoint(checkpoint, real_sizes.cut(widths, LAYERS, VOCABULARY))
         results = [
             measure(checkpoint, Path(directory) / f"{dtype}-{opset}", dtype, opset)
             for dtype in dtypes
@@ -74,17 +74,6 @@ def main() -> None:
         ]
     print_table(results)
     print(json.dumps(results))
-
-
-def write_checkpoint(directory: Path) -> None:
-    """The released widths with few layers and a small vocabulary."""
-    tower = copy.deepcopy(export_memory.TOWER_CONFIG)
-    for part in ("vision_config", "text_config"):
-        tower[part]["num_hidden_layers"] = LAYERS
-    tower["text_config"]["vocab_size"] = VOCABULARY
-    export_memory.TOWER_CONFIG = tower
-    sizes = {**export_memory.SHAPES["7b"], "num_hidden_layers": 1, "vocab_size": VOCABULARY}
-    export_memory.write_checkpoint(directory, {**export_memory.HICOM, **sizes})
 
 
 def measure(checkpoint: Path, bundle: Path, dtype: str, opset: int) -> dict[str, Any]:

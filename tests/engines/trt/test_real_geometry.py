@@ -6,7 +6,6 @@ sizes and vocabulary are small, because the builder looks at each layer by itsel
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -26,26 +25,19 @@ pytest.importorskip(
 )
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-TOWER = {"num_hidden_layers": 2, "intermediate_size": 512}
-LANGUAGE_MODEL = {"num_hidden_layers": 1, "intermediate_size": 512, "vocab_size": 1024}
-PROJECTOR = {"mm_projector_type": "local43_global32_direct", "use_guide": "direct"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of those sizes, as benchmarks/export_memory.py writes them."""
+    """A checkpoint of those sizes, as the benchmarks write them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        import export_memory
-
-        tower = copy.deepcopy(export_memory.TOWER_CONFIG)
-        for part in ("vision_config", "text_config"):
-            tower[part] |= TOWER
-        tower["text_config"]["vocab_size"] = 1024
-        patch.setattr(export_memory, "TOWER_CONFIG", tower)
-        config = {**export_memory.HICOM, **export_memory.SHAPES["7b"]}
-        directory = tmp_path_factory.mktemp("real") / "checkpoint"
-        export_memory.write_checkpoint(directory, {**config, **LANGUAGE_MODEL, **PROJECTOR})
+        import real_sizes
+    widths = real_sizes.released("7b", layers=1, mm_projector_type="local43_global32_direct")
+    directory = tmp_path_factory.mktemp("real") / "checkpoint"
+    real_sizes.write_checkpoint(
+        directory, real_sizes.cut(widths, tower_layers=2, vocabulary=1024, inner=512)
+    )
     return directory
 
 
