@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from hicom_edge import terminal
-from hicom_edge.commands import asking, calibrating, checking, making, training
+from hicom_edge.commands import asking, benching, calibrating, checking, making, training
 from hicom_edge.errors import HicomEdgeError, numpy_says_disk_full
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ for verb in (
     calibrating.calibrate,
     making.build,
     checking.verify,
+    benching.bench,
     checking.inspect,
     checking.doctor,
 ):

@@ -56,7 +56,7 @@ def verify(
     other = None if reference is None else Bundle.open(reference)
     related = {"base_llm": base_llm, "vision_tower": vision_tower}
     held_against = choose_reference(opened, checkpoint, against, other, **related)
-    with needs_extra("export"), _video_or_drawn_clip(video) as path:
+    with needs_extra("export"), video_or_drawn_clip(video) as path:
         from hicom_edge.evaluation.verify import print_table, verify_bundle
 
         results = verify_bundle(
@@ -109,7 +109,7 @@ def doctor(json: Json = False) -> None:
 
 
 @contextmanager
-def _video_or_drawn_clip(video: str | None) -> Iterator[str]:
+def video_or_drawn_clip(video: str | None, num_frames: int = 8) -> Iterator[str]:
     """The given video, or a clip of moving shapes that is written for the occasion."""
     if video is not None:
         yield video
@@ -121,5 +121,5 @@ def _video_or_drawn_clip(video: str | None) -> Iterator[str]:
 
     with TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"
-        write_scene(sample_scene(0, "train", 0), path, side=168, num_frames=8)
+        write_scene(sample_scene(0, "train", 0), path, side=168, num_frames=num_frames)
         yield str(path)

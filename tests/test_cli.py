@@ -24,6 +24,7 @@ VERBS = [
     ["chat"],
     ["export"],
     ["verify"],
+    ["bench"],
     ["calibrate"],
     ["build"],
     ["inspect"],
