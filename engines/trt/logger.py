@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol, cast
 
 from hicom_edge.errors import EngineError
 
 _LONGEST_REASON = 300
+# Errors that led to nothing, such as those of kernels that were tried, must not pile up.
+_MOST_ERRORS = 20
 
 
 class Logger(Protocol):
-    """TensorRT's logger, with the errors that it was told."""
+    """TensorRT's logger, with the last errors that it was told."""
 
     errors: list[str]
 
 
-def make_logger(api: Any) -> Logger:
-    """A logger of a TensorRT module that collects errors."""
+@cache
+def logger_of(api: Any) -> Logger:
+    """The logger of a TensorRT module, which collects errors; one for the whole process.
+
+    TensorRT makes that of the first builder or runtime its global one, which its plugin registry
+    uses without a reference of its own. So it must outlive them all.
+    """
     severities = api.ILogger.Severity
     errors = (severities.INTERNAL_ERROR, severities.ERROR)
 
@@ -28,16 +36,18 @@ def make_logger(api: Any) -> Logger:
         def log(self, severity: Any, message: str) -> None:
             if severity in errors:
                 self.errors.append(message)
+                del self.errors[:-_MOST_ERRORS]
 
     return cast("Logger", CollectingLogger())
 
 
 def make_with(kind: Any, logger: Logger) -> Any:
-    """A Builder or a Runtime of a TensorRT module.
+    """A Builder or a Runtime of a TensorRT module; what was said before is forgotten.
 
     Raises:
         EngineError: TensorRT cannot make it, for instance because CUDA does not start.
     """
+    logger.errors.clear()
     try:
         return kind(logger)
     except TypeError as error:  # what the binding raises where the C++ function returns null

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from hicom_edge.errors import EngineError
@@ -77,8 +78,9 @@ def builder_config(
     profiles: Iterable[Profile],
     settings: BuilderSettings,
     progress: Steps | None,
+    stop: Event | None = None,
 ) -> Any:
-    """A configuration with these profiles and settings."""
+    """A configuration with these profiles and settings; a set `stop` ends the build."""
     config = builder.create_builder_config()
     config.clear_flag(api.BuilderFlag.TF32)  # who exports fp32 wants fp32
     if settings.workspace_bytes is not None:
@@ -92,8 +94,7 @@ def builder_config(
         for name, shapes in profile.items():
             own.set_shape(name, shapes.minimum, shapes.typical, shapes.maximum)
         config.add_optimization_profile(own)
-    if progress is not None:
-        config.progress_monitor = _monitor(api, progress)
+    config.progress_monitor = _monitor(api, progress, stop or Event())
     return config
 
 
@@ -104,9 +105,8 @@ def write_engine(api: Any, builder: Any, network: Any, config: Any, path: Path) 
     the disk is full.
     """
     done = _write_engine(api, builder, network, config, path)
-    interrupted = getattr(config.progress_monitor, "interrupted", None)
-    if interrupted is not None:
-        raise interrupted
+    if config.progress_monitor.interrupted is not None:
+        raise config.progress_monitor.interrupted
     return done
 
 
@@ -162,8 +162,8 @@ def _let_attention_decompose(api: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _monitor(api: Any, progress: Steps) -> Any:
-    """TensorRT's monitor over `progress`; an interrupt in a callback ends the build.
+def _monitor(api: Any, progress: Steps | None, stop: Event) -> Any:
+    """TensorRT's monitor over `progress`; what that raises ends the build, as `stop` does.
 
     No exception may leave a callback, because there is C++ around it.
     """
@@ -180,12 +180,14 @@ def _monitor(api: Any, progress: Steps) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             self._report(phase, step + 1)
-            return self.interrupted is None
+            return self.interrupted is None and not stop.is_set()
 
         def phase_finish(self, phase: str) -> None:
             self._report(phase, self._steps.get(phase, 1))
 
         def _report(self, phase: str, done: int) -> None:
+            if progress is None:
+                return
             try:
                 progress(phase, done, self._steps.get(phase, done))
             except BaseException as error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hicom_edge.engines.trt.logger import make_logger, make_with
+from hicom_edge.engines.trt.logger import logger_of, make_with
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TensorRtSession:
             EngineError: TensorRT does not take the file.
             ResourceError: not enough device memory.
         """
-        logger = make_logger(api)
+        logger = logger_of(api)
         runtime = make_with(api.Runtime, logger)
         if host_code:
             runtime.engine_host_code_allowed = True

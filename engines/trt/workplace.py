@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hicom_edge.bundle import sha256_of
@@ -26,7 +28,8 @@ from hicom_edge.engines.engine_files import (
     engine_directory,
     graph_sha256,
 )
-from hicom_edge.engines.trt.logger import make_logger, make_with
+from hicom_edge.engines.trt.aside import run_aside
+from hicom_edge.engines.trt.logger import logger_of, make_with
 from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
@@ -106,22 +109,28 @@ class Workplace:
                     shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
                 prefix = f".{graph}.partial-"
                 with TemporaryDirectory(prefix=prefix, dir=self._directory) as directory:
-                    partial = Path(directory) / files.engine.name
-                    plugin = self._build(graph, profiles, partial, progress)
-                    files.publish(partial, self._sidecar(graph, profiles, partial, plugin))
+                    unfinished = Path(directory) / files.engine.name
+                    build = partial(self._build, graph, profiles, unfinished, progress)
+                    plugin = run_aside(build)
+                    files.publish(unfinished, self._sidecar(graph, profiles, unfinished, plugin))
         sidecar = files.read_sidecar()
         seconds = time.perf_counter() - start
         with_plugin = sidecar.plugin_sha256 is not None
         return BuiltEngine(graph, files.engine, sidecar.size, seconds, kept, with_plugin)
 
     def _build(
-        self, graph: str, profiles: tuple[Profile, ...], path: Path, progress: Progress | None
+        self,
+        graph: str,
+        profiles: tuple[Profile, ...],
+        path: Path,
+        progress: Progress | None,
+        stop: Event,
     ) -> bool:
         """Write the engine to `path`; whether it calls the plugin."""
         api, plugin = self._target.api, self._target.plugin
         if plugin is not None:
             load_plugin(api, plugin)
-        logger = make_logger(api)
+        logger = logger_of(api)
         builder = make_with(api.Builder, logger)
         source = self._bundle.file(self._bundle.graph(graph).file)
         version, flavour = api.__version__, self._target.flavour
@@ -130,7 +139,7 @@ class Workplace:
         )
         network = parse_network(api, builder, source, logger, model)
         report = None if progress is None else (lambda *steps: progress(graph, *steps))
-        config = builder_config(api, builder, profiles, self._settings, report)
+        config = builder_config(api, builder, profiles, self._settings, report, stop)
         with self._timing_cache(config):
             done = write_engine(api, builder, network, config, path)
         if not done:

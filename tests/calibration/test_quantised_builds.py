@@ -19,7 +19,7 @@ from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api, why_not_installed
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
-from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.logger import logger_of
 from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
@@ -153,7 +153,7 @@ def assert_builds(name: str, model: ir.Model, directory: Path) -> None:
     ir.save(model, path, external_data=f"{path.name}.data")
     profiles = profiles_of(name, graph_entry(model, path.name, Precision.FP16), LIMITS)
     api = load_api(TENSORRT_RTX)
-    logger = make_logger(api)
+    logger = logger_of(api)
     builder = api.Builder(logger)
     ready = model_for_parser(path, name, profiles[0], TENSORRT_RTX, api.__version__, False)
     network = parse_network(api, builder, path, logger, ready)

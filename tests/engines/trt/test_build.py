@@ -8,6 +8,9 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from hicom_edge.engines.trt.api import (
     why_not_installed,
 )
 from hicom_edge.engines.trt.build import BuildOptions, build_engines
-from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.logger import logger_of
 from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
@@ -140,7 +143,7 @@ class TestWithRtx:
         limits = Limits(32, 128, 64, 808, 3136, 3648)
         profiles = profiles_of(name, graph_entry(graph, path.name, precision), limits)
         api = load_api(TENSORRT_RTX)
-        logger = make_logger(api)
+        logger = logger_of(api)
         builder = api.Builder(logger)
         model = model_for_parser(path, name, profiles[0], TENSORRT_RTX, api.__version__, False)
         network = parse_network(api, builder, path, logger, model)
@@ -182,6 +185,21 @@ class TestWithRtx:
         assert seen[0] == "vision"
         again = build_engines(bundle, options)
         assert [engine.kept for engine in again] == [True, False, False, False]
+
+    def test_a_signal_ends_a_build_whose_callbacks_would_swallow_it(self, bundle) -> None:
+        """No progress is shown: TensorRT calls the logger alone, and prints what that raises."""
+        before, place = threading.main_thread().ident, bundle.path / "engines" / "tensorrt-rtx-any"
+
+        def interrupt() -> None:
+            while not list(place.glob(".guide.partial-*/*")):
+                time.sleep(0.01)
+            signal.pthread_kill(before, signal.SIGINT)
+
+        watcher = threading.Thread(target=interrupt, daemon=True)
+        watcher.start()
+        with pytest.raises(KeyboardInterrupt):
+            build_engines(bundle, BuildOptions(RTX, max_frames=8))
+        assert [path.name for path in sorted(place.iterdir())] == ["vision.engine", "vision.json"]
 
     def test_what_a_killed_build_left_is_cleared(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=8)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api
-from hicom_edge.engines.trt.logger import make_logger
+from hicom_edge.engines.trt.logger import logger_of, make_with
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
     builder_config,
@@ -37,8 +37,8 @@ class OlderBuilder:
 def parts(reference_bundle):
     """(api, builder, network, config, errors) of the guide graph."""
     api = load_api(TENSORRT_RTX)
-    logger = make_logger(api)
-    builder = api.Builder(logger)
+    logger = logger_of(api)
+    builder = make_with(api.Builder, logger)
     entry = reference_bundle.graph("guide")
     network = parse_network(api, builder, reference_bundle.file(entry.file), logger)
     limits = limits_from_manifest(reference_bundle.manifest, 8)
