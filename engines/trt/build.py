@@ -101,7 +101,7 @@ def build_engines(
     if missing:
         check_disk(manifest, missing, bundle.path)
         shared = target.gpu is not None and shares_memory_with_host()
-        check_build(manifest, missing, available_memory(), shared)
+        check_build(manifest, missing, available_memory(with_swap=True), shared)
     with _disk_errors_are_one_line(bundle.path):
         return [work.build(name, profiles[name], progress) for name in profiles]
 

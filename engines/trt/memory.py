@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
 # Peak resident memory over the largest graph's weights was 2.7 to 3.2 in TensorRT-RTX 1.7, the
-# mapped weight file counted in (benchmarks/tensorrt_rtx_builds.py).
-_HOST_COPIES = 3.2
+# mapped weight file counted in (benchmarks/tensorrt_rtx_builds.py), and 3.5 where the engine is not
+# written piece by piece, as TensorRT does from 10.13 on only.
+_HOST_COPIES = 3.5
 _HOST_BASE = 400 << 20
 # The CUDA context and TensorRT's own code on the device.
 _DEVICE_BASE = 500 << 20
@@ -157,12 +158,17 @@ def check_disk(manifest: Manifest, graph_names: Iterable[str], directory: Path) 
         )
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Main memory that is free or can be freed, in bytes; None where the system does not say."""
+def available_memory(meminfo: Path = Path("/proc/meminfo"), with_swap: bool = False) -> int | None:
+    """Main memory that is free or can be freed, in bytes; None where the system does not say.
+
+    Args:
+        with_swap: count free swap in, which a build may use and a GPU may not.
+    """
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail"))
-    except (OSError, StopIteration):
+        sizes = {name: int(rest.split()[0]) << 10 for name, rest in (x.split(":") for x in lines)}
+        return sizes["MemAvailable"] + (sizes.get("SwapFree", 0) if with_swap else 0)
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -283,7 +283,7 @@ class TestWithRtx:
 def test_a_build_that_main_memory_cannot_hold_is_refused(bundle, monkeypatch) -> None:
     if why_not_installed_rtx():
         pytest.skip("TensorRT-RTX is not installed")
-    monkeypatch.setattr(tensorrt_build, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(tensorrt_build, "available_memory", lambda with_swap=False: 1 << 20)
     with pytest.raises(ResourceError, match="building vision takes about"):
         build_engines(bundle, BuildOptions(RTX))
     assert not (bundle.path / "engines").exists()

@@ -108,8 +108,10 @@ def test_engines_that_do_not_fit_the_device_are_refused_with_their_parts(manifes
 
 def test_available_memory_is_what_the_system_says(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    40 kB\n")
+    text = "MemTotal:       100 kB\nMemAvailable:    40 kB\nSwapTotal: 9 kB\nSwapFree: 7 kB\n"
+    meminfo.write_text(text)
     assert available_memory(meminfo) == 40 << 10
+    assert available_memory(meminfo, with_swap=True) == 47 << 10  # as the message advises
     assert available_memory(tmp_path / "nowhere") is None
     meminfo.write_text("MemTotal: 100 kB\n")
     assert available_memory(meminfo) is None
