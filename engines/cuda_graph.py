@@ -39,7 +39,7 @@ class CudaGraph:
         try:
             device.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
         finally:
-            device.call("cuGraphDestroy", graph)
+            device.give_back("cuGraphDestroy", graph)
         return cls(device, executable)
 
     def launch(self) -> None:
@@ -49,5 +49,5 @@ class CudaGraph:
     def close(self) -> None:
         """Give the graph back; idempotent."""
         if self._executable.value is not None:
-            self._device.call("cuGraphExecDestroy", self._executable)
+            self._device.give_back("cuGraphExecDestroy", self._executable)
             self._executable.value = None

@@ -45,6 +45,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuGraphLaunch": (_POINTER, _POINTER),
     "cuGraphExecDestroy": (_POINTER,),
     "cuGraphDestroy": (_POINTER,),
+    "cuGetErrorName": (_INT, ctypes.POINTER(ctypes.c_char_p)),
 }
 
 
@@ -76,11 +77,12 @@ class CudaDevice:
 
     def __init__(self) -> None:
         self._driver = _bound_driver()
-        self.call("cuInit", 0)
+        _check(self._driver, "cuInit", self._driver.cuInit(0))
         self._device = _device(self._driver)
         self._context, stream = ctypes.c_void_p(), ctypes.c_void_p()
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
-        self._make_current()
+        retain = self._driver.cuDevicePrimaryCtxRetain
+        status = retain(ctypes.byref(self._context), self._device)
+        _check(self._driver, "cuDevicePrimaryCtxRetain", status)
         self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
         self._stream: ctypes.c_void_p | None = stream
         self._blocks: set[int] = set()
@@ -96,28 +98,25 @@ class CudaDevice:
         Raises:
             ResourceError: there is not so much.
         """
-        self._make_current()
         address = ctypes.c_uint64(0)
-        status = self._driver.cuMemAlloc_v2(ctypes.byref(address), max(1, nbytes))
+        status = self._status("cuMemAlloc_v2", ctypes.byref(address), max(1, nbytes))
         if status == _OUT_OF_MEMORY:
             raise ResourceError(
                 f"{nbytes / 1e6:.0f} MB of device memory are not free; build with a smaller "
                 "--max-frames, or close other programs that use the GPU"
             )
-        _check("cuMemAlloc_v2", status)
+        _check(self._driver, "cuMemAlloc_v2", status)
         self._blocks.add(address.value)
         return address.value
 
     def free(self, address: int) -> None:
         """Give memory back; what `close` gave back already is nothing to do."""
         if address in self._blocks:
-            self._make_current()
-            self.call("cuMemFree_v2", address)
+            self.give_back("cuMemFree_v2", address)
             self._blocks.remove(address)
 
     def upload(self, array: Array, address: int) -> None:
         """Copy a host array, in C order, to the device; it may be reused on return."""
-        self._make_current()
         data = np.ascontiguousarray(array)
         if data.nbytes:
             self.call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
@@ -125,7 +124,6 @@ class CudaDevice:
 
     def download(self, address: int, array: Array) -> None:
         """Fill a C-ordered host array from the device, after the work queued before."""
-        self._make_current()
         if array.nbytes:
             target, nbytes = array.ctypes.data, array.nbytes
             self.call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
@@ -133,7 +131,6 @@ class CudaDevice:
 
     def copy(self, source: int, target: int, nbytes: int) -> None:
         """Copy bytes on the device, after the work queued before."""
-        self._make_current()
         if nbytes:
             self.call("cuMemcpyDtoDAsync_v2", target, source, nbytes, self._stream)
         self.synchronize()
@@ -146,7 +143,6 @@ class CudaDevice:
         """Record what `work` queues on the stream, without running it."""
         from hicom_edge.engines.cuda_graph import CudaGraph
 
-        self._make_current()
         return CudaGraph.capture(self, work)
 
     def close(self) -> None:
@@ -155,18 +151,29 @@ class CudaDevice:
             return
         for address in tuple(self._blocks):
             self.free(address)
-        self._make_current()
-        self.call("cuStreamDestroy_v2", self._stream)
-        self.call("cuDevicePrimaryCtxRelease_v2", self._device)
+        self.give_back("cuStreamDestroy_v2", self._stream)
+        self.give_back("cuDevicePrimaryCtxRelease_v2", self._device)
         self._stream = None
-
-    def _make_current(self) -> None:
-        # The current context belongs to a thread, and a caller may come from any.
-        self.call("cuCtxSetCurrent", self._context)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the driver; raises EngineError unless it succeeds."""
-        _check(name, getattr(self._driver, name)(*arguments))
+        _check(self._driver, name, self._status(name, *arguments))
+
+    def give_back(self, name: str, *arguments: Any) -> None:
+        """Call a function that frees something, whether it succeeds or not.
+
+        After a kernel has failed every call does, this one too: the error that is raised shall be
+        the first one, and the process takes along what could not be freed.
+        """
+        self._status(name, *arguments)
+
+    def _status(self, name: str, *arguments: Any) -> int:
+        """Call a function of the driver in this device's context.
+
+        The current context belongs to a thread, and a caller may come from any.
+        """
+        status: int = self._driver.cuCtxSetCurrent(self._context)
+        return status or getattr(self._driver, name)(*arguments)
 
 
 @cache
@@ -204,13 +211,15 @@ def _bound_driver() -> ctypes.CDLL:
 
 def _device(driver: ctypes.CDLL) -> int:
     device = ctypes.c_int(0)
-    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
     return device.value
 
 
-def _check(name: str, status: int) -> None:
+def _check(driver: ctypes.CDLL, name: str, status: int) -> None:
     if status != 0:
+        word = ctypes.c_char_p()
+        driver.cuGetErrorName(status, ctypes.byref(word))
         raise EngineError(
-            f"{name} failed with CUDA error {status}; run hicom-edge doctor, or use another "
-            "--engine"
+            f"{name} failed with CUDA error {status} ({(word.value or b'unknown').decode()}); run "
+            "hicom-edge doctor, or use another --engine"
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hicom_edge.errors import EngineError
+from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,5 +48,5 @@ class CapturedStep:
     def _capture(self, repeat: Callable[[], None]) -> None:
         try:
             self._graph = self._device.capture(repeat)
-        except EngineError:
+        except (EngineError, ResourceError):
             self._refused = True

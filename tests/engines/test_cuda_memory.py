@@ -65,14 +65,23 @@ int cuGraphInstantiateWithFlags(void **out, void *graph, unsigned long long flag
     *out = &launched; executables++; return 0;
 }
 int cuGraphLaunch(void *executable, void *on) {
+    if (current != &context) return 201;
     launched += executable == &launched && on == &stream; return executable != &launched;
 }
 int cuGraphExecDestroy(void *executable) { executables--; return executable != &launched; }
 int cuGraphDestroy(void *graph) { graphs--; return 0; }
 int number_of_launches(void) { return launched; }
 void break_capture(void) { work = -1; }
-int cuStreamSynchronize(void *on) { return on == &stream ? 0 : 400; }
+int cuStreamSynchronize(void *on) {
+    if (current != &context) return 201;
+    return on == &stream ? 0 : 400;
+}
 int cuStreamDestroy_v2(void *on) { streams--; return 0; }
+int cuGetErrorName(int status, const char **name) {
+    *name = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : NULL;
+    return status == 901 ? 0 : 1;
+}
+void forget_context(void) { current = NULL; }
 int left_over(void) { return retained + streams + blocks + graphs + executables; }
 """
 
@@ -150,7 +159,10 @@ def test_captured_work_is_launched_as_often_as_asked(driver) -> None:
 
 def test_a_capture_that_fails_is_ended_and_named(driver) -> None:
     device = CudaDevice()
-    with pytest.raises(EngineError, match="cuStreamEndCapture failed with CUDA error 901"):
+    with pytest.raises(
+        EngineError,
+        match=r"cuStreamEndCapture failed with CUDA error 901 \(CUDA_ERROR_STREAM_CAPTURE_INV",
+    ):
         device.capture(driver.break_capture)
     device.capture(lambda: None).close()  # the stream is as before
     device.close()
@@ -167,8 +179,33 @@ def test_too_much_memory_is_refused_with_advice(driver) -> None:
 def test_an_error_of_the_driver_is_named(driver) -> None:
     device = CudaDevice()
     device._stream.value = 1
-    with pytest.raises(EngineError, match="cuStreamSynchronize failed with CUDA error 400; run"):
+    with pytest.raises(
+        EngineError, match=r"cuStreamSynchronize failed with CUDA error 400 \(unknown\); run"
+    ):
         device.synchronize()
+
+
+def test_a_call_from_a_thread_without_the_context_sets_it(driver) -> None:
+    """A server's threads, or those of a library that has a context of its own."""
+    device = CudaDevice()
+    graph = device.capture(lambda: None)
+    for call in (device.synchronize, graph.launch, graph.close):
+        driver.forget_context()
+        call()
+    device.close()
+    assert driver.left_over() == 0
+
+
+def test_what_cannot_be_given_back_does_not_hide_the_first_error(driver) -> None:
+    """After a kernel has failed every call fails."""
+    device = CudaDevice()
+    array, graph = empty((5,), "float32", device), device.capture(lambda: None)
+    device._context.value = 1
+    with pytest.raises(EngineError, match="cuStreamSynchronize failed with CUDA error 201"):
+        device.synchronize()
+    graph.close()
+    del array
+    device.close()
 
 
 def test_the_driver_says_its_version_and_whether_memory_is_shared(driver) -> None:

@@ -245,14 +245,15 @@ def test_a_growing_cache_is_not_captured(reference_bundle) -> None:
         assert memory.launches == 0
 
 
-def test_where_capturing_is_refused_steps_run_one_by_one(form_bundle) -> None:
+@pytest.mark.parametrize("error", [EngineError, ResourceError])
+def test_where_capturing_is_refused_steps_run_one_by_one(form_bundle, error) -> None:
     dim, memory = form_bundle.manifest.model.llm_dim, HostMemory()
     decoder, _ = make_decoder(form_bundle, memory, SCATTER_GRAPH)
     asked = []
 
     def refuse(work: object) -> None:
         asked.append(work)
-        raise EngineError("not permitted")
+        raise error("not permitted")
 
     memory.capture = refuse
     row = ramp(1, dim)
