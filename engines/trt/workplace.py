@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from hicom_edge.engines.trt.network import (
     write_engine,
 )
 from hicom_edge.engines.trt.plugin import load_plugin
+from hicom_edge.engines.trt.timing_cache import timing_cache
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Workplace:
         network = parse_network(api, builder, source, logger, model)
         report = None if progress is None else (lambda *steps: progress(graph, *steps))
         config = builder_config(api, builder, profiles, self._settings, report, stop)
-        with self._timing_cache(config):
+        with self._timings(config):
             done = write_engine(api, builder, network, config, path)
         if not done:
             reason = " ".join(" ".join(logger.errors).split()) or "no reason given"
@@ -151,22 +152,10 @@ class Workplace:
             )
         return uses_plugin(api, network)
 
-    @contextmanager
-    def _timing_cache(self, config: Any) -> Iterator[None]:
-        """Timings of kernels are kept between builds; they are of this device and version."""
-        path = self._directory / _TIMING_CACHE
+    def _timings(self, config: Any) -> AbstractContextManager[None]:
         if self._target.flavour.portable:  # the engine's kernels are chosen where it runs
-            yield
-            return
-        stored = path.read_bytes() if path.is_file() else b""
-        cache = config.create_timing_cache(stored) or config.create_timing_cache(b"")
-        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-            yield
-            return
-        yield
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(bytes(cache.serialize()))
-        partial.replace(path)
+            return nullcontext()
+        return timing_cache(config, self._directory / _TIMING_CACHE)
 
     def _sidecar(
         self, graph: str, profiles: tuple[Profile, ...], built: Path, plugin: bool
