@@ -2,6 +2,7 @@
 
     BUNDLE/engines/<engine>-<device>/<graph>.engine
     BUNDLE/engines/<engine>-<device>/<graph>.json      its sidecar, written last
+    BUNDLE/engines/<engine>-<device>/<graph>.<place>.kernels   what TensorRT-RTX compiled for it
 
 It knows names, hashes and versions. It does not know how an engine is built or run.
 `docs/engine_files.md` is the specification.
@@ -110,6 +111,10 @@ class EngineFiles:
         """What the engine belongs to."""
         return self.directory / f"{self.graph}.json"
 
+    def kernels(self, place: str) -> Path:
+        """What TensorRT-RTX compiled for this engine on one kind of device."""
+        return self.directory / f"{self.graph}.{place}.kernels"
+
     def read_sidecar(self) -> Sidecar:
         """The sidecar of an engine that is there in full.
 
@@ -137,6 +142,8 @@ class EngineFiles:
     def publish(self, built: Path, sidecar: Sidecar) -> None:
         """Move a finished engine into place; until the sidecar follows, it does not count."""
         self.sidecar.unlink(missing_ok=True)
+        for of_the_last in self.directory.glob(f"{self.graph}.*.kernels"):
+            of_the_last.unlink(missing_ok=True)
         built.replace(self.engine)
         partial = self.sidecar.with_name(f".{self.sidecar.name}.partial-{os.getpid()}")
         partial.write_text(sidecar.to_json(), encoding="utf-8")

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cuda_driver import find_gpus
-from hicom_edge.engines.decoder_form import decoder_graph, graphs_to_run
+from hicom_edge.engines.decoder_form import (
+    CONCAT_GRAPH,
+    SCATTER_GRAPH,
+    decoder_graph,
+    graphs_to_run,
+)
 from hicom_edge.engines.trt.api import (
     TENSORRT,
     TENSORRT_RTX,
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from hicom_edge.engines.cuda_driver import Gpu
     from hicom_edge.engines.cuda_memory import DeviceMemory
     from hicom_edge.engines.engine_files import EngineFiles, Expected, Sidecar
+    from hicom_edge.engines.trt.jit import JitOptions
     from hicom_edge.engines.trt.session import TensorRtSession
 
 # Where TensorRT-RTX 1.7's portable engines run: no Jetson Orin, no H100, and no Turing, for which
@@ -147,13 +153,25 @@ def _open_session(
     from hicom_edge.engines.trt.plugin import installed_plugin, load_plugin
     from hicom_edge.engines.trt.session import TensorRtSession
 
-    api = load_api(flavour)
+    api, gpu = load_api(flavour), find_gpus()[0]
     files.check_content(sidecar)
-    plugin = installed_plugin(flavour.name, api.__version__, find_gpus()[0])
+    plugin = installed_plugin(flavour.name, api.__version__, gpu)
     if sidecar.plugin_sha256 is not None and plugin is not None:
         load_plugin(api, plugin)
+    jit = _jit(files, gpu) if flavour.portable else None
     return TensorRtSession.open(
-        files.graph, files.engine, api, device.stream, sidecar.version_compatible
+        files.graph, files.engine, api, device.stream, sidecar.version_compatible, jit
+    )
+
+
+def _jit(files: EngineFiles, gpu: Gpu) -> JitOptions:
+    from hicom_edge.engines.engine_files import device_place
+    from hicom_edge.engines.trt.jit import JitOptions
+
+    return JitOptions(
+        files.kernels(device_place(gpu)),
+        shapes_return=files.graph != CONCAT_GRAPH,  # its cache grows from run to run
+        cuda_graphs=files.graph == SCATTER_GRAPH,
     )
 
 

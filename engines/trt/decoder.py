@@ -2,8 +2,8 @@
 
 It knows the names of the decoder graph's tensors and which profile a call belongs to. In the concat
 form lengths grow from step to step. In the scatter form every step has the same shapes and
-addresses, so that it is captured as a CUDA graph and launched as a whole. Not yet run on a device;
-see `session`.
+addresses, so that it is captured as a CUDA graph and launched as a whole, here or by TensorRT-RTX.
+Not yet run on a device; see `session`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class TensorRtDecoder(DecoderEngine):
             session.set_shapes({**cache.shapes(self._length), **shapes})
             session.run({**addresses, **cache.addresses()})
 
-        if self._fixed and profile == STEP:
+        if self._fixed and profile == STEP and not session.captures:
             step.run(run, lambda: session.run({**addresses, **cache.addresses()}))
         else:
             step.forget()
@@ -178,12 +178,18 @@ class TensorRtDecoder(DecoderEngine):
 
     def _load(self, device: DeviceMemory, taken: list[int]) -> _Loaded:
         """Load the engine and reserve all memory; what was reserved so far stands in `taken`."""
+        session = self._open_session(device)
+        try:
+            return self._reserve(device, session, taken)
+        except BaseException:
+            session.close()
+            raise
 
+    def _reserve(self, device: DeviceMemory, session: TensorRtSession, taken: list[int]) -> _Loaded:
         def reserve(nbytes: int) -> int:
             taken.append(device.allocate(nbytes))
             return taken[-1]
 
-        session = self._open_session(device)
         rows = max(self._max_prompt, self._step_rows)
         sizes = {
             _ROWS: rows * self.llm_dim * np.dtype(self.dtype).itemsize,

@@ -12,31 +12,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hicom_edge.engines.trt.jit import JitConfig
 from hicom_edge.engines.trt.logger import logger_of, make_with
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
+    from hicom_edge.engines.trt.jit import JitOptions
     from hicom_edge.engines.trt.profiles import Shape
 
-_MEMORY_SIGNS = ("out of memory", "OutOfMemory", "cudaErrorMemoryAllocation")
+_MEMORY_SIGNS = (
+    "out of memory",
+    "OutOfMemory",
+    "cudaErrorMemoryAllocation",
+    "could not be allocated",
+)
 _LONGEST_REASON = 300
 
 
 class TensorRtSession:
     """An engine's execution context; tensors are given by name, shape and address."""
 
-    def __init__(self, name: str, context: Any, stream: int, errors: list[str]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        context: Any,
+        stream: int,
+        errors: list[str],
+        jit: JitConfig | None = None,
+    ) -> None:
+        self.name, self._jit = name, jit
         self._context, self._stream, self._errors = context, stream, errors
         self._profile = 0
         self._keep: tuple[Any, ...] = ()
 
     @classmethod
-    def open(cls, name: str, path: Path, api: Any, stream: int, host_code: bool) -> TensorRtSession:
+    def open(
+        cls,
+        name: str,
+        path: Path,
+        api: Any,
+        stream: int,
+        host_code: bool,
+        jit: JitOptions | None = None,
+    ) -> TensorRtSession:
         """Deserialize an engine file and make its context.
 
         Args:
             host_code: the engine carries its own runtime (version-compatible).
+            jit: for TensorRT-RTX, which finishes an engine here.
 
         Raises:
             EngineError: TensorRT does not take the file.
@@ -50,12 +73,21 @@ class TensorRtSession:
             engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise _failure(f"{path} does not load", logger.errors)
-        context = engine.create_execution_context()
+        made = None if jit is None else JitConfig(api, engine, jit)
+        config = () if made is None else (made.config,)
+        context = engine.create_execution_context(*config)
         if context is None:
             raise _failure(f"{path} cannot be run", logger.errors)
-        session = cls(name, context, stream, logger.errors)
-        session._keep = (engine, runtime, logger)  # what the context needs alive, last one first
+        if made is not None:
+            made.save()  # whoever is killed later has compiled them
+        session = cls(name, context, stream, logger.errors, made)
+        session._keep = (engine, runtime, logger)  # what the context needs alive
         return session
+
+    @property
+    def captures(self) -> bool:
+        """Whether the library captures CUDA graphs by itself, so that no caller should."""
+        return self._jit is not None and self._jit.captures
 
     def select_profile(self, index: int) -> None:
         """Use the optimization profile `index` from now on."""
@@ -75,7 +107,10 @@ class TensorRtSession:
 
     def shape(self, name: str) -> Shape:
         """The shape of an output for the inputs' shapes."""
-        shape = tuple(self._context.get_tensor_shape(name))
+        try:
+            shape = tuple(self._context.get_tensor_shape(name))
+        except ValueError as error:  # no dimensions: their number is -1
+            raise _failure(f"{self.name}: {name} has no shape", self._errors) from error
         if min(shape, default=0) < 0:
             raise EngineError(f"{self.name}: the shape of {name} is not known before it runs")
         return shape
@@ -88,8 +123,11 @@ class TensorRtSession:
             raise _failure(f"{self.name} does not run", self._errors)
 
     def close(self) -> None:
-        """Free the context, then the engine."""
+        """Free the context, keep what was compiled for it, then free the engine."""
         self._context = None
+        if self._jit is not None:
+            self._jit.save()
+            self._jit = None
         self._keep = ()
 
 

@@ -67,6 +67,17 @@ def test_a_sidecar_comes_back_as_it_was_written(files) -> None:
     assert sorted(p.name for p in files.directory.iterdir()) == ["vision.engine", "vision.json"]
 
 
+def test_a_new_engine_forgets_what_was_compiled_for_the_last(files) -> None:
+    written(files)
+    old, other = files.kernels("orin-8"), EngineFiles(files.directory, "guide").kernels("orin-8")
+    assert old.name == "vision.orin-8.kernels"
+    old.touch()
+    other.touch()
+    written(files, content=b"again")
+    assert not old.exists()
+    assert other.exists()
+
+
 GOLDEN = """{
   "format_version": 1,
   "graph": "vision",

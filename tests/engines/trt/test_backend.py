@@ -14,6 +14,7 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, load_decoder, load_engine, why_not
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.trt import api as tensorrt_api
 from hicom_edge.engines.trt import backend as tensorrt_backend
 from hicom_edge.engines.trt.api import TENSORRT, TENSORRT_RTX, load_api
@@ -87,6 +88,18 @@ def test_an_engine_that_was_altered_is_not_loaded(built_bundle, gpu, tmp_path, m
     monkeypatch.setattr(engine, "_open_device", NoDevice)
     with pytest.raises(EngineError, match=r"guide\.engine was altered after it was built"):
         engine.activate()
+
+
+def test_kernels_are_kept_for_one_kind_of_gpu_and_follow_the_graph(tmp_path: Path) -> None:
+    def options(graph: str):
+        return tensorrt_backend._jit(EngineFiles(tmp_path, graph), WORKSTATION)
+
+    vision, concat, scatter = map(options, ("vision", "decoder", "decoder_scatter"))
+    place = "nvidia-rtx-4000-48-multiprocessors-sm89"
+    assert vision.kernels == tmp_path / f"vision.{place}.kernels"
+    assert (vision.shapes_return, vision.cuda_graphs) == (True, False)
+    assert (concat.shapes_return, concat.cuda_graphs) == (False, False)
+    assert (scatter.shapes_return, scatter.cuda_graphs) == (True, True)
 
 
 class NoDevice:

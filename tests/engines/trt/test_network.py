@@ -8,6 +8,7 @@ import pytest
 
 from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api
 from hicom_edge.engines.trt.logger import logger_of, make_with
+from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
     builder_config,
@@ -45,6 +46,26 @@ def parts(reference_bundle):
     profiles = profiles_of("guide", entry, limits)
     config = builder_config(api, builder, profiles, BuilderSettings(64 << 20), None)
     return api, builder, network, config, logger.errors
+
+
+@pytest.mark.parametrize("opset", [23, 20])
+def test_every_input_is_read_from_the_device(variant_bundle, opset: int) -> None:
+    """A shape tensor would be read from main memory, at the address that we give for the device."""
+    bundle = variant_bundle(
+        "release", opset=opset, decoder_form="scatter" if opset > 20 else "concat"
+    )
+    api, limits = load_api(TENSORRT_RTX), limits_from_manifest(bundle.manifest, 8)
+    logger, version = logger_of(api), api.__version__
+    builder = make_with(api.Builder, logger)
+    for graph, entry in bundle.manifest.graphs.items():
+        path, profile = bundle.file(entry.file), profiles_of(graph, entry, limits)[0]
+        model = model_for_parser(path, graph, profile, TENSORRT_RTX, version, plugin=False)
+        network = parse_network(api, builder, path, logger, model)
+        inputs = [network.get_input(index) for index in range(network.num_inputs)]
+        assert {tensor.name for tensor in inputs} == {spec.name for spec in entry.inputs}
+        for tensor in inputs:
+            assert not tensor.is_shape_tensor, (graph, tensor.name)
+            assert tensor.is_execution_tensor
 
 
 def test_a_builder_without_streams_writes_as_much(parts, tmp_path: Path) -> None:

@@ -264,6 +264,19 @@ def test_where_capturing_is_refused_steps_run_one_by_one(form_bundle, error) -> 
     assert len(asked) == 1
 
 
+def test_steps_that_the_library_captures_are_not_captured_again(form_bundle, monkeypatch) -> None:
+    """TensorRT-RTX knows when the kernels of a shape are ready."""
+    dim, memory = form_bundle.manifest.model.llm_dim, HostMemory()
+    decoder, _ = make_decoder(form_bundle, memory, SCATTER_GRAPH)
+    monkeypatch.setattr(TensorRtSession, "captures", True)
+    row = ramp(1, dim)
+    with load_decoder(form_bundle, CPU) as other, decoder:
+        np.testing.assert_allclose(decoder.prefill(row), other.prefill(row), atol=1e-4)
+        for _ in range(4):
+            np.testing.assert_allclose(decoder.step(row), other.step(row), atol=1e-4)
+    assert memory.launches == 0
+
+
 def test_a_fixed_cache_takes_one_set_of_buffers(form_bundle) -> None:
     sets = {}
     for graph in (CONCAT_GRAPH, SCATTER_GRAPH):
@@ -275,11 +288,13 @@ def test_a_fixed_cache_takes_one_set_of_buffers(form_bundle) -> None:
 
 
 def test_memory_comes_back_when_the_cache_does_not_fit(reference_bundle) -> None:
-    memory = HostMemory(room=6)
+    memory, order = HostMemory(room=6), []
     decoder, _ = make_decoder(reference_bundle, memory)
-    with pytest.raises(MemoryError):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(TensorRtSession, "close", lambda session: order.append(memory.closed))
         decoder.activate()
     assert memory.closed
+    assert order == [False]  # the engine is freed before the device is closed
 
 
 def test_engines_outside_with_are_refused(reference_bundle) -> None:
@@ -327,3 +342,21 @@ def test_what_tensorrt_says_becomes_one_line(reason: str, error, message: str) -
         session.run({})
     with pytest.raises(EngineError, match="the shape of guide is not known before it runs"):
         session.shape("guide")
+
+
+class NoDims:
+    """Dims without a number of dimensions, as the binding makes them of a name it does not know."""
+
+    def __len__(self) -> int:
+        return -1
+
+    def __getitem__(self, index: int) -> int:
+        raise IndexError
+
+
+def test_an_output_that_the_engine_lacks_is_one_line() -> None:
+    context, errors = RefusingContext([], ""), ["no such tensor"]
+    context.get_tensor_shape = lambda name: NoDims()
+    session = TensorRtSession("guide", context, 0, errors)
+    with pytest.raises(EngineError, match="guide: features has no shape in TensorRT: no such ten"):
+        session.shape("features")
