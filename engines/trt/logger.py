@@ -11,6 +11,13 @@ _LONGEST_REASON = 300
 # Errors that led to nothing, such as those of kernels that were tried, must not pile up.
 _MOST_ERRORS = 20
 
+_MEMORY_SIGNS = (
+    "out of memory",
+    "OutOfMemory",
+    "cudaErrorMemoryAllocation",
+    "could not be allocated",
+)
+
 
 class Logger(Protocol):
     """TensorRT's logger, with the last errors that it was told."""
@@ -39,6 +46,16 @@ def logger_of(api: Any) -> Logger:
                 del self.errors[:-_MOST_ERRORS]
 
     return cast("Logger", CollectingLogger())
+
+
+def reason_of(errors: list[str]) -> str:
+    """What TensorRT said, in one line."""
+    return " ".join(" ".join(errors).split()) or "no reason given"
+
+
+def memory_ran_out(reason: str) -> bool:
+    """Whether TensorRT says that the device has not enough memory."""
+    return any(sign in reason for sign in _MEMORY_SIGNS)
 
 
 def make_with(kind: Any, logger: Logger) -> Any:

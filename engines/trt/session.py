@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.engines.trt.jit import JitConfig
-from hicom_edge.engines.trt.logger import logger_of, make_with
+from hicom_edge.engines.trt.logger import logger_of, make_with, memory_ran_out, reason_of
 from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.trt.jit import JitOptions
     from hicom_edge.engines.trt.profiles import Shape
 
-_MEMORY_SIGNS = (
-    "out of memory",
-    "OutOfMemory",
-    "cudaErrorMemoryAllocation",
-    "could not be allocated",
-)
 _LONGEST_REASON = 300
 
 
@@ -132,9 +126,9 @@ class TensorRtSession:
 
 
 def _failure(what: str, errors: list[str]) -> EngineError | ResourceError:
-    reason = " ".join(" ".join(errors).split()) or "no reason given"
+    reason = reason_of(errors)
     errors.clear()
-    if any(sign in reason for sign in _MEMORY_SIGNS):
+    if memory_ran_out(reason):
         return ResourceError(
             f"{what}: not enough device memory; use fewer frames, build with a smaller "
             "--max-frames, or close other programs that use the GPU"

@@ -29,7 +29,7 @@ from hicom_edge.engines.engine_files import (
     graph_sha256,
 )
 from hicom_edge.engines.trt.aside import run_aside
-from hicom_edge.engines.trt.logger import logger_of, make_with
+from hicom_edge.engines.trt.logger import logger_of, make_with, memory_ran_out, reason_of
 from hicom_edge.engines.trt.model import model_for_parser
 from hicom_edge.engines.trt.network import (
     BuilderSettings,
@@ -40,7 +40,7 @@ from hicom_edge.engines.trt.network import (
 )
 from hicom_edge.engines.trt.plugin import load_plugin
 from hicom_edge.engines.trt.timing_cache import timing_cache
-from hicom_edge.errors import EngineError
+from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -100,6 +100,7 @@ class Workplace:
 
         Raises:
             EngineError: TensorRT does not take the graph, or another build is at work here.
+            ResourceError: the device has not enough memory for it.
         """
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
@@ -144,11 +145,16 @@ class Workplace:
         with self._timings(config):
             done = write_engine(api, builder, network, config, path)
         if not done:
-            reason = " ".join(" ".join(logger.errors).split()) or "no reason given"
+            reason = reason_of(logger.errors)
+            what = f"{source} does not build in TensorRT {api.__version__}"
+            if memory_ran_out(reason):
+                raise ResourceError(
+                    f"{what}: {reason[:_LONGEST_REASON]}; close other programs that use the GPU, "
+                    "or try a smaller --workspace or --max-frames"
+                )
             raise EngineError(
-                f"{source} does not build in TensorRT {api.__version__}: "
-                f"{reason[:_LONGEST_REASON]}; try --opset 20 at export, fewer --max-frames, "
-                "or a larger --workspace"
+                f"{what}: {reason[:_LONGEST_REASON]}; try --opset 20 at export, fewer "
+                "--max-frames, or a larger --workspace"
             )
         return uses_plugin(api, network)
 

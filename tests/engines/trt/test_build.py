@@ -7,6 +7,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -237,6 +238,25 @@ class TestWithRtx:
         with pytest.raises(error, match=message):
             build_engines(bundle, BuildOptions(RTX, max_frames=8))
         assert not list((bundle.path / "engines").rglob("*.engine"))
+
+    @pytest.mark.parametrize(
+        ("said", "error", "advice"),
+        [
+            ("Cuda Runtime (out of memory)", ResourceError, "smaller --workspace or --max-frames"),
+            ("no implementation", EngineError, "--opset 20 at export, .* a larger --workspace"),
+        ],
+    )
+    def test_a_build_that_fails_is_one_line_with_advice(
+        self, bundle, monkeypatch, said: str, error: type[Exception], advice: str
+    ) -> None:
+        def fail(*arguments: object) -> bool:
+            logger_of(load_api(TENSORRT_RTX)).errors.append(said)
+            return False
+
+        monkeypatch.setattr(tensorrt_workplace, "write_engine", fail)
+        match = rf"vision\.onnx does not build in TensorRT .*: {re.escape(said)}; .*{advice}"
+        with pytest.raises(error, match=match):
+            build_engines(bundle, BuildOptions(RTX, max_frames=8))
 
     def test_a_graph_that_tensorrt_does_not_take_is_named(self, bundle) -> None:
         import onnx
