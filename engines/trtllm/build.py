@@ -133,7 +133,7 @@ def _fits(files: LlmEngineFiles, plan: BuildPlan, digest: str, gpu: Gpu) -> bool
 def _check_resources(plan: BuildPlan, options: LlmBuildOptions, gpu: Gpu, directory: Path) -> None:
     need = llm_memory(plan.config, plan.ranks, plan.limits)
     check_device(plan.config, need, plan.limits, _budget(options, gpu))
-    check_host(plan.ranks, available_memory())
+    check_host(plan.ranks, available_memory(with_swap=True))
     size = need.weights * plan.config.world_size + _ENGINE_OVERHEAD
     free = shutil.disk_usage(directory).free
     if size > free:

@@ -181,6 +181,19 @@ def test_a_missing_rank_stops_before_the_build(bundle: Bundle, command: BuildCom
     assert command.runs == []
 
 
+def test_swap_counts_for_the_build_as_its_refusal_advises(
+    bundle: Bundle, command: BuildCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_swap_only(with_swap: bool = False) -> int:
+        return 64 << 30 if with_swap else 1
+
+    monkeypatch.setattr(tensorrt_llm_build, "available_memory", with_swap_only)
+    assert build_language_model(bundle, OPTIONS) is not None
+    monkeypatch.setattr(tensorrt_llm_build, "available_memory", lambda with_swap=False: 1)
+    with pytest.raises(ResourceError, match="add swap"):
+        build_language_model(bundle, replace(OPTIONS, max_new_tokens=6))
+
+
 def test_too_little_device_memory_stops_before_the_build(
     bundle: Bundle, command: BuildCommand
 ) -> None:
