@@ -5,6 +5,9 @@ add to the base requirements. So the choice is made when the package is built:
 
     pip install .                       onnxruntime
     HICOM_EDGE_GPU=1 pip install .      onnxruntime-gpu, and its CUDA and cuDNN
+
+Before 1.26 the CUDA provider does not run Attention as a language model has it. Those versions are
+all that there is for Python 3.10, and run bundles of opset 18 to 20 (docs/onnxruntime_gpu.md).
 """
 
 import os
@@ -13,7 +16,12 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 GPU = os.environ.get("HICOM_EDGE_GPU") == "1"
-ONNXRUNTIME = "onnxruntime-gpu[cuda,cudnn]" if GPU else "onnxruntime"
+ONNXRUNTIME = ["onnxruntime>=1.23"]
+if GPU:
+    ONNXRUNTIME = [
+        "onnxruntime-gpu[cuda,cudnn]>=1.26; python_version >= '3.11'",
+        "onnxruntime-gpu[cuda,cudnn]>=1.23; python_version < '3.11'",
+    ]
 
 
 class BuildWithoutSetup(build_py):
@@ -28,7 +36,7 @@ setup(
     cmdclass={"build_py": BuildWithoutSetup},
     install_requires=[
         "numpy>=1.24",
-        f"{ONNXRUNTIME}>=1.23",
+        *ONNXRUNTIME,
         "av>=14",
         "pillow>=10",
         "tokenizers>=0.20",

@@ -187,12 +187,19 @@ def _unavailable_gpu(provider: str) -> str | None:
         return NO_GPU
     import onnxruntime
 
-    from hicom_edge.engines.ort.cuda_libraries import missing_library
+    from hicom_edge.engines.ort.cuda_libraries import driver_too_old, missing_library
 
     if provider not in onnxruntime.get_available_providers():
         return (
             f"onnxruntime {onnxruntime.__version__} has no {provider} (pip uninstall -y "
             "onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]')"
+        )
+    driver = driver_too_old()
+    if driver is not None:
+        return (
+            f"onnxruntime {onnxruntime.__version__} is built with CUDA {onnxruntime.cuda_version}, "
+            f"the driver runs CUDA up to {driver} (update the driver, or pip install "
+            "'onnxruntime-gpu[cuda,cudnn]<1.27', which is for CUDA 12)"
         )
     library = missing_library()
     if library is not None:

@@ -11,9 +11,26 @@ import io
 import sys
 from functools import cache
 
-# cuDNN is what the vision graph's convolution runs in.
+# cuDNN is what the vision graph's convolution runs in. Up to 1.26, for CUDA 12, the provider is
+# linked to cuFFT as well (1.27 too; its extra brings it).
 _LIBRARIES = ("libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libcurand.so.10")
+_CUFFT = {"12": ("libcufft.so.11",)}
 _CUDNN = "libcudnn.so.9"
+
+
+def driver_too_old() -> str | None:
+    """The CUDA version of a driver that is older than the CUDA that ONNX Runtime was built with.
+
+    Within a major version any driver does.
+    """
+    import onnxruntime
+
+    from hicom_edge.engines.cuda_memory import driver_version
+
+    built_with, driver = onnxruntime.cuda_version.partition(".")[0], driver_version()
+    if not built_with or driver is None:
+        return None
+    return driver if int(driver.partition(".")[0]) < int(built_with) else None
 
 
 @cache
@@ -30,7 +47,7 @@ def missing_library() -> str | None:
         return None
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
-    names = (*(name.format(major) for name in _LIBRARIES), _CUDNN)
+    names = (*(name.format(major) for name in _LIBRARIES), *_CUFFT.get(major, ()), _CUDNN)
     return next((name for name in names if not loads(name)), None)
 
 

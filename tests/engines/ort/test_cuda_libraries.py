@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import onnxruntime
 import pytest
 
+from hicom_edge.engines import cuda_memory
 from hicom_edge.engines.cuda_driver import Gpu
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import cuda_libraries
@@ -37,6 +38,32 @@ def test_a_missing_library_is_the_reason(capsys) -> None:
 def test_with_all_libraries_there_is_no_reason(monkeypatch) -> None:
     monkeypatch.setattr(cuda_libraries, "loads", lambda library: True)
     assert CUDA.unavailable() is None
+
+
+def test_a_driver_of_an_older_cuda_is_the_reason(monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0")
+    monkeypatch.setattr(cuda_memory, "driver_version", lambda: "12.8")
+    assert "is built with CUDA 13.0, the driver runs CUDA up to 12.8 (update the driver, or" in (
+        CUDA.unavailable() or ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "driver"), [("13.0", "13.1"), ("12.8", "12.2"), ("12.8", "13.0")]
+)
+def test_a_driver_of_the_same_major_version_or_a_later_one_does(
+    monkeypatch, built: str, driver: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "cuda_version", built)
+    monkeypatch.setattr(cuda_memory, "driver_version", lambda: driver)
+    monkeypatch.setattr(cuda_libraries, "loads", lambda library: True)
+    assert CUDA.unavailable() is None
+
+
+def test_a_build_for_cuda_12_is_linked_to_cufft(monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "cuda_version", "12.8")
+    monkeypatch.setattr(cuda_libraries, "loads", lambda library: "cufft" not in library)
+    assert "does not find libcufft.so.11" in (CUDA.unavailable() or "")
 
 
 def test_a_build_without_cuda_looks_for_nothing(monkeypatch) -> None:
