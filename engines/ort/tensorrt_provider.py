@@ -1,19 +1,24 @@
 """What ONNX Runtime's TensorRT provider is told: precision, profiles, and where its engines lie.
 
-    BUNDLE/engines/onnxruntime-tensorrt-<device>/<graph>-<digest>/    written by ONNX Runtime
+    BUNDLE/engines/onnxruntime-tensorrt-<device>/<versions>/<graph>-<digest>/
 
-It knows the provider's options (onnxruntime.ai, "TensorRT Execution Provider"). ONNX Runtime names
-an engine after the graph's file and nodes, not after its weights: so a directory belongs to one
-digest of graph and weights. Not yet run on a device.
+What lies there ONNX Runtime writes. This module knows the provider's options (onnxruntime.ai,
+"TensorRT Execution Provider"). ONNX Runtime names an engine after the graph's file and nodes and
+its own version, not after the weights, nor after the TensorRT that it runs in, whose engines no
+other version reads: so a directory belongs to one digest of graph and weights, and to the versions
+of both. Not yet run on a device.
 """
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
 from hicom_edge.engines.ort.cuda_libraries import loads
+from hicom_edge.engines.trt.memory import weight_bytes
 from hicom_edge.engines.trt.profiles import (
     Profile,
     ShapeRange,
@@ -31,14 +36,19 @@ if TYPE_CHECKING:
 ENGINE = "onnxruntime-tensorrt"
 # Of TensorRT 10, which ONNX Runtime's provider is linked to (up to 1.31), and no later one.
 _LIBRARIES = ("libnvinfer.so.10", "nvinfer_10.dll")
+# The provider hands TensorRT a graph as one protobuf message, weights included.
+_LARGEST_GRAPH = 2**31 - 1
 
 
 def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
     """The options of the TensorRT provider for one graph; its engine directory is made.
 
     Raises:
-        EngineError: the bundle cannot be written.
+        EngineError: the bundle cannot be written, or the graph is too large for the provider.
     """
+    too_large = why_too_large(bundle, graph)
+    if too_large is not None:
+        raise EngineError(f"{too_large}; use --engine tensorrt or onnxruntime-cuda")
     directory = cache_directory(bundle, graph, gpu)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -65,13 +75,29 @@ def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
 
 def cache_directory(bundle: Bundle, graph: str, gpu: Gpu) -> Path:
     """Where ONNX Runtime keeps the engines of one graph with these weights."""
+    import onnxruntime
+
+    versions = f"onnxruntime-{onnxruntime.__version__}-tensorrt-{_tensorrt_version()}"
     digest = graph_sha256(bundle.manifest, graph)[:12]
-    return engine_directory(bundle, ENGINE, device_place(gpu)) / f"{graph}-{digest}"
+    return engine_directory(bundle, ENGINE, device_place(gpu)) / versions / f"{graph}-{digest}"
+
+
+def why_too_large(bundle: Bundle, graph: str) -> str | None:
+    """Why the provider cannot hand a graph to TensorRT, or None when it can."""
+    size = weight_bytes(bundle.manifest, graph)
+    if size <= _LARGEST_GRAPH:
+        return None
+    return f"{graph} has {size / 1e9:.1f} GB, and {ENGINE} takes graphs of at most 2.1 GB"
 
 
 def why_not_built(bundle: Bundle, gpu: Gpu) -> str | None:
-    """The first graph without an engine, as a reason, or None when all of them have one."""
+    """The first graph without an engine, as a reason, or None when all of them have one.
+
+    Engines of another ONNX Runtime or TensorRT do not count.
+    """
     for graph in bundle.manifest.graphs:
+        if graph == SCATTER_GRAPH:  # of TensorRT's own engine; ONNX Runtime runs the other decoder
+            continue
         if not any(cache_directory(bundle, graph, gpu).glob("*.engine")):
             return f"{ENGINE} has built no engine of {graph} yet, which takes minutes"
     return None
@@ -88,6 +114,14 @@ def why_no_library() -> str | None:
         "the TensorRT that is installed is not 10, which ONNX Runtime's provider is built with "
         "(pip install 'tensorrt<11')"
     )
+
+
+def _tensorrt_version() -> str:
+    """The version of the library that is loaded, such as "10.13.3", or "none"."""
+    for name in filter(loads, _LIBRARIES):
+        number = ctypes.CDLL(name).getInferLibVersion()  # as NvInferRuntime.h numbers TensorRT 10
+        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return "none"
 
 
 def _union(profiles: Sequence[Profile]) -> Profile:

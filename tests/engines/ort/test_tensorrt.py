@@ -6,16 +6,20 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, engine_names, why_not
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import providers as onnxruntime_providers
+from hicom_edge.engines.ort import tensorrt_provider
 from hicom_edge.engines.ort.backend import (
     CUDA_PROVIDER,
     TENSORRT_PROVIDER,
@@ -99,7 +103,9 @@ def test_engines_lie_in_the_bundle_under_device_and_weights(bundle, variant_bund
     assert directory.is_dir()
     place = directory.relative_to(bundle.path).as_posix()
     assert re.fullmatch(
-        r"engines/onnxruntime-tensorrt-orin-16-multiprocessors-sm87/vision-[0-9a-f]{12}", place
+        r"engines/onnxruntime-tensorrt-orin-16-multiprocessors-sm87"
+        rf"/onnxruntime-{re.escape(onnxruntime.__version__)}-tensorrt-[^/]+/vision-[0-9a-f]{{12}}",
+        place,
     )
     other = Bundle(bundle.path, variant_bundle("release", opset=20).manifest)
     assert cache_directory(other, "vision", ORIN) != directory
@@ -109,10 +115,58 @@ def test_engines_lie_in_the_bundle_under_device_and_weights(bundle, variant_bund
 def test_auto_takes_it_once_every_graph_has_an_engine(bundle) -> None:
     for graph in bundle.manifest.graphs:
         assert "has built no engine of" in (why_not_built(bundle, ORIN) or "")
+        build_all(bundle, graph)
+    assert why_not_built(bundle, ORIN) is None
+
+
+@pytest.mark.parametrize("upgraded", ["onnxruntime", "tensorrt"])
+def test_engines_of_another_version_are_not_taken(bundle, monkeypatch, upgraded: str) -> None:
+    """ONNX Runtime would build its own again, or fail on those of another TensorRT."""
+    monkeypatch.setattr(tensorrt_provider, "_tensorrt_version", lambda: "10.9.0")
+    build_all(bundle)
+    assert why_not_built(bundle, ORIN) is None
+    if upgraded == "onnxruntime":
+        monkeypatch.setattr(onnxruntime, "__version__", "99.0.0")
+    else:
+        monkeypatch.setattr(tensorrt_provider, "_tensorrt_version", lambda: "10.13.3")
+    assert "has built no engine of" in (why_not_built(bundle, ORIN) or "")
+
+
+def test_the_decoder_that_it_never_runs_needs_no_engine(variant_bundle, tmp_path) -> None:
+    manifest = variant_bundle("release", decoder_form="scatter").manifest
+    bundle = Bundle(tmp_path, manifest)
+    assert SCATTER_GRAPH in manifest.graphs
+    build_all(bundle, *(name for name in manifest.graphs if name != SCATTER_GRAPH))
+    assert why_not_built(bundle, ORIN) is None
+
+
+def build_all(bundle: Bundle, *graphs: str) -> None:
+    for graph in graphs or bundle.manifest.graphs:
         directory = cache_directory(bundle, graph, ORIN)
         directory.mkdir(parents=True)
         (directory / "TensorrtExecutionProvider_1_sm87.engine").touch()
-    assert why_not_built(bundle, ORIN) is None
+
+
+def test_the_version_of_tensorrt_is_that_of_its_library(monkeypatch) -> None:
+    library = SimpleNamespace(getInferLibVersion=lambda: 101303)
+    monkeypatch.setattr(tensorrt_provider, "loads", lambda name: name == "libnvinfer.so.10")
+    monkeypatch.setattr(tensorrt_provider.ctypes, "CDLL", lambda name: library)
+    assert tensorrt_provider._tensorrt_version() == "10.13.3"
+
+
+def test_a_graph_beyond_one_protobuf_message_is_refused_before_it_is_read(bundle) -> None:
+    files = {
+        name: replace(file, size=15_200_000_000) if name.startswith("decoder.onnx") else file
+        for name, file in bundle.manifest.files.items()
+    }
+    large = replace(bundle, manifest=replace(bundle.manifest, files=files))
+    with pytest.raises(
+        EngineError,
+        match=r"decoder has \d+\.\d GB, and onnxruntime-tensorrt takes .* at most 2.1 GB;",
+    ):
+        provider_options(large, "decoder", ORIN)
+    assert not (bundle.path / "engines").exists()
+    assert provider_options(large, "vision", ORIN)
 
 
 def test_a_bundle_that_cannot_be_written_is_one_line(bundle) -> None:
