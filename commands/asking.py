@@ -133,7 +133,10 @@ def _generation(
 def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
     from hicom_edge.runtime.qa import VideoQA
 
-    return VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+    qa = VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+    for remark in qa.remarks:
+        terminal.remark(f"note: {remark}")
+    return qa
 
 
 def _say_who_answers(bundle: Path | None) -> None:

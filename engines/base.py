@@ -72,9 +72,14 @@ class Backend:
 
 
 class Runner(ABC):
-    """What is loaded on `activate` and freed on `deactivate`; use as a context manager."""
+    """What is loaded on `activate` and freed on `deactivate`; use as a context manager.
+
+    Attributes:
+        remarks: what a user should know of how it runs here, a line each; known once it is active.
+    """
 
     name: str
+    remarks: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         self.activate()

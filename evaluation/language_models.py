@@ -40,10 +40,12 @@ class LanguageModel(ABC):
     Attributes:
         dtype: of the prompt's rows.
         missing: stage → why it cannot be run; it is not asked for then.
+        remarks: what a user should know of how it runs here, a line each.
     """
 
     dtype: DTypeLike = np.float32
     missing: Mapping[str, str] = NOTHING_MISSING
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def logits(self, rows: Array) -> Array:
@@ -60,6 +62,7 @@ class GraphLanguageModel(LanguageModel):
     def __init__(self, bundle: Bundle, decoder: DecoderEngine) -> None:
         self.dtype = decoder.dtype
         self._decoder, self._table = decoder, open_token_embedding(bundle)
+        self.remarks = decoder.remarks
         self._generation = bundle.manifest.generation
 
     def logits(self, rows: Array) -> Array:

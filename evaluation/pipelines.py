@@ -44,9 +44,11 @@ class Pipeline(ABC):
 
     Attributes:
         missing: why there are no "prefill_logits" or no "greedy_tokens"; these are not asked for.
+        remarks: what a user should know of how it runs here, a line each.
     """
 
     missing: Mapping[str, str] = NOTHING_MISSING
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def maps(self) -> dict[str, Array]:
@@ -90,6 +92,8 @@ class BundlePipeline(Pipeline):
         }
         self._language_model = open_language_model(bundle, engine, stack)
         self.missing = self._language_model.missing
+        remarks = [remark for engine in self._engines.values() for remark in engine.remarks]
+        self.remarks = tuple(dict.fromkeys([*remarks, *self._language_model.remarks]))
         self._table: Array = open_token_embedding(bundle)
         self._maps = self._encode(pixel_values)
 

@@ -68,7 +68,8 @@ def verify_bundle(
         num_frames: by default the bundle's.
         max_new_tokens: the most greedy tokens to compare.
         engine: what the bundle itself runs in.
-        remark: called with one line for each reason to leave stages out.
+        remark: called with one line for each reason to leave stages out, and with what an engine
+            says of how it runs.
 
     Raises:
         InputError: no questions, or a reference that is the bundle in the same engine or another
@@ -91,7 +92,7 @@ def verify_bundle(
     with ExitStack() as stack:
         expected = reference.pipeline(pixel_values, modality, stops, stack)
         tested = BundlePipeline(bundle, pixel_values, modality, stack, engine)
-        for line in _left_out(expected, tested):
+        for line in (*_left_out(expected, tested), *expected.remarks, *tested.remarks):
             remark(line)
         return list(
             compare_pipelines(expected, tested, prompts, limits, max_new_tokens, answer_limits)

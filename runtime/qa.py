@@ -84,6 +84,12 @@ class VideoQA:
                 loading.enter_context(runner)
             self._loaded = loading.pop_all()
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of how the engines run here, a line each."""
+        runners = (*self._engines.values(), self._decoder)
+        return tuple(dict.fromkeys(r for runner in runners for r in runner.remarks))
+
     @classmethod
     def load(
         cls,

@@ -24,6 +24,7 @@ from hicom_edge.engines.ort.providers import (
     CUDA_PROVIDER,
     ENGINES,
     NO_GPU,
+    SESSION_ENTRIES,
     TENSORRT_PROVIDER,
     first_gpu,
     memory_of,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from hicom_edge.bundle import Bundle
+    from hicom_edge.manifest import GraphEntry
 
 __all__ = [
     "CPU",
@@ -46,10 +48,18 @@ __all__ = [
     "memory_of",
     "one_line_errors",
     "open_session",
+    "remarks_of",
     "session_options",
 ]
 
-_MEMORY_SIGNS = ("allocate memory", "bad allocation", "bad_alloc", "out of memory", "BFCArena")
+_MEMORY_SIGNS = (
+    "allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "out of memory",
+    "BFCArena",
+    "ALLOC_FAILED",
+)
 _FALLBACK_SIGN = "fallback to CPU EP"
 _LONGEST_REASON = 300
 
@@ -71,9 +81,8 @@ def open_session(
     if entry.quantization == "int8" and provider == CPU_PROVIDER and sums_of_bytes_saturate():
         # ONNX Runtime then makes the weights unsigned, too: slower, and never wrong.
         settings.add_session_config_entry("session.x64quantprecision", "1")
-    if provider == TENSORRT_PROVIDER:
-        # A node that TensorRT does not take is an error, not a slow place in the graph.
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    for name, value in SESSION_ENTRIES[provider].items():
+        settings.add_session_config_entry(name, value)
     try:
         with one_line_errors(f"{path} does not load"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a missing provider; it is an error below
@@ -91,6 +100,17 @@ def open_session(
         raise _other_provider(path, provider)
     _check_names(bundle, graph_name, session)
     return session
+
+
+def remarks_of(
+    session: onnxruntime.InferenceSession, entry: GraphEntry, provider: str
+) -> tuple[str, ...]:
+    """What a user should know of how a session runs: which nodes were left to the CPU."""
+    if provider != CUDA_PROVIDER:  # the others run all of a graph, or refuse it
+        return ()
+    from hicom_edge.engines.ort.placement import placement_remarks
+
+    return placement_remarks(session, entry)
 
 
 def _other_provider(path: Path, provider: str) -> EngineError:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
-from hicom_edge.engines.ort.backend import memory_of, one_line_errors, open_session
+from hicom_edge.engines.ort.backend import (
+    memory_of,
+    one_line_errors,
+    open_session,
+    remarks_of,
+)
 from hicom_edge.engines.ort.binding import bind_input, device_type
 from hicom_edge.errors import BundleError, EngineError
 
@@ -58,6 +63,7 @@ class OnnxRuntimeDecoder(DecoderEngine):
         if self._session is None:
             self.memory = memory_of(self._provider)
             self._session = open_session(self._bundle, GRAPH, self._provider, self._options)
+            self.remarks = remarks_of(self._session, self._bundle.graph(GRAPH), self._provider)
         self.reset()
 
     def deactivate(self) -> None:

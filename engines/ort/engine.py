@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Engine, EngineOptions
-from hicom_edge.engines.ort.backend import memory_of, one_line_errors, open_session
+from hicom_edge.engines.ort.backend import (
+    memory_of,
+    one_line_errors,
+    open_session,
+    remarks_of,
+)
 from hicom_edge.engines.ort.binding import array_of, bind_input, bind_output
 from hicom_edge.errors import EngineError
 
@@ -39,6 +44,7 @@ class OnnxRuntimeEngine(Engine):
         if self._session is None:
             self.memory = memory_of(self._provider)
             self._session = open_session(self._bundle, self.name, self._provider, self._options)
+            self.remarks = remarks_of(self._session, self._bundle.graph(self.name), self._provider)
 
     def deactivate(self) -> None:
         self._session = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.ort.placement import RECORD_PLACEMENT
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -21,6 +22,20 @@ ENGINES = {
     CPU_PROVIDER: "onnxruntime-cpu",
     CUDA_PROVIDER: "onnxruntime-cuda",
     TENSORRT_PROVIDER: "onnxruntime-tensorrt",
+}
+# What a session of a provider is told besides (onnxruntime_session_options_config_keys.h).
+SESSION_ENTRIES: dict[str, dict[str, str]] = {
+    CPU_PROVIDER: {},
+    CUDA_PROVIDER: {
+        # Else weights come out of the arena, which grows by doubling: it takes up to twice their
+        # size, and after them its next step is as large as they are, or all that is left. The
+        # arena keeps its doubling: grown to the size asked for, no freed block of a step's cache
+        # fits the next, longer one (69 MB of cache then take 23 GB; 0.27 GB as it is).
+        "session.use_device_allocator_for_initializers": "1",
+        RECORD_PLACEMENT: "1",
+    },
+    # A node that TensorRT does not take is an error, not a slow place in the graph.
+    TENSORRT_PROVIDER: {"session.disable_cpu_ep_fallback": "1"},
 }
 NO_GPU = "no NVIDIA GPU: the CUDA driver shows none"
 
