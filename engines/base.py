@@ -45,9 +45,12 @@ class EngineOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+        threads = self.threads
+        if threads is None:
+            return
+        if not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
             raise InputError(
-                f"threads is {self.threads}; pass 1 or more, up to {MAX_THREADS}, or leave it out"
+                f"threads is {threads!r}; pass 1 or more, up to {MAX_THREADS}, or leave it out"
             )
 
 

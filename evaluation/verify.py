@@ -26,7 +26,8 @@ from hicom_edge.evaluation.comparison import (
 from hicom_edge.evaluation.pipelines import BundlePipeline, Pipeline, Prompt
 from hicom_edge.evaluation.reference import EngineReference, Reference
 from hicom_edge.runtime.guide_text import guide_text
-from hicom_edge.runtime.prompt import GuideTokenizer, PromptBuilder
+from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.video import VideoInput, read_frames
 from hicom_edge.runtime.vision import preprocessor_from_spec

@@ -18,6 +18,7 @@ from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import InputError, PromptError
 from hicom_edge.manifest import GenerationSpec
+from hicom_edge.runtime.checks import is_integer
 from hicom_edge.runtime.sampler import Sampler, SamplingSettings, resolve_settings
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class GenerationOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise PromptError(f"max_new_tokens is {self.max_new_tokens}; pass 1 or more")
+        most = self.max_new_tokens
+        if most is not None and not (is_integer(most) and most >= 1):
+            raise PromptError(f"max_new_tokens is {most!r}; pass 1 or more, a whole number")
         self.sampling(GenerationSpec(stop_token_ids=()))
 
     def sampling(self, checkpoint: GenerationSpec) -> SamplingSettings:

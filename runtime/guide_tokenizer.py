@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hicom_edge.errors import BundleError, PromptError
+from hicom_edge.errors import BundleError
 from hicom_edge.runtime.charsmap import SPACE, Charsmap
+from hicom_edge.runtime.checks import check_text
 from hicom_edge.runtime.unigram import Unigram
 
 if TYPE_CHECKING:
@@ -57,26 +58,11 @@ class GuideTokenizer:
         Raises:
             PromptError: the text is not valid Unicode.
         """
-        check_unicode(text, "the guide text")
+        check_text(text, "the guide text")
         ids = self._family.ids(text, self._spec.max_length)
         padded = np.full(self._spec.max_length, self._spec.pad_token_id, np.int64)
         padded[: len(ids)] = ids
         return padded
-
-
-def check_unicode(text: str, what: str) -> None:
-    """Refuse text that has no UTF-8 form (lone surrogates, as from a mis-decoded argument).
-
-    Raises:
-        PromptError: names `what` and where.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"{what} is not valid Unicode: {text[error.start]!r} at character {error.start}; "
-            "pass text in UTF-8"
-        ) from error
 
 
 def _load(path: Path, family: str) -> _Family:

@@ -16,27 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import BundleError, PromptError
-from hicom_edge.runtime.guide_tokenizer import GuideTokenizer, check_unicode
+from hicom_edge.runtime.checks import check_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from hicom_edge.bundle import Bundle
 
-__all__ = ["GuideTokenizer", "PromptBuilder", "PromptParts", "check_question"]
-
 MODALITIES = ("video", "image")
-
-
-def check_question(question: str) -> None:
-    """Refuse what cannot be asked.
-
-    Raises:
-        PromptError: no words, or text that is not valid Unicode.
-    """
-    if not question.strip():
-        raise PromptError("the question is empty; ask something about the video")
-    check_unicode(question, "the question")
 
 
 class PromptParts(NamedTuple):
@@ -101,7 +88,7 @@ class PromptBuilder:
             raise PromptError(f"unknown modality {modality!r}; pass one of {list(MODALITIES)}")
         turns = [text for turn in history for text in turn] + [question]
         for text in [*turns, system or ""]:
-            check_unicode(text, "the prompt")
+            check_text(text, "the prompt")
         before, after = self._render(turns, system)
         return PromptParts(self._encode(before), self._encode(after))
 

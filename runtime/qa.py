@@ -24,6 +24,7 @@ from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
 from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_generator
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
+from hicom_edge.runtime.checks import check_question, check_text
 from hicom_edge.runtime.feature_store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
 from hicom_edge.runtime.generation import (
     GenerationOptions,
@@ -33,7 +34,7 @@ from hicom_edge.runtime.generation import (
 )
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
-from hicom_edge.runtime.prompt import PromptBuilder, PromptParts, check_question
+from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
 from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
@@ -166,9 +167,9 @@ class VideoQA:
                 GenerationOptions. By default greedy, with the checkpoint's repetition penalty.
 
         Raises:
-            PromptError: no question, options out of range, or a prompt that does not fit the
-                context.
-            InputError: the clip was watched with another bundle.
+            PromptError: no question, options out of range or of another type, or a prompt that does
+                not fit the context.
+            InputError: no clip, or one that was watched with another bundle.
         """
         return self.stream(clip, question, guide, **options).answer
 
@@ -180,9 +181,15 @@ class VideoQA:
         **options: Unpack[GenerationKeywords],
     ) -> AnswerStream:
         """As `ask`, but iterable over the pieces of text as they are generated."""
+        if not isinstance(clip, Clip):
+            raise InputError(
+                f"a clip of type {type(clip).__name__} was given; pass what watch() returned"
+            )
         if clip.key != self._feature_key(clip.key.frames):
             raise InputError("this clip was watched with another bundle; watch it with this one")
         check_question(question)
+        if guide is not None:
+            check_text(guide, "the guide")
         chosen = GenerationOptions(**options)
         chosen.sampling(self.bundle.manifest.generation)  # refuses what the checkpoint does not fit
         return AnswerStream(self._answer(clip, question, guide, chosen))

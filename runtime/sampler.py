@@ -6,7 +6,6 @@ not know where logits come from, nor when to stop.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.errors import EngineError, PromptError
 from hicom_edge.manifest import GenerationSpec
+from hicom_edge.runtime.checks import is_finite, is_integer
 
 Logits = NDArray[np.float32]
 
@@ -39,13 +39,17 @@ class SamplingSettings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        warm = 0 <= self.temperature < math.inf
+        warm = is_finite(self.temperature) and self.temperature >= 0
         _require(warm, "temperature", self.temperature, "0 (greedy) or more")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        penalty, valid = self.repetition_penalty, "above 0, from 0.001 to 1000; 1 is off"
-        _require(0.001 <= penalty <= 1000, "repetition_penalty", penalty, valid)
-        _require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
+        counted = is_integer(self.top_k) and self.top_k >= 0
+        _require(counted, "top_k", self.top_k, "0 (off) or more, a whole number")
+        likely = is_finite(self.top_p) and 0 < self.top_p <= 1
+        _require(likely, "top_p", self.top_p, "above 0 and at most 1")
+        penalty, expected = self.repetition_penalty, "above 0, from 0.001 to 1000; 1 is off"
+        mild = is_finite(penalty) and 0.001 <= penalty <= 1000
+        _require(mild, "repetition_penalty", penalty, expected)
+        drawn = self.seed is None or (is_integer(self.seed) and self.seed >= 0)
+        _require(drawn, "seed", self.seed, "0 or more, a whole number")
 
 
 def resolve_settings(
@@ -155,4 +159,4 @@ def softmax(scores: Logits) -> NDArray[np.float64]:
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
-        raise PromptError(f"{name} is {value}; pass {expected}")
+        raise PromptError(f"{name} is {value!r}; pass {expected}")

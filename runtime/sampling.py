@@ -6,7 +6,6 @@ files, decoders or pixels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import InputError
+from hicom_edge.runtime.checks import is_finite, is_integer
 
 Int64Array = NDArray[np.int64]
 
@@ -47,15 +47,16 @@ class SamplingOptions:
                 f"num_frames={self.num_frames} and fps={self.fps} were both given; "
                 "they exclude each other, pass one of them"
             )
-        if self.num_frames is not None and not _is_positive_integer(self.num_frames):
-            raise InputError(f"num_frames={self.num_frames!r} must be a whole number of at least 1")
-        if self.num_frames is not None and self.num_frames > MAX_FRAMES:
-            raise InputError(f"num_frames={self.num_frames} must be at most {MAX_FRAMES}")
-        if self.fps is not None and not (_is_finite(self.fps) and self.fps > 0):
+        frames = self.num_frames
+        if frames is not None and not (is_integer(frames) and frames >= 1):
+            raise InputError(f"num_frames={frames!r} must be a whole number of at least 1")
+        if frames is not None and frames > MAX_FRAMES:
+            raise InputError(f"num_frames={frames} must be at most {MAX_FRAMES}")
+        if self.fps is not None and not (is_finite(self.fps) and self.fps > 0):
             raise InputError(f"fps={self.fps!r} must be a number above 0 (frames per second)")
         for name in ("start", "end"):
             seconds = getattr(self, name)
-            if seconds is not None and not _is_finite(seconds):
+            if seconds is not None and not is_finite(seconds):
                 raise InputError(f"{name}={seconds!r} must be a finite number of seconds")
 
     @property
@@ -126,18 +127,8 @@ def window_bounds(
 
 
 def _require_rate(source_fps: float, what: str) -> None:
-    if not (_is_finite(source_fps) and source_fps > 0):
+    if not (is_finite(source_fps) and source_fps > 0):
         raise InputError(
             f"{what} needs the frame rate of the video, which is unknown here "
             f"({source_fps!r}); use num_frames without a window"
         )
-
-
-def _is_positive_integer(value: object) -> bool:
-    integral = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return integral and int(value) >= 1  # type: ignore[call-overload]
-
-
-def _is_finite(value: object) -> bool:
-    numeric = isinstance(value, (int, float, np.integer, np.floating))
-    return numeric and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]

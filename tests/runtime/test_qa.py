@@ -228,6 +228,9 @@ def test_a_bundle_without_a_graph_that_is_needed_is_refused(reference_bundle, na
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; pass 1 or more, a whole number"),
+        ({"max_new_tokens": "3"}, "max_new_tokens is '3'"),
+        ({"top_k": 5.0}, "top_k is 5.0"),
         ({"max_new_tokens": 40_000}, "the model's context is 32768"),
     ],
 )
@@ -241,12 +244,27 @@ def test_options_that_do_not_fit_are_refused(qa: VideoQA, clip, options, message
     [
         ("", "the question is empty; ask something about the video"),
         (" \n\t", "the question is empty"),
+        (None, "the question is None; pass text"),
+        (b"what", "the question is b'what'; pass text"),
         ("what \udcff is it", r"the question is not valid Unicode: '\\udcff' at character 5"),
     ],
 )
 def test_what_is_no_question_is_refused_before_the_work(qa: VideoQA, clip, question, message):
     with pytest.raises(PromptError, match=message):
         qa.stream(clip, question)
+
+
+def test_what_is_no_guide_or_no_clip_is_refused_before_the_work(qa: VideoQA, clip) -> None:
+    with pytest.raises(PromptError, match="the guide is 5; pass text"):
+        qa.stream(clip, "What?", 5)
+    with pytest.raises(InputError, match=r"a clip of type str was given; pass what watch\(\) ret"):
+        qa.stream("kitchen.mp4", "What?")
+
+
+@pytest.mark.parametrize("threads", ["2", 2.0, 0])
+def test_threads_that_are_no_number_of_threads_are_refused(threads) -> None:
+    with pytest.raises(InputError, match=f"threads is {threads!r}; pass 1 or more"):
+        VideoQA.load(threads=threads)
 
 
 def test_a_missing_video_is_refused(qa: VideoQA, tmp_path: Path) -> None:

@@ -142,8 +142,20 @@ def test_what_is_not_given_comes_from_the_checkpoint() -> None:
         ("repetition_penalty", 1e-50, "repetition_penalty is 1e-50; pass above 0, from 0.001"),
         ("repetition_penalty", float("inf"), "repetition_penalty is inf; pass above 0, from 0.001"),
         ("seed", -1, "seed is -1; pass 0 or more"),
+        ("temperature", "1", "temperature is '1'; pass 0"),
+        ("temperature", None, "temperature is None; pass 0"),
+        ("top_k", 5.0, "top_k is 5.0; pass 0 .off. or more, a whole number"),
+        ("top_k", True, "top_k is True; pass 0"),
+        ("top_p", "a", "top_p is 'a'; pass above 0"),
+        ("repetition_penalty", "a", "repetition_penalty is 'a'; pass above 0"),
+        ("seed", 1.5, "seed is 1.5; pass 0 or more, a whole number"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(name, value, message) -> None:
     with pytest.raises(PromptError, match=message):
         SamplingSettings(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = SamplingSettings(np.float32(0.5), np.int64(3), np.float64(0.9), seed=np.int32(1))
+    assert Sampler(settings).choose(np.array([9, 0, 0, 0], np.float32)) == 0
