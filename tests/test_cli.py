@@ -286,6 +286,23 @@ def test_control_c_ends_a_conversation_with_status_130_and_no_traceback(video, b
         assert process.stderr.read() == ""
 
 
+def test_control_c_while_the_command_line_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    """A stand-in for typer is interrupted as it loads."""
+    (tmp_path / "typer.py").write_text(
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "hicom_edge", "doctor"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_a_terminated_export_leaves_nothing_half_written(
     reference_checkpoint, tmp_path: Path
 ) -> None:

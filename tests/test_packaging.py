@@ -18,10 +18,19 @@ NOT_PACKAGED = {"tests", "benchmarks", "examples", "docs", "build", "dist"}
 
 
 @pytest.fixture(scope="module")
-def setuptools_table() -> dict:
+def pyproject() -> dict:
     if not (ROOT / "setup.py").is_file():
         pytest.skip("not a checkout")
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def setuptools_table(pyproject: dict) -> dict:
+    return pyproject["tool"]["setuptools"]
+
+
+def test_the_command_is_the_module_that_ctrl_c_may_reach_while_it_loads(pyproject: dict) -> None:
+    assert pyproject["project"]["scripts"] == {"hicom-edge": "hicom_edge.__main__:main"}
 
 
 def test_every_folder_with_code_is_listed(setuptools_table: dict) -> None:
