@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -24,6 +24,7 @@ from hicom_edge.manifest_values import check_values
 MANIFEST_NAME = "manifest.json"
 ENGINES_DIR = "engines"
 _CHUNK = 1 << 22
+_PARTIAL, _OLD = "partial", "old"
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,7 +101,12 @@ class BundleWriter:
 
     Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes
     the manifest last and renames. Leaving without `finish` removes everything; what a killed writer
-    of the same bundle has left is removed by the next one.
+    of the same bundle has left is removed by the next one, and a bundle that it was about to
+    replace is put back.
+
+    Raises:
+        InputError: nothing can be written at the target, or no engine could open it there.
+        BundleError: the target exists and may not be replaced.
     """
 
     def __init__(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -110,16 +116,12 @@ class BundleWriter:
         self.path = self.target  # replaced on entry
 
     def __enter__(self) -> BundleWriter:
-        self._refuse_foreign_target()
-        if os.path.ismount(self._place):
-            raise InputError(
-                f"{self.target} is a mount point, which no bundle can take the place of; "
-                "write to a directory in it"
-            )
-        prefix = f".{self._place.name}.partial-"
+        self._refuse_unfit_place()
         try:
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self._place.parent.glob(f"{glob.escape(prefix)}*"))
+            self._clear_up()
+            self._refuse_foreign_target()
+            prefix = self._hidden(_PARTIAL)
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._place.parent))
         except OSError as error:
             raise InputError(
@@ -136,8 +138,7 @@ class BundleWriter:
     ) -> None:
         if self.path != self.target:
             shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
+        _unlock(self._lock)
 
     def finish(self, manifest: Manifest) -> Bundle:
         """Hash every file, write the manifest, rename into place and return the opened bundle.
@@ -161,14 +162,45 @@ class BundleWriter:
         return Bundle(self.target, manifest)
 
     def _rename_into_place(self) -> None:
-        old = None
-        if self._place.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{self._place.name}.old-", dir=self.path.parent))
-            self._place.rename(old / "bundle")
-        self.path.rename(self._place)
-        self.path = self.target
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+        new, self.path = self.path, self.target
+        if not self._place.exists():
+            new.rename(self._place)
+            return
+        old = new.with_name(new.name.replace(self._hidden(_PARTIAL), self._hidden(_OLD), 1))
+        lock = _locked(self._place)
+        self._place.rename(old)
+        new.rename(self._place)
+        shutil.rmtree(old, ignore_errors=True)
+        _unlock(lock)
+
+    def _clear_up(self) -> None:
+        """Put right what killed writers have left: a large bundle would fill the disk."""
+        for kind in (_OLD, _PARTIAL):
+            for left in self._place.parent.glob(f"{glob.escape(self._hidden(kind))}*"):
+                lock = _locked(left)
+                if lock is None:
+                    continue  # another writer is at work
+                if kind == _OLD and not self._place.exists():
+                    left.rename(self._place)
+                else:
+                    shutil.rmtree(left, ignore_errors=True)
+                _unlock(lock)
+
+    def _hidden(self, kind: str) -> str:
+        """How the names of siblings begin that a writer makes."""
+        return f".{self._place.name}.{kind}-"
+
+    def _refuse_unfit_place(self) -> None:
+        if os.path.ismount(self._place):
+            raise InputError(
+                f"{self.target} is a mount point, which no bundle can take the place of; "
+                "write to a directory in it"
+            )
+        if text_of(str(self._place)) != str(self._place):
+            raise InputError(
+                f"{text_of(str(self._place))} is not a path in UTF-8, which ONNX Runtime cannot "
+                "open; write the bundle elsewhere"
+            )
 
     def _refuse_foreign_target(self) -> None:
         if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
@@ -197,13 +229,9 @@ def _locked(directory: Path) -> int | None:
     return descriptor
 
 
-def _remove_abandoned(directories: Iterable[Path]) -> None:
-    """Remove what writers have left that were killed: a large bundle would fill the disk."""
-    for directory in directories:
-        lock = _locked(directory)
-        if lock is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def text_of(name: str) -> str:

@@ -51,13 +51,8 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
         BundleError: the target exists and may not be replaced.
     """
     refuse_itself(source, target)
-    try:
-        with BundleWriter(target, overwrite):
-            pass  # a temporary sibling was made, and is gone like those of killed runs
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written ({error.strerror}); write the bundle elsewhere"
-        ) from error
+    with BundleWriter(target, overwrite):
+        pass  # a temporary sibling was made, and is gone like those of killed runs
 
 
 def refuse_itself(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -262,6 +263,40 @@ def test_what_a_killed_writer_left_is_removed_and_a_running_ones_is_not(tmp_path
         with BundleWriter(tmp_path / "bundle"):
             assert first.path.is_dir()
     assert [p.name for p in tmp_path.iterdir()] == [".bundle[1].partial-other"]
+
+
+def test_a_bundle_that_a_killed_writer_was_removing_is_removed(bundle: Path) -> None:
+    removed = bundle.with_name(".bundle.old-abandoned")
+    shutil.copytree(bundle, removed)
+    with pytest.raises(BundleError, match="already holds a bundle"):
+        write(bundle)
+    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_a_killed_writer_had_moved_aside_is_put_back(bundle: Path) -> None:
+    (bundle / "mine").write_text("")
+    bundle.rename(bundle.with_name(".bundle.old-abandoned"))
+    with pytest.raises(BundleError, match="already holds a bundle; pass another directory or"):
+        write(bundle)
+    assert (bundle / "mine").is_file()
+    write(bundle, overwrite=True)
+    assert not (bundle / "mine").exists()
+
+
+def test_a_bundle_being_replaced_is_not_touched_by_another_writer(bundle: Path) -> None:
+    old = bundle.with_name(".bundle.old-now")
+    bundle.rename(old)
+    lock = os.open(old, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with BundleWriter(bundle):
+        assert old.is_dir()
+    os.close(lock)
+
+
+def test_a_path_that_no_engine_could_open_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"/\? is not a path in UTF-8, .* write the bundle elsew"):
+        write(tmp_path / os.fsdecode(b"\xfc"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

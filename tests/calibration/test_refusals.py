@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hicom_edge import cli
-from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import disk
 from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.data.samples import Sample, read_samples
@@ -84,10 +85,10 @@ class TestOutput:
     def test_a_place_where_nothing_can_be_written(
         self, refused: Refused, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(writer: BundleWriter) -> BundleWriter:
+        def fail(**_: object) -> str:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr(disk.BundleWriter, "__enter__", fail)
+        monkeypatch.setattr(tempfile, "mkdtemp", fail)
         refused(InputError, r"out cannot be written \(Read-only file system\); write the bundle e")
 
     def test_the_demo_draws_no_clips_beside_what_it_cannot_write(
@@ -96,9 +97,11 @@ class TestOutput:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "letter").write_text("")
         monkeypatch.chdir(tmp_path)
-        for output in (".", "mine"):
+        foreign = "exists and is not a bundle"
+        bytes_alone = (os.fsdecode(b"\xfc"), "? is not a path in UTF-8")
+        for output, message in ((".", foreign), ("mine", foreign), bytes_alone):
             assert cli.main(["calibrate", "--demo", "-o", output]) == 2
-            assert f"{output} exists and is not a bundle" in capsys.readouterr().err
+            assert message in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
