@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -84,6 +85,14 @@ class ModelSpec:
     num_kv_heads: int
     head_dim: int
     max_context: int
+
+    def visual_tokens(self, num_frames: int) -> int:
+        """Of a video: ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G (HICOM.md, "Shapes")."""
+        kernel = (self.temporal_kernel, *self.spatial_kernel)
+        if 0 in kernel:  # there is no local compression
+            return self.global_tokens
+        sizes = zip((num_frames, *self.grid), kernel, strict=True)
+        return math.prod(-(-size // k) for size, k in sizes) + self.global_tokens
 
 
 @dataclass(frozen=True)

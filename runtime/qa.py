@@ -39,7 +39,7 @@ from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.runtime.video import VideoInput, read_frames
+from hicom_edge.runtime.video import Frames, VideoInput, read_frames
 from hicom_edge.runtime.vision import encode_frames, preprocessor_from_spec
 
 if TYPE_CHECKING:
@@ -134,12 +134,14 @@ class VideoQA:
 
         Raises:
             VideoError: the source cannot be read.
-            InputError: options that do not fit together or the source.
+            InputError: options that do not fit together or the source, or more frames than the
+                model's context holds.
             ResourceError: not enough memory for so many frames.
         """
         if num_frames is None and fps is None:
             num_frames = self.bundle.manifest.frames.num_frames
         frames = read_frames(source, SamplingOptions(num_frames, fps, start, end), progress)
+        self._refuse_too_many(frames)
         key = self._feature_key(frames.fingerprint)
         kept = self._store.get(key)
         if kept is not None:
@@ -208,6 +210,17 @@ class VideoQA:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _refuse_too_many(self, frames: Frames) -> None:
+        """Before the vision tower runs on frames that no question could be asked about."""
+        model = self.bundle.manifest.model
+        # An image may have a graph of its own, with a number of tokens of its own.
+        visual = model.visual_tokens(len(frames)) if frames.modality == "video" else 0
+        if visual >= model.max_context:
+            raise InputError(
+                f"{len(frames)} frames make {visual} visual tokens, which leave no room for a "
+                f"question in the model's context of {model.max_context}; watch fewer frames"
+            )
 
     def _answer(
         self, clip: Clip, question: str, guide: str | None, options: GenerationOptions

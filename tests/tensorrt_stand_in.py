@@ -23,7 +23,6 @@ from hicom_edge.engines.trt.profiles import (
     Profile,
     limits_from_manifest,
     profiles_of,
-    visual_tokens,
 )
 from hicom_edge.engines.trt.session import TensorRtSession
 
@@ -166,7 +165,7 @@ class OrtContext:
             if isinstance(dim, str)
         }
         axes["total_length"] = axes.get("past_length", 0) + axes.get("length", 0)
-        frames = visual_tokens(self._model, axes.get("num_frames", 1))
+        frames = self._model.visual_tokens(axes.get("num_frames", 1))
         dims = self._specs[name].shape
         return tuple(d if isinstance(d, int) else axes.get(d, frames) for d in dims)
 

@@ -385,3 +385,13 @@ def test_a_copied_bundle_opens(bundle: Path) -> None:
     copy = bundle.parent / "copy"
     shutil.copytree(bundle, copy)
     assert Bundle.open(copy).manifest == Bundle.open(bundle).manifest
+
+
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 113), (32, 680), (64, 1328), (128, 2624)])
+def test_visual_tokens_are_those_of_the_paper(frames: int, tokens: int) -> None:
+    assert replace(manifest().model, grid=(27, 27)).visual_tokens(frames) == tokens
+
+
+def test_without_a_local_part_only_global_tokens_count() -> None:
+    model = replace(manifest().model, temporal_kernel=0, spatial_kernel=(0, 0))
+    assert model.visual_tokens(64) == model.global_tokens

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.data.samples import Sample, by_video
 from hicom_edge.calibration.data.sides import CalibrationData
-from hicom_edge.engines.trt.profiles import visual_tokens
 from hicom_edge.errors import PromptError
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.sampling import SamplingOptions
@@ -58,7 +57,7 @@ def _check_prompt(
     text = sum(map(len, prompts.build(sample.question, source.modality)))
     # An image may have a graph of its own, with a number of tokens of its own.
     frames = bundle.manifest.frames.num_frames if source.modality == "video" else 0
-    visual = visual_tokens(model, frames)
+    visual = model.visual_tokens(frames)
     ids = prompts.tokenizer.encode(answer or "", add_special_tokens=False).ids
     room = max(len(ids), 1)
     if text + visual + room > model.max_context:

@@ -5,7 +5,6 @@ It knows the axes of a bundle's graphs and how many tokens a video makes. It doe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -13,7 +12,7 @@ from hicom_edge.engines.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATT
 from hicom_edge.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from hicom_edge.manifest import GraphEntry, Manifest, ModelSpec
+    from hicom_edge.manifest import GraphEntry, Manifest
 
 Shape: TypeAlias = "tuple[int, ...]"
 
@@ -76,25 +75,15 @@ def limits_from_manifest(manifest: Manifest, max_frames: int | None = None) -> L
     frames, model = manifest.frames.num_frames, manifest.model
     most = max_frames or max(frames, DEFAULT_MAX_FRAMES)
     usual = min(frames, most)
-    max_prompt = min(visual_tokens(model, most) + PROMPT_TEXT, model.max_context - 1)
+    max_prompt = min(model.visual_tokens(most) + PROMPT_TEXT, model.max_context - 1)
     return Limits(
         typical_frames=usual,
         max_frames=most,
         guide_length=manifest.guide.max_length if manifest.guide else 1,
-        typical_prompt=min(visual_tokens(model, usual) + PROMPT_TEXT // 4, max_prompt),
+        typical_prompt=min(model.visual_tokens(usual) + PROMPT_TEXT // 4, max_prompt),
         max_prompt=max_prompt,
         capacity=min(max_prompt + ANSWER_TEXT, model.max_context),
     )
-
-
-def visual_tokens(model: ModelSpec, frames: int) -> int:
-    """Visual tokens of a video: ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G (HICOM.md, "Shapes")."""
-    kernel = (model.temporal_kernel, *model.spatial_kernel)
-    sizes = (frames, *model.grid)
-    if 0 in kernel:
-        return model.global_tokens
-    groups = (-(-size // k) for size, k in zip(sizes, kernel, strict=True))
-    return math.prod(groups) + model.global_tokens
 
 
 def profiles_of(graph_name: str, entry: GraphEntry, limits: Limits) -> tuple[Profile, ...]:

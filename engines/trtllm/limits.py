@@ -8,12 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.trt.profiles import (
-    ANSWER_TEXT,
-    DEFAULT_MAX_FRAMES,
-    PROMPT_TEXT,
-    visual_tokens,
-)
+from hicom_edge.engines.trt.profiles import ANSWER_TEXT, DEFAULT_MAX_FRAMES, PROMPT_TEXT
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +57,7 @@ def llm_limits(
             raise InputError(f"{name} is {value}; pass 1 or more, or leave it out")
     context, batch = manifest.model.max_context, max_batch_size or 1
     frames = max_frames or max(manifest.frames.num_frames, DEFAULT_MAX_FRAMES)
-    visual = visual_tokens(manifest.model, frames)
+    visual = manifest.model.visual_tokens(frames)
     answer = max_new_tokens or min(ANSWER_TEXT, max((context - visual) // 2, 1))
     prompt = min(visual + PROMPT_TEXT, context - answer)
     if prompt <= visual:

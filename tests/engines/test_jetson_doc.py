@@ -10,7 +10,7 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.trt.memory import map_bytes, run_need
-from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of, visual_tokens
+from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.manifest import Manifest
 
 DOC = Path(__file__).parents[2] / "docs" / "jetson.md"
@@ -66,7 +66,7 @@ def test_the_memory_table_is_what_the_formula_gives(reference_bundle: Bundle, pl
     limits = limits_from_manifest(manifest, int(frames))
     profiles = {n: profiles_of(n, e, limits) for n, e in manifest.graphs.items()}
     need = run_need(bundle, limits, profiles)
-    assert int(tokens) == visual_tokens(manifest.model, int(frames))
+    assert int(tokens) == manifest.model.visual_tokens(int(frames))
     assert int(capacity) == limits.capacity
     computed = (need.kv_cache, need.maps, map_bytes(manifest, int(frames)))
     assert gigabytes == [f"{nbytes / 1e9:.2f} GB" for nbytes in computed]

@@ -272,6 +272,22 @@ def test_a_missing_video_is_refused(qa: VideoQA, tmp_path: Path) -> None:
         qa.watch(tmp_path / "missing.mp4")
 
 
+def test_more_frames_than_the_context_holds_are_refused_before_the_vision_tower(
+    reference_bundle: Bundle,
+) -> None:
+    model = replace(reference_bundle.manifest.model, max_context=100)
+    frames = np.zeros((40, 8, 8, 3), np.uint8)
+    small = replace(reference_bundle, manifest=replace(reference_bundle.manifest, model=model))
+    with VideoQA(small) as qa:
+        tokens = len(qa.ask(qa.watch(frames[:4]), "Who?", max_new_tokens=1).visual_tokens)
+        assert tokens == model.visual_tokens(4)
+        qa._engines["vision"].deactivate()  # it would fail if it ran
+        with pytest.raises(
+            InputError, match=r"40 frames make 122 visual tokens, which leave no ro"
+        ):
+            qa.watch(frames)
+
+
 def test_num_frames_and_fps_exclude_each_other(qa: VideoQA, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exclude each other"):
         qa.watch(np.zeros((2, 4, 4, 3), np.uint8), num_frames=2, fps=1.0)

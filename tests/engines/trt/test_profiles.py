@@ -15,27 +15,9 @@ from hicom_edge.engines.trt.profiles import (
     ShapeRange,
     limits_from_manifest,
     profiles_of,
-    visual_tokens,
 )
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime import vision
-
-
-@pytest.mark.parametrize(("frames", "tokens"), [(1, 113), (32, 680), (64, 1328), (128, 2624)])
-def test_visual_tokens_are_those_of_the_paper(reference_bundle, frames: int, tokens: int) -> None:
-    model = replace(
-        reference_bundle.manifest.model,
-        grid=(27, 27),
-        temporal_kernel=4,
-        spatial_kernel=(3, 3),
-        global_tokens=32,
-    )
-    assert visual_tokens(model, frames) == tokens
-
-
-def test_without_a_local_part_only_global_tokens_count(reference_bundle) -> None:
-    model = replace(reference_bundle.manifest.model, temporal_kernel=0, spatial_kernel=(0, 0))
-    assert visual_tokens(model, 64) == model.global_tokens
 
 
 def test_the_fixed_cache_is_whole_in_both_profiles_and_its_step_is_one_row(variant_bundle) -> None:
