@@ -12,12 +12,13 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.terminal import printable, say_json
+from hicom_edge.terminal import named_progress, printable, say_json
 
 VERBS = [
     ["ask"],
@@ -540,3 +541,26 @@ def test_json_has_no_numbers_that_json_does_not_know(capsys) -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[2Jb\nc\td\x9b\u200d🙂") == "a�[2Jb\nc\td�\u200d🙂"
+
+
+def test_progress_says_the_time_left_of_each_step(monkeypatch) -> None:
+    """What an earlier run did is no measure of the pace, and a new step has one of its own."""
+    terminal, clock = io.StringIO(), iter([0.0, 0.0, 4.0, 8.0, 9.0, 100.0, 100.0, 101.0])
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    stand_in = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("hicom_edge.terminal.time", stand_in)
+    show = named_progress()
+    for done in (40, 41, 42, 100):
+        show("ranges", done, 100)
+    for done in (1, 2):
+        show("layers", done, 100)
+    lines = terminal.getvalue().replace("\x1b[K", "").split("\r")
+    assert [line for line in lines if line] == [
+        "ranges 40/100",
+        "ranges 41/100, 3:56 min left",
+        "ranges 42/100, 3:52 min left",
+        "ranges 100/100",
+        "layers 1/100",
+        "layers 2/100, 1:38 min left",
+    ]
