@@ -45,15 +45,6 @@ class AnswerPair:
         return self.left.token_ids == self.right.token_ids
 
     @property
-    def first_difference(self) -> int | None:
-        """Position of the first token that differs or that one answer lacks; None when the same."""
-        if self.is_same:
-            return None
-        pairs = zip(self.left.token_ids, self.right.token_ids)
-        shorter = min(len(self.left.token_ids), len(self.right.token_ids))
-        return next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
-
-    @property
     def pieces(self) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
         """Both texts in pieces, the differing words marked."""
         return differing_words(self.left.text, self.right.text)

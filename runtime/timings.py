@@ -20,11 +20,6 @@ class WatchTimings:
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0
 
-    @property
-    def total_ms(self) -> float:
-        """Decoding, preprocessing and vision tower together."""
-        return self.decode_ms + self.preprocess_ms + self.vision_ms
-
 
 @dataclass(frozen=True)
 class Timings:

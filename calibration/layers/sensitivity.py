@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -54,10 +54,6 @@ class LayerSensitivity:
     def key(self) -> str:
         """The layer's name among all graphs."""
         return layer_key(self.graph, self.layer)
-
-    def to_record(self) -> dict[str, Any]:
-        """As JSON, for a log of lines."""
-        return asdict(self)
 
 
 def layer_key(graph: str, layer: str) -> str:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.calibration.ranges.methods import RangeMethod
     from hicom_edge.calibration.workplace import Workplace
     from hicom_edge.engines.base import EngineOptions
 
@@ -54,17 +53,6 @@ class CollectOptions:
     rows: int = DEFAULT_ROWS
     seed: int = 0
     max_new_tokens: int = DEFAULT_NEW_TOKENS
-
-
-def collect_ranges(
-    bundle: Bundle,
-    samples: Sequence[Sample],
-    method: RangeMethod,
-    workplace: Workplace | None = None,
-    progress: Progress | None = None,
-) -> dict[str, dict[str, float]]:
-    """amax by graph and tensor, for every tensor that a linear layer reads and that occurred."""
-    return collect_statistics(bundle, samples, workplace, progress=progress).ranges(method)
 
 
 def collect_statistics(

@@ -97,12 +97,6 @@ def pack_int4(values: Tensor) -> Tensor:
     return (low | high << 4).to(torch.uint8).view(torch.int8)
 
 
-def unpack_int4(packed: Tensor) -> Tensor:
-    """The inverse of `pack_int4`: (out / 2, in) int8 → (out, in) int8 of -8 to 7."""
-    low, high = packed << 4 >> 4, packed >> 4  # arithmetic shifts carry the sign
-    return torch.stack((low, high), 1).reshape(-1, packed.shape[1])
-
-
 def prequant_of(smoothing: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """1/s in the dtype that TensorRT-LLM multiplies in."""
     inverse = converted(1 / smoothing, dtype, f"the inverse smoothing of {name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ def test_a_graph_that_no_sample_reaches_has_no_effect_to_report(demo, plans, pro
 def test_an_interrupted_run_goes_on_where_it_was(plans, rows):
     whole: list[LayerSensitivity] = []
     expected = measure_sensitivities(plans, rows, found=whole.append)
-    records = [one.to_record() for one in whole[:2]]
+    records = [asdict(one) for one in whole[:2]]
     again: list[LayerSensitivity] = []
     done = [LayerSensitivity(**record) for record in records]
     assert measure_sensitivities(plans, rows, done=done, found=again.append) == expected

@@ -16,7 +16,7 @@ from hicom_edge.calibration.data.samples import Sample, by_video, read_samples
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import Chain
-from hicom_edge.calibration.ranges.collect import CollectOptions, collect_ranges, collect_statistics
+from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.ranges.methods import RangeMethod
 from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
@@ -141,7 +141,7 @@ def test_attention_is_measured_on_projections_and_on_the_rotated_cache(
 
 
 def test_ranges_name_every_layers_input(demo: Bundle, samples) -> None:
-    ranges = collect_ranges(demo, samples[:2], RangeMethod("minmax"))
+    ranges = collect_statistics(demo, samples[:2]).ranges(RangeMethod("minmax"))
     for graph, found in ranges.items():
         assert found.keys() == set(inputs(demo, graph))
         assert all(amax > 0 for amax in found.values())

@@ -15,7 +15,7 @@ from hicom_edge.errors import BundleError, ExportError
 from hicom_edge.export.trtllm import blocks
 from hicom_edge.export.trtllm.convert import convert_language_model
 from hicom_edge.export.trtllm.options import TensorRTLLMOptions
-from hicom_edge.export.trtllm.quantized import AwqEncoder, pack_int4, unpack_int4
+from hicom_edge.export.trtllm.quantized import AwqEncoder, pack_int4
 
 INPUT_IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 50, 0, 35, 8])
 SIZES = {
@@ -32,6 +32,12 @@ PROJ = "transformer.layers.1.mlp.proj"
 def quiet_model(**sizes: int) -> torch.nn.Module:
     """A random model that does not blow errors up as one with steep softmaxes does."""
     return random_model("hicom_qwen2", torch.float16, noise=0.02, **{**SIZES, **sizes})
+
+
+def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
+    """The inverse of `pack_int4`: (out / 2, in) int8 → (out, in) int8 of -8 to 7."""
+    low, high = packed << 4 >> 4, packed >> 4  # arithmetic shifts carry the sign
+    return torch.stack((low, high), 1).reshape(-1, packed.shape[1])
 
 
 @pytest.fixture(scope="module")
