@@ -95,7 +95,9 @@ def chat(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Ask several questions about one video, typed or piped in, one per line.
+    """Ask several questions about one video.
+
+    They are typed or piped in, one per line; the vision tower runs once.
 
     Example: hicom-edge chat kitchen.mp4 --num-frames 64
     """

@@ -43,8 +43,10 @@ def calibrate(
     demo: Annotated[
         bool, typer.Option("--demo", help="Take the demo bundle and freshly drawn clips.")
     ] = False,
-    samples: Annotated[int, typer.Option(help="Most questions to calibrate on.")] = 128,
-    held_out_samples: Annotated[int, typer.Option(help="Most questions to judge by.")] = 256,
+    samples: Annotated[int, typer.Option(help="Calibrate on at most so many questions.")] = 128,
+    held_out_samples: Annotated[
+        int, typer.Option(help="Judge by at most so many questions.")
+    ] = 256,
     seed: Annotated[int, typer.Option(help="Makes the choice of samples repeatable.")] = 0,
     decoder: Annotated[str, typer.Option(help="int8, int4 (weights alone) or float.")] = "int8",
     activations: Annotated[
@@ -97,13 +99,17 @@ def calibrate(
             help="Exit 1 if the share of right answers falls by more; 0.005 is half a point.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw an unfinished run away and begin again.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Quantise a bundle on videos, judge it by others, and write it with a report.
+    """Quantise a bundle to INT8 or INT4.
+
+    It is calibrated on videos and judged by others, and written with a report of what it costs.
 
     An interrupted run goes on when the same command is given again. Exit status 1: a threshold
     was missed; the bundle and its report are there all the same.

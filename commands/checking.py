@@ -37,13 +37,15 @@ def verify(
         str | None, typer.Option(help="Video to look at; a drawn clip by default.")
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="Question to ask; may be repeated.")
+        list[str] | None, typer.Option(help="Question to ask; repeatable.", metavar="<str>")
     ] = None,
     num_frames: NumFrames = None,
     max_new_tokens: Annotated[int, typer.Option(help="Greedy tokens to compare.")] = 16,
     json: Json = False,
 ) -> None:
-    """Compare a bundle with PyTorch, another engine or bundle; exit status 1 if it differs.
+    """Compare a bundle with PyTorch or another engine.
+
+    Stage by stage, or with another bundle of the model; exit status 1 out of tolerance.
 
     Example: hicom-edge verify bundles/hicom-7b --checkpoint path/to/checkpoint --video kitchen.mp4
 

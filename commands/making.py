@@ -26,23 +26,25 @@ def export(
     vision_tower: VisionTower = None,
     base_llm: BaseLlm = None,
     dtype: Annotated[
-        str, typer.Option(help="fp32 or fp16; bf16 with --llm (its graphs are fp32).")
+        str, typer.Option(help="fp32 or fp16; with --llm also bf16 (the graphs are then fp32).")
     ] = "fp32",
     opset: Annotated[
         int | None, typer.Option(help="23 (default), or 18 to 20 for older TensorRT.")
     ] = None,
     decoder_form: Annotated[
-        str, typer.Option(help="concat, or scatter: a fixed cache too, for TensorRT 10.15 on.")
+        str, typer.Option(help="concat, or scatter: also a decoder with a cache of fixed size.")
     ] = "concat",
     llm: Annotated[
         str | None,
-        typer.Option(help="tensorrt-llm or tensorrt-edge-llm: its checkpoint, no decoder graph."),
+        typer.Option(help="tensorrt-llm or tensorrt-edge-llm: write its checkpoint, no decoder."),
     ] = None,
     trtllm_version: Annotated[
         str | None, typer.Option(help="TensorRT-LLM's version: 1.x (default) or 0.12.")
     ] = None,
-    tp_size: Annotated[int | None, typer.Option(help="GPUs that share each LLM layer.")] = None,
-    pp_size: Annotated[int | None, typer.Option(help="GPUs in a row, each with layers.")] = None,
+    tp_size: Annotated[
+        int | None, typer.Option(help="Tensor parallel: GPUs that share a layer.")
+    ] = None,
+    pp_size: Annotated[int | None, typer.Option(help="Pipeline parallel: GPUs in a row.")] = None,
     quantization: Annotated[
         str | None, typer.Option(help="W8A16, W4A16, W4A16_AWQ or W8A8_SQ_PER_CHANNEL.")
     ] = None,
@@ -50,15 +52,17 @@ def export(
         int | None, typer.Option(help="W4A16_AWQ: inputs that share a scale, 128 or 64.")
     ] = None,
     int8_kv_cache: Annotated[
-        bool, typer.Option("--int8-kv-cache", help="LLM: keys and values in INT8.")
+        bool, typer.Option("--int8-kv-cache", help="TensorRT-LLM: keys and values in INT8.")
     ] = False,
     scales: Annotated[
-        Path | None, typer.Option(help="Calibrated bundle whose scales the LLM takes.")
+        Path | None, typer.Option(help="TensorRT-LLM: calibrated bundle to take scales from.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The bundle's name; by default the checkpoint's.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs.
@@ -127,28 +131,32 @@ def build(
     max_frames: Annotated[
         int | None, typer.Option(help="Frames of the longest video; 128 by default.")
     ] = None,
-    workspace: Annotated[int | None, typer.Option(help="Most memory of a layer, MiB.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(help="Scratch memory of a layer at most, MiB.")
+    ] = None,
     device_memory: Annotated[
         float | None, typer.Option(help="Device memory that the engines may take, GB.")
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Run in later versions, too.")
+        bool, typer.Option("--version-compatible", help="Engines that later versions run, too.")
     ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="Run on any GPU from Ampere on.")
+        bool, typer.Option("--hardware-compatible", help="Engines for any GPU from Ampere on.")
     ] = False,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="tensorrt-llm: tokens of the longest answer; 512.")
+        int | None, typer.Option(help="tensorrt-llm: tokens of the longest answer; 512 by default.")
     ] = None,
     max_batch_size: Annotated[
-        int | None, typer.Option(help="tensorrt-llm: questions answered at once; 1.")
+        int | None, typer.Option(help="tensorrt-llm: questions answered at once; 1 by default.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="tensorrt-llm: show the command, build nothing.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Build TensorRT engines of a bundle for this machine; an interrupted build is continued.
+    """Build TensorRT engines for this machine.
+
+    An interrupted build goes on when the same command is given again.
 
     Example: hicom-edge build bundles/hicom-7b --max-frames 64
     """

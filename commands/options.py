@@ -17,7 +17,7 @@ BundlePath = Annotated[
 ]
 Compare = Annotated[
     tuple[Path, Path] | None,
-    typer.Option(help="Two bundles to answer side by side.", metavar="A B"),
+    typer.Option(help="Two bundles that answer side by side.", metavar="<path> <path>"),
 ]
 Guide = Annotated[
     str | None,
@@ -25,28 +25,32 @@ Guide = Annotated[
 ]
 VisionTower = Annotated[
     str | None,
-    typer.Option(help="Directory or hub name of the tower, if not the one config.json names."),
+    typer.Option(help="Vision tower (directory or hub name), if not config.json's."),
 ]
 BaseLlm = Annotated[
     str | None,
-    typer.Option(help="Of a stage-1 or stage-2 checkpoint: its language model, likewise."),
+    typer.Option(help="Language model under a checkpoint of stage 1 or 2, if not config.json's."),
 ]
-NumFrames = Annotated[int | None, typer.Option(help="Look at this many frames.")]
-Fps = Annotated[float | None, typer.Option(help="Look at frames per second.")]
-Start = Annotated[float | None, typer.Option(help="From this second on.")]
-End = Annotated[float | None, typer.Option(help="Up to this second.")]
+NumFrames = Annotated[int | None, typer.Option(help="Frames to look at, spread evenly.")]
+Fps = Annotated[
+    float | None, typer.Option(help="Frames to look at in each second, instead of a number.")
+]
+Start = Annotated[float | None, typer.Option(help="Second of the video to start at.")]
+End = Annotated[float | None, typer.Option(help="Second of the video to end at.")]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Most tokens of an answer; 512 by default."),
 ]
-Temperature = Annotated[float, typer.Option(help="0 is greedy; above 0 draws.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from this probability.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from the k best.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy; above 0, tokens are drawn.")]
+TopP = Annotated[
+    float | None, typer.Option(help="Draw from the best tokens that reach this probability.")
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k best tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes draws repeatable.")]
 RepetitionPenalty = Annotated[
     float | None,
-    typer.Option(help="Over generated tokens; 1 is off."),
+    typer.Option(help="Discourages tokens generated before; 1 is off."),
 ]
 EngineName = Annotated[str, typer.Option(help="Engine to run on; see hicom-edge doctor.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; by default the engine chooses.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -17,19 +17,25 @@ from hicom_edge.commands.options import Json
 
 def train_demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the run.")],
-    seed: Annotated[int | None, typer.Option(help="Of clips, weights and batches.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of clips, weights and batches.")] = None,
     clips: Annotated[int | None, typer.Option(help="Training clips to draw.")] = None,
     side: Annotated[int | None, typer.Option(help="Frame side in pixels.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
-    projector_type: Annotated[str | None, typer.Option(help="The compressor.")] = None,
-    use_guide: Annotated[str | None, typer.Option(help="How the question is injected.")] = None,
+    projector_type: Annotated[
+        str | None, typer.Option(help="Compressor, named as in a checkpoint.")
+    ] = None,
+    use_guide: Annotated[
+        str | None, typer.Option(help="Injection of the question: direct, coarse, fine or off.")
+    ] = None,
     towers: Annotated[
         Path | None, typer.Option(help="Share clips and towers with other runs here.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the demo model from nothing; the same command continues an interrupted run.
+    """Train the demo model from nothing.
+
+    An interrupted run goes on when the same command is given again.
 
     Example: hicom-edge train demo -o runs/demo && hicom-edge export runs/demo/checkpoint -o demo
     """
