@@ -87,7 +87,7 @@ class ModelSpec:
     max_context: int
 
     def visual_tokens(self, num_frames: int) -> int:
-        """Of a video: ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G (HICOM.md, "Shapes")."""
+        """Of a video: ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G (arXiv 2503.16036)."""
         kernel = (self.temporal_kernel, *self.spatial_kernel)
         if 0 in kernel:  # there is no local compression
             return self.global_tokens

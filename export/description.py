@@ -61,7 +61,7 @@ def model_spec(checkpoint: Checkpoint, vision: VisionPlan, decoder: DecoderPlan)
 def frame_spec(
     config: Mapping[str, Any], processor: Mapping[str, Any], vision: VisionPlan
 ) -> FrameSpec:
-    """How frames become pixel values: HICOM.md's "Frames", with the tower's image processor.
+    """How frames become pixel values: as the configuration and the tower's image processor say.
 
     Raises:
         ExportError: a resampling filter that the runtime does not have.

@@ -1,7 +1,7 @@
 """The guide graph: token ids of the instruction → the guide that steers the compression.
 
-It knows SigLIP's and CLIP's text towers (HICOM.md, "Towers"). It does not know the tokenizer, nor
-how the guide is injected.
+It knows SigLIP's and CLIP's text towers. It does not know the tokenizer, nor how the guide is
+injected.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The vision graph: pixel values → features V, and embeddings E when a guide is used.
 
-It knows SigLIP's and CLIP's vision towers (HICOM.md, "Towers"). It does not know how frames were
-made, nor what the compressor does with the maps.
+It knows SigLIP's and CLIP's vision towers. It does not know how frames were made, nor what the
+compressor does with the maps.
 """
 
 from __future__ import annotations

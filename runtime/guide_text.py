@@ -1,8 +1,8 @@
 """The text that steers the compression: a question without its answer options and instructions.
 
 It knows how multiple-choice prompts are written in the data that HICom is trained and judged on
-(HICOM.md, "Towers": the text is the question alone). It does not know tokens. The authors' own
-extraction differs where it leaves options in, or takes letters from the question; see the table in
+where the text is the question alone. It does not know tokens. The authors' own extraction differs
+where it leaves options in, or takes letters from the question; see the table in
 tests/runtime/test_guide_text.py.
 """
 

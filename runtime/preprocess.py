@@ -39,7 +39,7 @@ class Preprocessor:
     """Turns a frame (h, w, 3) uint8 RGB into pixel_values (3, S, S) float32.
 
     size: S. mean, std: one number or one per channel. rescale_factor: of the processor, 1/255.
-    aspect: "pad" centres the frame on a square of colour int(mean·255) (HICOM.md, "Frames");
+    aspect: "pad" centres the frame on a square of colour int(mean·255), as the authors do;
     "squash" ignores its proportions; "crop" resizes the shorter edge to S and cuts the centre out
     (CLIP). Raises InputError for values out of range.
     """

@@ -111,7 +111,7 @@ def fps_indices(num_available: int, source_fps: float, fps: float) -> Int64Array
 def window_bounds(
     num_available: int, source_fps: float, options: SamplingOptions
 ) -> tuple[int, int]:
-    """First and last frame number of the window, both inclusive (reference README, finding 17)."""
+    """First and last frame number of the window, both inclusive, as the authors count."""
     start, end = options.window
     if start is not None or end is not None:
         _require_rate(source_fps, "a window in seconds")

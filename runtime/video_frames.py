@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DIRECTORY_FPS = 3.0
-"""Frames per second of a directory of frames (reference README, finding 17)."""
+"""Frames per second of a directory of frames, as the authors' code assumes."""
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}

@@ -1,4 +1,4 @@
-"""The direction of imports is the one that DESIGN draws, and importing costs what it may cost."""
+"""Imports run in the direction that ARCHITECTURE draws, and cost what they may cost."""
 
 from __future__ import annotations
 

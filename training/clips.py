@@ -14,6 +14,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
+from hicom_edge.runtime.sampling import uniform_indices
 from hicom_edge.training.scene import MovingObject, Scene
 
 FRAMES_PER_STEP = 3
@@ -44,11 +45,6 @@ class Rendering:
 
     frames: np.ndarray
     owners: np.ndarray
-
-
-def sampled_frames(total: int, wanted: int) -> list[int]:
-    """The middles of `wanted` equal segments of [0, total - 1] (HICOM.md, "Frames")."""
-    return [((2 * i + 1) * (total - 1) + wanted) // (2 * wanted) for i in range(wanted)]
 
 
 def render(scene: Scene, side: int, num_frames: int) -> Rendering:
@@ -86,7 +82,7 @@ def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
     """Decode a whole (short) clip and keep the frames the model samples: (num_frames, h, w, 3)."""
     with av.open(str(source) if isinstance(source, Path) else source) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack([frames[i] for i in sampled_frames(len(frames), num_frames)])
+    return np.stack([frames[i] for i in uniform_indices(len(frames), num_frames)])
 
 
 def write_scene(
@@ -115,7 +111,7 @@ def decoded_scene(
     rendering = write_scene(scene, buffer, side, num_frames)
     buffer.seek(0)
     frames = read_mp4(buffer, num_frames)
-    picked = rendering.owners[sampled_frames(len(rendering.owners), num_frames)]
+    picked = rendering.owners[uniform_indices(len(rendering.owners), num_frames)]
     return frames, _coverage(picked, patches, len(scene.objects))
 
 

@@ -134,7 +134,7 @@ def pretrain_towers(
 
 
 def pixels(frames: np.ndarray) -> Tensor:
-    """(..., s, s, 3) uint8 to (..., 3, s, s) float32 in [-1, 1] (HICOM.md, "Frames")."""
+    """(..., s, s, 3) uint8 to (..., 3, s, s) float32 in [-1, 1], as SigLIP takes them."""
     values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3)))
     return (values.float() / 255 - 0.5) / 0.5
 

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from hicom_edge.runtime.sampling import uniform_indices
 from hicom_edge.training.clips import (
     decoded_scene,
     read_mp4,
     render,
-    sampled_frames,
     write_mp4,
     write_scene,
 )
@@ -51,7 +51,7 @@ def test_decoding_gives_the_frames_that_were_written() -> None:
     write_mp4(frames, buffer, crf=10)
     buffer.seek(0)
     decoded = read_mp4(buffer, 8).astype(int)
-    picked = sampled_frames(24, 8)
+    picked = uniform_indices(24, 8).tolist()
     assert picked == [1, 4, 7, 10, 13, 16, 19, 22]
     distance = [
         [np.abs(decoded[i] - frames[j].astype(int)).mean() for j in range(24)] for i in range(8)
@@ -88,7 +88,7 @@ def test_no_two_shapes_look_alike(shape: str) -> None:
 def test_coverage_counts_the_pixels_of_each_patch() -> None:
     scene = sample_scene(0, "train", 3)
     _, coverage = decoded_scene(scene, 84, 8, 6)
-    owners = render(scene, 84, 24).owners[sampled_frames(24, 8)]
+    owners = render(scene, 84, 24).owners[uniform_indices(24, 8).tolist()]
     assert coverage.shape == (8, 36, len(scene.objects))
     for number in range(len(scene.objects)):
         area = coverage[..., number].sum(1) * 14 * 14
