@@ -91,17 +91,17 @@ def pytorch_answers(
 
     from hicom_edge.model.hicom import VIDEO_TOKEN_ID
     from hicom_edge.model.loading import load_checkpoint
+    from hicom_edge.runtime.frame_sampling import FrameSampling
     from hicom_edge.runtime.guide_text import guide_text
     from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
     from hicom_edge.runtime.prompt import PromptBuilder
-    from hicom_edge.runtime.sampling import SamplingOptions
     from hicom_edge.runtime.video import read_frames
     from hicom_edge.runtime.vision import preprocessor_from_spec
 
     manifest, model = bundle.manifest, load_checkpoint(checkpoint)
     prompts = PromptBuilder(bundle)
     guides = GuideTokenizer(bundle) if manifest.guide is not None else None
-    frames = read_frames(str(clip), SamplingOptions(FRAMES))
+    frames = read_frames(str(clip), FrameSampling(FRAMES))
     pixel_values = torch.from_numpy(preprocessor_from_spec(manifest.frames).batch(frames))
     cases = []
     for question in QUESTIONS:

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.preprocess import Preprocessor
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.video import read_frames
 
 NUM_FRAMES = (8, 32, 128)
@@ -59,7 +59,7 @@ def main() -> None:
 
 def measure(video: Path, num_frames: int, repeat: int) -> dict[str, Any]:
     """Times of one video: index, sampled decode, full decode, preprocessing per frame."""
-    frames = read_frames(video, SamplingOptions(num_frames))
+    frames = read_frames(video, FrameSampling(num_frames))
     wanted = set(frames.indices.tolist())
     preprocess = Preprocessor(SIZE)
     sampled = list(frames)
@@ -69,7 +69,7 @@ def measure(video: Path, num_frames: int, repeat: int) -> dict[str, Any]:
             raise SystemExit(f"{video}: frame {number} differs from a full decode")
     index, decode, full, prepare = best_ms(
         repeat,
-        lambda: read_frames(video, SamplingOptions(num_frames)),
+        lambda: read_frames(video, FrameSampling(num_frames)),
         lambda: list(frames),
         lambda: decode_all(video, wanted),
         lambda: preprocess(sampled[0]),

@@ -53,12 +53,12 @@ def run(folder: Path, name: str, num_frames: int) -> dict[str, Any]:
 
 def measure(path: Path, num_frames: int) -> dict[str, Any]:
     """Peak memory and time of opening, decoding and preprocessing, in this process."""
+    from hicom_edge.runtime.frame_sampling import FrameSampling
     from hicom_edge.runtime.preprocess import Preprocessor
-    from hicom_edge.runtime.sampling import SamplingOptions
     from hicom_edge.runtime.video import read_frames
 
     began = time.perf_counter()
-    frames = read_frames(path, SamplingOptions(num_frames))
+    frames = read_frames(path, FrameSampling(num_frames))
     opened = time.perf_counter()
     pixel_values = Preprocessor(SIZE).batch(frames)
     ended = time.perf_counter()

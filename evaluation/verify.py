@@ -25,10 +25,10 @@ from hicom_edge.evaluation.comparison import (
 )
 from hicom_edge.evaluation.pipelines import BundlePipeline, Pipeline, Prompt
 from hicom_edge.evaluation.reference import EngineReference, Reference
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.video import VideoInput, read_frames
 from hicom_edge.runtime.vision import preprocessor_from_spec
 
@@ -171,7 +171,7 @@ def _pixel_values(
 ) -> tuple[NDArray[np.float32], str]:
     spec = bundle.manifest.frames
     wanted = spec.num_frames if num_frames is None else num_frames
-    frames = read_frames(video, SamplingOptions(wanted))
+    frames = read_frames(video, FrameSampling(wanted))
     return preprocessor_from_spec(spec).batch(frames), frames.modality
 
 

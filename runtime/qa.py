@@ -26,6 +26,7 @@ from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
 from hicom_edge.runtime.checks import check_question, check_text
 from hicom_edge.runtime.feature_store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.generation import (
     GenerationOptions,
     generate,
@@ -35,7 +36,6 @@ from hicom_edge.runtime.generation import (
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
 from hicom_edge.runtime.token_embedding import open_token_embedding
@@ -140,7 +140,7 @@ class VideoQA:
         """
         if num_frames is None and fps is None:
             num_frames = self.bundle.manifest.frames.num_frames
-        frames = read_frames(source, SamplingOptions(num_frames, fps, start, end), progress)
+        frames = read_frames(source, FrameSampling(num_frames, fps, start, end), progress)
         self._refuse_too_many(frames)
         key = self._feature_key(frames.fingerprint)
         kept = self._store.get(key)

@@ -16,7 +16,7 @@ from typing import Any, Union
 import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.sampling import Int64Array, SamplingOptions, sample_indices
+from hicom_edge.runtime.frame_sampling import FrameSampling, Int64Array, sample_indices
 from hicom_edge.runtime.video_source import (
     Float64Array,
     FrameSource,
@@ -83,7 +83,7 @@ class Frames:
 
 
 def read_frames(
-    source: VideoInput, options: SamplingOptions, progress: Progress | None = None
+    source: VideoInput, options: FrameSampling, progress: Progress | None = None
 ) -> Frames:
     """Choose the frames of ``source``; they are decoded while the result is iterated.
 
@@ -114,7 +114,7 @@ def read_frames(
     )
 
 
-def open_source(source: VideoInput, options: SamplingOptions) -> FrameSource:
+def open_source(source: VideoInput, options: FrameSampling) -> FrameSource:
     """The FrameSource for a path, URL or array. Raises VideoError, InputError."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
@@ -129,7 +129,7 @@ def open_source(source: VideoInput, options: SamplingOptions) -> FrameSource:
     )
 
 
-def _open_url(url: str, options: SamplingOptions) -> FrameSource:
+def _open_url(url: str, options: FrameSampling) -> FrameSource:
     if url.split("://", 1)[0].lower() in LIVE_SCHEMES:
         from hicom_edge.runtime.video_live import LiveStream
 
@@ -160,7 +160,7 @@ def _open_path(path: Path) -> FrameSource:
     return VideoFile(str(path))
 
 
-def _open_array(array: np.ndarray[Any, Any], options: SamplingOptions) -> FrameSource:
+def _open_array(array: np.ndarray[Any, Any], options: FrameSampling) -> FrameSource:
     from hicom_edge.runtime.video_frames import ArrayFrames
 
     if options.start is not None or options.end is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.errors import VideoError
-from hicom_edge.runtime.sampling import Int64Array
+from hicom_edge.runtime.frame_sampling import Int64Array
 from hicom_edge.runtime.video_damage import missing_bytes
 from hicom_edge.runtime.video_decoder import (
     CountingDecoder,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.sampling import Int64Array
+from hicom_edge.runtime.frame_sampling import Int64Array
 from hicom_edge.runtime.video_source import (
     Float64Array,
     FrameSource,

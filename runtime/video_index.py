@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hicom_edge.runtime.sampling import Int64Array
+from hicom_edge.runtime.frame_sampling import Int64Array
 
 if TYPE_CHECKING:
     from av.container import InputContainer

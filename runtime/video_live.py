@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.sampling import Int64Array, SamplingOptions
+from hicom_edge.runtime.frame_sampling import FrameSampling, Int64Array
 from hicom_edge.runtime.video_decoder import CountingDecoder, display_matrix, upright_rgb
 from hicom_edge.runtime.video_file import open_video
 from hicom_edge.runtime.video_source import FrameSource, UInt8Array, without_password
@@ -22,7 +22,7 @@ class LiveStream(FrameSource):
     Raises InputError without an end, VideoError when the stream cannot be read.
     """
 
-    def __init__(self, url: str, options: SamplingOptions) -> None:
+    def __init__(self, url: str, options: FrameSampling) -> None:
         self.url, self._name = url, without_password(url)
         end = options.window[1]
         if end is None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import VideoError
-from hicom_edge.runtime.sampling import Int64Array
+from hicom_edge.runtime.frame_sampling import Int64Array
 
 UInt8Array = NDArray[np.uint8]
 Float64Array = NDArray[np.float64]

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from hicom_edge.evaluation.shapes import HeldOutQuestion, Score, read_held_out, score
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import load_checkpoint
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.preprocess import Preprocessor
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.video import read_frames
 from hicom_edge.training.batches import Batch, PromptEncoder
 from hicom_edge.training.features import encode_frames
@@ -98,7 +98,7 @@ def _clip_maps(model: HicomModel, video: Path, num_frames: int) -> tuple[torch.T
     """V and the last hidden state of a clip, each (1, t, h, w, d)."""
     device = next(model.parameters()).device
     tower = model.vision_tower
-    frames = read_frames(video, SamplingOptions(num_frames))
+    frames = read_frames(video, FrameSampling(num_frames))
     pixel_values = torch.from_numpy(Preprocessor(tower.image_size).batch(frames))
     values = encode_frames(tower.vision_model, pixel_values.to(device))
     return tuple(value.unflatten(1, (tower.side, tower.side))[None] for value in values)

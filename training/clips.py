@@ -14,7 +14,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from hicom_edge.runtime.sampling import uniform_indices
+from hicom_edge.runtime.frame_sampling import uniform_indices
 from hicom_edge.training.scene import MovingObject, Scene
 
 FRAMES_PER_STEP = 3

@@ -12,8 +12,8 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.data.samples import Sample, by_video
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.errors import PromptError
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.prompt import PromptBuilder
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.video import open_source
 from hicom_edge.runtime.video_source import FrameSource
 
@@ -34,7 +34,7 @@ def check_samples(
     prompts, videos = PromptBuilder(bundle), by_video(data.samples)
     answered = {sample for sample in data.calibration if sample.answer}
     for done, (video, asked) in enumerate(videos.items(), start=1):
-        source = open_source(video, SamplingOptions())
+        source = open_source(video, FrameSampling())
         for sample in asked:
             answer = sample.answer if sample in answered else None
             _check_prompt(bundle, prompts, sample, answer, source)
@@ -43,7 +43,7 @@ def check_samples(
 
 def is_image(sample: Sample) -> bool:
     """Whether the sample asks about a still image."""
-    return open_source(sample.video, SamplingOptions()).modality == "image"
+    return open_source(sample.video, FrameSampling()).modality == "image"
 
 
 def _check_prompt(

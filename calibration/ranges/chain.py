@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.errors import BundleError
 from hicom_edge.runtime.feature_store import VisionMaps
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.generation import room_for_answer
 from hicom_edge.runtime.guide_text import guide_text
 from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
-from hicom_edge.runtime.sampling import SamplingOptions
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch
 from hicom_edge.runtime.token_embedding import open_token_embedding
@@ -130,7 +130,7 @@ class Chain:
         Raises:
             VideoError: the video cannot be read.
         """
-        options = SamplingOptions(num_frames=self.bundle.manifest.frames.num_frames)
+        options = FrameSampling(num_frames=self.bundle.manifest.frames.num_frames)
         frames = read_frames(video, options)
         maps = encode_frames(frames, self._preprocessor, self.engine("vision"), Stopwatch())
         return Watched(_on_host(maps), frames.modality)

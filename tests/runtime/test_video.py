@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.sampling import SamplingOptions
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.video import Frames, read_frames
 from hicom_edge.runtime.video_decoder import SkippingDecoder, turn
 from hicom_edge.runtime.video_file import VideoFile
 
-FOUR = SamplingOptions(num_frames=4)
+FOUR = FrameSampling(num_frames=4)
 FPS = 10
 
 
@@ -123,10 +123,10 @@ def test_skipping_gives_the_frames_of_a_full_decode(
     expected = decode_all(path)
     assert len(expected) == 150
     for num_frames in (1, 3, 7):
-        assert_same(read_frames(path, SamplingOptions(num_frames)), expected)
+        assert_same(read_frames(path, FrameSampling(num_frames)), expected)
     reorders = container == "avi" and X264_VARIANTS[variant].get("b_frames", 2) > 0
     assert bool(skips) == (variant != "one group" and not reorders)
-    assert_same(read_frames(path, SamplingOptions(150)), expected)
+    assert_same(read_frames(path, FrameSampling(150)), expected)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_other_codecs_give_the_frames_of_a_full_decode(
     )
     expected = decode_all(path)
     for num_frames in (2, 9, 50):
-        assert_same(read_frames(path, SamplingOptions(num_frames)), expected)
+        assert_same(read_frames(path, FrameSampling(num_frames)), expected)
 
 
 def test_metadata_of_a_clip(clip: Path) -> None:
@@ -169,9 +169,9 @@ def test_metadata_of_a_clip(clip: Path) -> None:
 
 
 def test_a_window_and_a_rate_choose_frames_by_seconds(clip: Path) -> None:
-    window = read_frames(clip, SamplingOptions(3, start=2.0, end=4.0))
+    window = read_frames(clip, FrameSampling(3, start=2.0, end=4.0))
     assert window.indices.tolist() == [22, 29, 36]
-    assert read_frames(clip, SamplingOptions(fps=2)).indices.tolist() == list(range(2, 100, 5))
+    assert read_frames(clip, FrameSampling(fps=2)).indices.tolist() == list(range(2, 100, 5))
 
 
 def test_a_clip_can_be_iterated_twice_and_left_early(clip: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_fingerprint_follows_file_and_frames(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4", 20)
     four = read_frames(path, FOUR).fingerprint
     assert read_frames(str(path), FOUR).fingerprint == four
-    assert read_frames(path, SamplingOptions(5)).fingerprint != four
+    assert read_frames(path, FrameSampling(5)).fingerprint != four
     write_clip(path, 21)
     assert read_frames(path, FOUR).fingerprint != four
 
@@ -195,7 +195,7 @@ def test_variable_frame_rate_has_the_times_of_the_file(tmp_path: Path) -> None:
     gaps = np.random.default_rng(1).integers(5, 300, 80)
     pts_ms = np.cumsum(gaps) - gaps[0]
     path = write_clip(tmp_path / "clip.mkv", 80, gop=20, pts_ms=pts_ms.tolist())
-    frames = read_frames(path, SamplingOptions(9))
+    frames = read_frames(path, FrameSampling(9))
     assert frames.timestamps is not None
     np.testing.assert_allclose(frames.timestamps, pts_ms[frames.indices] / 1000)
     assert frames.source_fps == pytest.approx(79_000 / pts_ms[-1], rel=0.02)
@@ -215,8 +215,8 @@ def test_an_edit_list_hides_the_frames_before_it(tmp_path: Path, clip: Path) -> 
             target.mux(packet)
     expected = decode_all(path)
     assert len(expected) == 70
-    assert_same(read_frames(path, SamplingOptions(70)), expected)
-    assert_same(read_frames(path, SamplingOptions(3)), expected)
+    assert_same(read_frames(path, FrameSampling(70)), expected)
+    assert_same(read_frames(path, FrameSampling(3)), expected)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_stream_may_begin_between_keyframes(tmp_path: Path) -> None:
             if number >= 8 and packet.dts is not None:
                 packet.stream = stream
                 target.mux(packet)
-    frames = read_frames(path, SamplingOptions(40))
+    frames = read_frames(path, FrameSampling(40))
     assert_same(frames, decode_all(whole)[20:])
     assert frames.timestamps is not None
     assert frames.timestamps[0] == 0.0
@@ -280,7 +280,7 @@ def test_a_stream_may_begin_between_keyframes(tmp_path: Path) -> None:
 def test_a_broadcast_may_end_anywhere(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.ts", 60)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    frames = read_frames(path, SamplingOptions(60))
+    frames = read_frames(path, FrameSampling(60))
     assert 20 < frames.num_available < 40
     assert len(list(frames)) == 60
 
@@ -289,7 +289,7 @@ def test_a_broadcast_may_end_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_frames", [1, 2])
 def test_tiny_videos_work(tmp_path: Path, size: tuple[int, int], num_frames: int) -> None:
     path = write_clip(tmp_path / "clip.mov", num_frames, size=size, codec="png", b_frames=0)
-    frames = read_frames(path, SamplingOptions(5))
+    frames = read_frames(path, FrameSampling(5))
     assert frames.indices.tolist() == ([0] * 5 if num_frames == 1 else [0, 0, 1, 1, 1])
     assert {frame.shape for frame in frames} == {(size[1], size[0], 3)}
     assert frames.modality == "video"
@@ -299,7 +299,7 @@ def test_tiny_videos_work(tmp_path: Path, size: tuple[int, int], num_frames: int
 def test_8k_frames_come_one_at_a_time(tmp_path: Path) -> None:
     fast = {"preset": "ultrafast"}
     path = write_clip(tmp_path / "clip.mp4", 3, size=(7680, 4320), gop=1, b_frames=0, options=fast)
-    assert [frame.shape for frame in read_frames(path, SamplingOptions(3))] == [(4320, 7680, 3)] * 3
+    assert [frame.shape for frame in read_frames(path, FrameSampling(3))] == [(4320, 7680, 3)] * 3
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
@@ -349,13 +349,13 @@ def test_a_name_that_looks_like_a_protocol_is_a_file(
 ) -> None:
     (tmp_path / name).symlink_to(clip)
     monkeypatch.chdir(tmp_path)
-    assert_same(read_frames(name, SamplingOptions(3)), decode_all(clip))
+    assert_same(read_frames(name, FrameSampling(3)), decode_all(clip))
 
 
 def test_a_name_that_is_not_utf8_is_read(tmp_path: Path, clip: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9.mp4"))
     path.write_bytes(clip.read_bytes())
-    assert_same(read_frames(path, SamplingOptions(3)), decode_all(clip))
+    assert_same(read_frames(path, FrameSampling(3)), decode_all(clip))
 
 
 @pytest.mark.parametrize(
@@ -427,17 +427,17 @@ def test_damage_inside_is_an_error_and_not_another_frame(tmp_path: Path) -> None
     data = bytearray(path.read_bytes())
     data[place : place + size] = bytes(size)
     path.write_bytes(data)
-    undamaged = read_frames(path, SamplingOptions(4))
+    undamaged = read_frames(path, FrameSampling(4))
     assert len(list(undamaged)) == 4
     with pytest.raises(VideoError, match=r"frame 20 of 40 cannot be decoded, the file is damaged"):
-        list(read_frames(path, SamplingOptions(40)))
+        list(read_frames(path, FrameSampling(40)))
 
 
 def test_frames_are_let_go_while_decoding(clip: Path) -> None:
     gc.collect()
     gc.disable()
     try:
-        for _ in read_frames(clip, SamplingOptions(100)):
+        for _ in read_frames(clip, FrameSampling(100)):
             pass
         alive = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
     finally:
@@ -476,11 +476,9 @@ def served(clip: Path) -> Iterator[str]:
 
 
 def test_a_url_is_read_as_its_file(served: str, clip: Path) -> None:
-    frames = read_frames(f"{served}/{clip.name}", SamplingOptions(3))
+    frames = read_frames(f"{served}/{clip.name}", FrameSampling(3))
     assert_same(frames, decode_all(clip))
-    assert (
-        frames.fingerprint == read_frames(f"{served}/{clip.name}", SamplingOptions(3)).fingerprint
-    )
+    assert frames.fingerprint == read_frames(f"{served}/{clip.name}", FrameSampling(3)).fingerprint
 
 
 def test_a_url_that_does_not_answer_is_refused(served: str) -> None:
@@ -526,12 +524,12 @@ def camera(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_live_stream_is_watched_for_some_seconds(camera: str, tmp_path: Path) -> None:
-    frames = read_frames(camera, SamplingOptions(4, end=3.0))
+    frames = read_frames(camera, FrameSampling(4, end=3.0))
     expected = decode_all(tmp_path / "live.ts")
     assert frames.indices.tolist() == [4, 11, 18, 25]
     for index, frame in zip(frames.indices, frames, strict=True):
         np.testing.assert_array_equal(frame, expected[index])
-    assert read_frames(camera, SamplingOptions(4, end=3.0)).fingerprint != frames.fingerprint
+    assert read_frames(camera, FrameSampling(4, end=3.0)).fingerprint != frames.fingerprint
 
 
 def test_a_live_stream_needs_an_end(camera: str) -> None:
@@ -540,6 +538,6 @@ def test_a_live_stream_needs_an_end(camera: str) -> None:
 
 
 def test_a_live_stream_that_stops_early_is_an_error(camera: str) -> None:
-    frames = read_frames(camera, SamplingOptions(4, end=20.0))
+    frames = read_frames(camera, FrameSampling(4, end=20.0))
     with pytest.raises(VideoError, match="the stream ended before frame 75 of the 200 to watch"):
         list(frames)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.sampling import SamplingOptions
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.video import read_frames
 
-FOUR = SamplingOptions(num_frames=4)
+FOUR = FrameSampling(num_frames=4)
 
 
 def _flat(value: int, height: int = 6, width: int = 8) -> NDArray[np.uint8]:
@@ -28,19 +28,19 @@ def _write_frames(folder: Path, pattern: str, values: range) -> Path:
     return folder
 
 
-def _values(source: Any, options: SamplingOptions) -> list[int]:
+def _values(source: Any, options: FrameSampling) -> list[int]:
     return [int(frame[0, 0, 0]) for frame in read_frames(source, options)]
 
 
 def test_a_directory_is_read_in_natural_order(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "frame_%d.png", range(20))
-    assert _values(folder, SamplingOptions(num_frames=20)) == list(range(20))
-    assert _values(str(folder), SamplingOptions(num_frames=8)) == [1, 4, 6, 8, 11, 13, 15, 18]
+    assert _values(folder, FrameSampling(num_frames=20)) == list(range(20))
+    assert _values(str(folder), FrameSampling(num_frames=8)) == [1, 4, 6, 8, 11, 13, 15, 18]
 
 
 def test_a_directory_has_three_frames_per_second(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%04d.png", range(30))
-    frames = read_frames(folder, SamplingOptions(num_frames=8, start=2.0, end=5.0))
+    frames = read_frames(folder, FrameSampling(num_frames=8, start=2.0, end=5.0))
     assert [int(frame[0, 0, 0]) for frame in frames] == frames.indices.tolist()
     assert frames.indices[0] == 6  # from frame int(2 * 3) - 1 = 5
     assert frames.source_fps == 3.0
@@ -82,7 +82,7 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, target: str) -> None
 def test_a_folder_among_the_frames_is_no_frame(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%d.png", range(3))
     (folder / "more.png").mkdir()
-    assert _values(folder, SamplingOptions(num_frames=3)) == [0, 1, 2]
+    assert _values(folder, FrameSampling(num_frames=3)) == [0, 1, 2]
 
 
 def test_a_directory_that_cannot_be_listed_is_refused(
@@ -100,7 +100,7 @@ def test_a_directory_that_cannot_be_listed_is_refused(
 def test_a_still_image_is_one_frame(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"picture.{suffix}"
     Image.fromarray(_flat(90)).save(path)
-    frames = read_frames(path, SamplingOptions(num_frames=32))
+    frames = read_frames(path, FrameSampling(num_frames=32))
     assert [frame.shape for frame in frames] == [(6, 8, 3)]
     assert (frames.modality, len(frames), frames.timestamps) == ("image", 1, None)
     np.testing.assert_array_equal(next(iter(frames)), np.asarray(Image.open(path)))
@@ -124,13 +124,13 @@ def test_an_animation_is_a_video_with_its_own_times(tmp_path: Path, suffix: str)
     options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     durations = [100, 200, 300, 200, 200]
     first.save(path, save_all=True, append_images=rest, duration=durations, **options)
-    frames = read_frames(path, SamplingOptions(num_frames=5))
+    frames = read_frames(path, FrameSampling(num_frames=5))
     assert [int(frame[0, 0, 0]) for frame in frames] == shades
     assert frames.modality == "video"
     assert frames.source_fps == 5.0
     assert frames.timestamps is not None
     np.testing.assert_allclose(frames.timestamps, [0.0, 0.1, 0.3, 0.6, 0.8])
-    assert _values(path, SamplingOptions(num_frames=2)) == [60, 140]
+    assert _values(path, FrameSampling(num_frames=2)) == [60, 140]
 
 
 def test_a_gif_of_one_frame_is_an_image(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_image_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 3, 70])
 def test_an_array_is_used_frame_for_frame(count: int) -> None:
     array = np.random.default_rng(0).integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
-    frames = read_frames(array, SamplingOptions(num_frames=4))
+    frames = read_frames(array, FrameSampling(num_frames=4))
     np.testing.assert_array_equal(np.stack(list(frames)), array)
     assert (frames.timestamps, frames.duration_seconds, frames.source_fps) == (None, None, 0.0)
     assert (frames.width, frames.height, frames.num_available) == (5, 4, count)
@@ -172,7 +172,7 @@ def test_an_array_of_another_kind_is_refused(array: Any) -> None:
 
 def test_a_window_of_an_array_is_refused() -> None:
     with pytest.raises(InputError, match="an array, which has no clock; slice the array"):
-        read_frames(np.zeros((2, 4, 4, 3), np.uint8), SamplingOptions(4, start=1.0))
+        read_frames(np.zeros((2, 4, 4, 3), np.uint8), FrameSampling(4, start=1.0))
 
 
 def test_what_is_no_source_is_refused() -> None:
@@ -192,7 +192,7 @@ def test_frames_can_be_iterated_again_and_report_progress() -> None:
 def test_runs_are_the_distinct_frames_with_their_repeats(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%d.png", range(3))
     seen: list[tuple[int, int]] = []
-    options = SamplingOptions(num_frames=7)
+    options = FrameSampling(num_frames=7)
     frames = read_frames(folder, options, progress=lambda done, total: seen.append((done, total)))
     runs = [(int(frame[0, 0, 0]), count) for frame, count in frames.runs()]
     assert [value for value, count in runs for _ in range(count)] == frames.indices.tolist()
@@ -211,6 +211,6 @@ def test_the_fingerprint_follows_the_pixels_and_the_frames(tmp_path: Path) -> No
     folder = _write_frames(tmp_path / "frames", "%d.png", range(9))
     four = read_frames(folder, FOUR).fingerprint
     assert read_frames(folder, FOUR).fingerprint == four
-    assert read_frames(folder, SamplingOptions(num_frames=5)).fingerprint != four
+    assert read_frames(folder, FrameSampling(num_frames=5)).fingerprint != four
     Image.fromarray(_flat(200, 30)).save(folder / "1.png")
     assert read_frames(folder, FOUR).fingerprint != four

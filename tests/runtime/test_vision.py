@@ -13,7 +13,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_engine
 from hicom_edge.engines.device_array import MainMemory
 from hicom_edge.errors import BundleError, ResourceError
-from hicom_edge.runtime.sampling import SamplingOptions
+from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.timings import Stopwatch
 from hicom_edge.runtime.video import read_frames
 from hicom_edge.runtime.vision import (
@@ -64,7 +64,7 @@ def test_every_frame_is_encoded_once_and_every_stage_is_timed(
 
 def test_a_frame_that_is_repeated_is_encoded_once(reference_bundle: Bundle) -> None:
     video = np.stack([FRAME, FRAME // 2, FRAME // 4])
-    frames = read_frames(video, SamplingOptions(num_frames=3))
+    frames = read_frames(video, FrameSampling(num_frames=3))
     repeated = replace(frames, indices=np.array([0, 0, 0, 1, 2, 2]))
     preprocessor = preprocessor_from_spec(reference_bundle.manifest.frames)
     with load_engine(reference_bundle, "vision") as vision:
@@ -85,7 +85,7 @@ def test_a_frame_that_is_repeated_is_encoded_once(reference_bundle: Bundle) -> N
 def test_the_maps_are_written_where_they_stay(reference_bundle: Bundle) -> None:
     """Each chunk goes to its place in the whole, and nothing of it is copied."""
     video = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
-    frames = read_frames(video, SamplingOptions(num_frames=5))
+    frames = read_frames(video, FrameSampling(num_frames=5))
     preprocessor = preprocessor_from_spec(reference_bundle.manifest.frames)
     with load_engine(reference_bundle, "vision") as vision, pytest.MonkeyPatch.context() as patch:
         expected = run_vision(vision, preprocessor.batch(frames))

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from hicom_edge.runtime.sampling import uniform_indices
+from hicom_edge.runtime.frame_sampling import uniform_indices
 from hicom_edge.training.clips import (
     decoded_scene,
     read_mp4,

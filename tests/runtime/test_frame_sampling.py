@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hicom_edge.errors import InputError
-from hicom_edge.runtime.sampling import SamplingOptions, sample_indices, uniform_indices
+from hicom_edge.runtime.frame_sampling import FrameSampling, sample_indices, uniform_indices
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _reference_json(name: str) -> dict[str, Any]:
 def test_uniform_lists_equal_the_authors(frame_sample: dict[str, Any]) -> None:
     assert frame_sample["uniform"]
     for case in frame_sample["uniform"]:
-        options = SamplingOptions(num_frames=case["num_frames"])
+        options = FrameSampling(num_frames=case["num_frames"])
         assert sample_indices(case["duration"], 0.0, options).tolist() == case["ids"], case
 
 
@@ -52,9 +52,9 @@ def test_uniform_lists_equal_the_authors_digest(frame_sample: dict[str, Any]) ->
     assert state.hexdigest() == frame_sample["digest"]["sha256"]
 
 
-@pytest.mark.parametrize("options", [SamplingOptions(fps=1), SamplingOptions()])
+@pytest.mark.parametrize("options", [FrameSampling(fps=1), FrameSampling()])
 def test_one_frame_per_second_equals_the_authors(
-    frame_sample: dict[str, Any], options: SamplingOptions
+    frame_sample: dict[str, Any], options: FrameSampling
 ) -> None:
     assert frame_sample["fps"]
     for case in frame_sample["fps"]:
@@ -65,7 +65,7 @@ def test_a_source_below_one_frame_per_second_gives_every_frame(
     frame_sample: dict[str, Any],
 ) -> None:
     for case in frame_sample["fps_errors"]:  # the authors divide by zero
-        indices = sample_indices(case["duration"], case["fps"], SamplingOptions(fps=1))
+        indices = sample_indices(case["duration"], case["fps"], FrameSampling(fps=1))
         assert indices.tolist() == list(range(case["duration"]))
 
 
@@ -74,7 +74,7 @@ def test_windows_equal_the_authors_on_directories(directories: list[dict[str, An
     for case in directories:
         if "%04d" not in case["file_name"] or "error" in case:
             continue  # elsewhere the authors' order of files differs, not the sampling
-        options = SamplingOptions(case["num_frames"], start=case["s"], end=case["e"])
+        options = FrameSampling(case["num_frames"], start=case["s"], end=case["e"])
         indices = sample_indices(case["n_files"], case["fps_assumed"], options).tolist()
         assert indices[:32] == case["frame_values"], case  # the authors cut at 32
         checked += 1
@@ -82,13 +82,13 @@ def test_windows_equal_the_authors_on_directories(directories: list[dict[str, An
 
 
 def test_a_window_that_ends_before_its_first_frame_answers_with_that_frame() -> None:
-    options = SamplingOptions(4, start=0.0, end=0.2)  # the authors raise IndexError
+    options = FrameSampling(4, start=0.0, end=0.2)  # the authors raise IndexError
     assert sample_indices(3, 3.0, options).tolist() == [0, 0, 0, 0]
 
 
 def test_a_window_past_the_end_is_refused() -> None:
     with pytest.raises(InputError, match=r"starts at 20 s, but the video ends at 10\.00 s"):
-        sample_indices(30, 3.0, SamplingOptions(4, start=20.0, end=25.0))
+        sample_indices(30, 3.0, FrameSampling(4, start=20.0, end=25.0))
 
 
 @pytest.mark.parametrize(
@@ -96,17 +96,17 @@ def test_a_window_past_the_end_is_refused() -> None:
     [(2.0, [7, 22, 37, 52]), (0.5, [30]), (30.0, list(range(60))), (100.0, list(range(60)))],
 )
 def test_frames_per_second_sets_the_step(fps: float, expected: list[int]) -> None:
-    assert sample_indices(60, 30.0, SamplingOptions(fps=fps)).tolist() == expected
+    assert sample_indices(60, 30.0, FrameSampling(fps=fps)).tolist() == expected
 
 
 def test_the_step_is_exact_where_floats_are_not() -> None:
     assert 30.0 // 0.1 == 299
-    indices = sample_indices(900, 30.0, SamplingOptions(fps=0.1))
+    indices = sample_indices(900, 30.0, FrameSampling(fps=0.1))
     assert np.diff(indices).tolist() == [300, 300]
 
 
 def test_many_frames_are_not_cut() -> None:
-    assert len(sample_indices(100_000, 30.0, SamplingOptions(num_frames=500))) == 500
+    assert len(sample_indices(100_000, 30.0, FrameSampling(num_frames=500))) == 500
 
 
 @given(
@@ -118,7 +118,7 @@ def test_many_frames_are_not_cut() -> None:
 def test_indices_ascend_inside_the_video(
     num_available: int, num_frames: int, source_fps: float, window: tuple[float, float]
 ) -> None:
-    options = SamplingOptions(num_frames, start=window[0], end=window[1])
+    options = FrameSampling(num_frames, start=window[0], end=window[1])
     try:
         indices = sample_indices(num_available, source_fps, options)
     except InputError:
@@ -139,7 +139,7 @@ def test_indices_ascend_inside_the_video(
 def test_at_least_the_asked_rate_is_taken(
     num_available: int, source_fps: float, fps: float
 ) -> None:
-    indices = sample_indices(num_available, source_fps, SamplingOptions(fps=fps))
+    indices = sample_indices(num_available, source_fps, FrameSampling(fps=fps))
     steps = set(np.diff(indices).tolist())
     assert len(indices) >= 1
     assert len(steps) <= 1
@@ -162,18 +162,18 @@ def test_at_least_the_asked_rate_is_taken(
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        SamplingOptions(**options)
+        FrameSampling(**options)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "options", [SamplingOptions(), SamplingOptions(4, start=1), SamplingOptions(4, end=1)]
+    "options", [FrameSampling(), FrameSampling(4, start=1), FrameSampling(4, end=1)]
 )
-def test_seconds_without_a_frame_rate_are_refused(options: SamplingOptions) -> None:
+def test_seconds_without_a_frame_rate_are_refused(options: FrameSampling) -> None:
     with pytest.raises(InputError, match="needs the frame rate of the video, which is unknown"):
         sample_indices(10, 0.0, options)
 
 
 def test_no_frames_are_refused() -> None:
     with pytest.raises(InputError, match="a video of 0 frames was given; at least one is needed"):
-        sample_indices(0, 30.0, SamplingOptions(4))
+        sample_indices(0, 30.0, FrameSampling(4))

@@ -25,7 +25,7 @@ DEFAULT_FPS = 1.0
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
+class FrameSampling:
     """How frames are chosen; ``num_frames`` and ``fps`` exclude each other.
 
     num_frames: this many frames, spread evenly; a shorter video repeats frames.
@@ -71,7 +71,7 @@ class SamplingOptions:
         return min(start, end), max(start, end)
 
 
-def sample_indices(num_available: int, source_fps: float, options: SamplingOptions) -> Int64Array:
+def sample_indices(num_available: int, source_fps: float, options: FrameSampling) -> Int64Array:
     """Frame numbers to look at: (n,) int64, ascending, possibly repeated.
 
     num_available: frames in the video. source_fps: its frames per second; 0 when unknown, which is
@@ -108,9 +108,7 @@ def fps_indices(num_available: int, source_fps: float, fps: float) -> Int64Array
     return np.arange(step // 2, num_available, step, dtype=np.int64)
 
 
-def window_bounds(
-    num_available: int, source_fps: float, options: SamplingOptions
-) -> tuple[int, int]:
+def window_bounds(num_available: int, source_fps: float, options: FrameSampling) -> tuple[int, int]:
     """First and last frame number of the window, both inclusive, as the authors count."""
     start, end = options.window
     if start is not None or end is not None:
