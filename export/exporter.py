@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hicom_edge.bundle import Bundle, BundleWriter, text_of
+from hicom_edge.bundle import Bundle, text_of
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder import EMBEDDING

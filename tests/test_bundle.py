@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
+from hicom_edge.bundle import MANIFEST_NAME, Bundle
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.manifest import (
     ChatSpec,

@@ -13,12 +13,13 @@ import pytest
 import hicom_edge
 
 ROOT = Path(hicom_edge.__file__).parent
-BASE = {"errors", "manifest", "manifest_values", "bundle"}
+BASE = {"errors", "manifest", "manifest_values", "bundle", "bundle_writer"}
 MAY_IMPORT = {
     "errors": set(),
     "manifest": {"errors"},
     "manifest_values": {"errors", "manifest"},
     "bundle": {"errors", "manifest", "manifest_values"},
+    "bundle_writer": {"errors", "manifest", "manifest_values", "bundle"},
     "engines": BASE,
     "runtime": BASE | {"engines"},
     "model": {"errors"},
@@ -38,6 +39,7 @@ NO_TORCH = (
     "manifest",
     "manifest_values",
     "bundle",
+    "bundle_writer",
     "engines",
     "runtime",
     "terminal",

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from hicom_edge.bundle import MANIFEST_NAME, Bundle, BundleWriter
+from hicom_edge.bundle import MANIFEST_NAME, Bundle
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.calibration.disk import disk_full_is_one_line, refuse_itself
 from hicom_edge.errors import InputError
 from hicom_edge.manifest import GraphEntry, Manifest

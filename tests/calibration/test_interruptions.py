@@ -43,7 +43,7 @@ from hicom_edge.calibration.data.samples import read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.runtime.qa import DEMO_BUNDLE
-from hicom_edge import bundle
+from hicom_edge import bundle_writer
 
 clips, output, at = sys.argv[1:]
 options = CalibrationOptions(
@@ -52,11 +52,11 @@ options = CalibrationOptions(
 def die(step, done, total):
     if step == at:
         os.kill(os.getpid(), signal.SIGKILL)
-def hashed(path, progress=None, sha256_of=bundle.sha256_of):
+def hashed(path, progress=None, sha256_of=bundle_writer.sha256_of):
     if at == "writing" and path.name == "report.json":
         os.kill(os.getpid(), signal.SIGKILL)
     return sha256_of(path, progress)
-bundle.sha256_of = hashed
+bundle_writer.sha256_of = hashed
 data = CalibrationData.divide(read_samples(Path(clips)), options)
 calibrate(Bundle.open(DEMO_BUNDLE), Path(output), data, options, progress=die)
 """

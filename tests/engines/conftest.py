@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.bundle import Bundle
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.manifest import (
     ChatSpec,
     FrameSpec,

@@ -4,7 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.bundle import Bundle
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.errors import InputError
 from hicom_edge.evaluation.comparison import TOLERANCES
 from hicom_edge.evaluation.pipelines import Pipeline, Prompt

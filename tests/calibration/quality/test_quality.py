@@ -18,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 from sample_report import comparison
 
-from hicom_edge.bundle import Bundle, BundleWriter
+from hicom_edge.bundle import Bundle
+from hicom_edge.bundle_writer import BundleWriter
 from hicom_edge.calibration.data.samples import Sample, read_samples
 from hicom_edge.calibration.quality import quality as quality_module
 from hicom_edge.calibration.quality.agreement import Quality, gate, wilson_interval
