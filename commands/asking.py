@@ -30,6 +30,7 @@ from hicom_edge.commands.options import (
     TopP,
     Video,
 )
+from hicom_edge.commands.progress import byte_progress, progress
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _generation(
 def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
     from hicom_edge.runtime.qa import VideoQA
 
-    qa = VideoQA.load(bundle, engine, threads, terminal.byte_progress("checking"))
+    qa = VideoQA.load(bundle, engine, threads, byte_progress("checking"))
     for remark in qa.remarks:
         terminal.remark(f"note: {remark}")
     return qa
@@ -156,7 +157,7 @@ def _watch(
     start: float | None,
     end: float | None,
 ) -> Clip:
-    return qa.watch(video, num_frames, fps, start, end, terminal.progress("watching frame"))
+    return qa.watch(video, num_frames, fps, start, end, progress("watching frame"))
 
 
 def _answer(

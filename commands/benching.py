@@ -13,6 +13,7 @@ import typer
 from hicom_edge import terminal
 from hicom_edge.commands.checking import DEFAULT_QUESTIONS, video_or_drawn_clip
 from hicom_edge.commands.options import EngineName, Json, NumFrames, Threads
+from hicom_edge.commands.progress import byte_progress, progress
 
 if TYPE_CHECKING:
     from hicom_edge.evaluation.stage_times import StageTime, StageTimes
@@ -33,7 +34,7 @@ def bench(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Time every stage from video to answer, beside what this machine allows.
+    """Time every stage, beside what this machine allows.
 
     Example: hicom-edge bench bundles/hicom-7b --engine tensorrt --num-frames 64
     """
@@ -42,7 +43,7 @@ def bench(
     from hicom_edge.runtime.qa import demo_bundle
 
     path = demo_bundle() if bundle is None else bundle
-    opened = Bundle.open(path, terminal.byte_progress("checking"))
+    opened = Bundle.open(path, byte_progress("checking"))
     frames = opened.manifest.frames.num_frames if num_frames is None else num_frames
     with video_or_drawn_clip(video, frames) as clip:
         times = time_stages(
@@ -54,7 +55,7 @@ def bench(
             num_frames=num_frames,
             max_new_tokens=max_new_tokens,
             repeats=repeats,
-            progress=terminal.progress("timing run"),
+            progress=progress("timing run"),
         )
     terminal.say_json(times) if json else print_times(times)
 

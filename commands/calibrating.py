@@ -14,6 +14,7 @@ import typer
 from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
+from hicom_edge.commands.progress import byte_progress, named_progress
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def calibrate(
             keep=tuple(keep or ()),
             target_agreement=target_quality,
         )
-        source = Bundle.open(_source(bundle, demo), terminal.byte_progress("checking"))
+        source = Bundle.open(_source(bundle, demo), byte_progress("checking"))
         check_target(source.path, output, overwrite)  # before clips are drawn
         data = _data(output, videos, questions, held_out, demo, options)
         if max_accuracy_loss is not None and not any(s.answer for s in data.held_out):
@@ -153,7 +154,7 @@ def calibrate(
             pinned=_pinned(pin),
             overwrite=overwrite,
             restart=restart,
-            progress=terminal.named_progress(),
+            progress=named_progress(),
         )
     if json:
         terminal.say_json(_as_dict(done))

@@ -15,6 +15,7 @@ import typer
 from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, EngineName, Json, NumFrames, VisionTower
+from hicom_edge.commands.progress import byte_progress
 
 DEFAULT_QUESTIONS = ("What happens in this video?", "How many objects are there?")
 
@@ -54,7 +55,7 @@ def verify(
     from hicom_edge.bundle import Bundle
     from hicom_edge.evaluation.reference import choose_reference
 
-    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
+    opened = Bundle.open(bundle, byte_progress("checking"))
     other = None if reference is None else Bundle.open(reference)
     related = {"base_llm": base_llm, "vision_tower": vision_tower}
     held_against = choose_reference(opened, checkpoint, against, other, **related)
@@ -89,7 +90,7 @@ def inspect(
     from hicom_edge.bundle import Bundle
     from hicom_edge.export.inspect_bundle import describe_bundle, print_description
 
-    description = describe_bundle(Bundle.open(bundle, terminal.byte_progress("checking")))
+    description = describe_bundle(Bundle.open(bundle, byte_progress("checking")))
     if json:
         terminal.say_json(description)
     else:

@@ -14,6 +14,7 @@ import typer
 from hicom_edge import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, Json, VisionTower
+from hicom_edge.commands.progress import byte_progress, step_progress
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def export(
             opset=opset,
             name=name,
             overwrite=overwrite,
-            progress=terminal.byte_progress("writing"),
+            progress=byte_progress("writing"),
             tensorrt_llm=tensorrt_llm,
             edge_llm=llm == EDGE_LLM,
             scales=scales,
@@ -181,8 +182,8 @@ def build(
         version_compatible,
         hardware_compatible,
     )
-    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
-    built = build_engines(opened, options, terminal.step_progress(), terminal.remark)
+    opened = Bundle.open(bundle, byte_progress("checking"))
+    built = build_engines(opened, options, step_progress(), terminal.remark)
     if json:
         terminal.say_json(built)
     else:
@@ -205,7 +206,7 @@ def _build_language_model(
             "tensorrt-llm; leave them out"
         )
     options = llm.LlmBuildOptions(*limits)
-    opened = Bundle.open(bundle, terminal.byte_progress("checking"))
+    opened = Bundle.open(bundle, byte_progress("checking"))
     if dry_run:
         command = llm.build_command(opened, options)
         terminal.say_json(command) if json else terminal.say(shlex.join(command))

@@ -18,7 +18,8 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.terminal import named_progress, printable, say_json
+from hicom_edge.commands.progress import named_progress
+from hicom_edge.terminal import printable, say_json
 
 VERBS = [
     ["ask"],
@@ -549,7 +550,7 @@ def test_progress_says_the_time_left_of_each_step(monkeypatch) -> None:
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
     stand_in = SimpleNamespace(monotonic=lambda: next(clock))
-    monkeypatch.setattr("hicom_edge.terminal.time", stand_in)
+    monkeypatch.setattr("hicom_edge.commands.progress.time", stand_in)
     show = named_progress()
     for done in (40, 41, 42, 100):
         show("ranges", done, 100)
