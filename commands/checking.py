@@ -42,6 +42,10 @@ def verify(
     ] = None,
     num_frames: NumFrames = None,
     max_new_tokens: Annotated[int, typer.Option(help="Greedy tokens to compare.")] = 16,
+    save_inputs: Annotated[
+        Path | None,
+        typer.Option(help="Write graphs' inputs here, to compare layers in Polygraphy."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare a bundle with PyTorch or another engine.
@@ -59,6 +63,9 @@ def verify(
     other = None if reference is None else Bundle.open(reference)
     related = {"base_llm": base_llm, "vision_tower": vision_tower}
     held_against = choose_reference(opened, checkpoint, against, other, **related)
+    if save_inputs is not None:
+        with needs_extra("polygraphy"):
+            import polygraphy  # noqa: F401  # missed before the models run and not after
     with needs_extra("export"), video_or_drawn_clip(video) as path:
         from hicom_edge.evaluation.verify import print_table, verify_bundle
 
@@ -71,6 +78,7 @@ def verify(
             max_new_tokens=max_new_tokens,
             engine=engine,
             remark=terminal.remark,
+            inputs_to=save_inputs,
         )
     if json:
         terminal.say_json(results)

@@ -83,8 +83,7 @@ class BundlePipeline(Pipeline):
         engine: str = AUTO,
     ) -> None:
         graphs = bundle.manifest.graphs
-        own = f"compressor_{modality}"
-        self._compressor = own if own in graphs else "compressor"
+        self._compressor = compressor_graph(bundle, modality)
         self._engines: dict[str, Engine] = {
             name: stack.enter_context(load_engine(bundle, name, engine))
             for name in ("vision", "guide", self._compressor)
@@ -128,9 +127,22 @@ class BundlePipeline(Pipeline):
 
     def _embed(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
         """(l, Dl): token embeddings with the visual tokens in their place."""
-        after = [*prompt.suffix_ids, *answer]
-        rows = [self._table[prompt.prefix_ids], visual_tokens, self._table[after]]
-        return np.concatenate([row.astype(self._language_model.dtype) for row in rows])
+        dtype = self._language_model.dtype
+        return embed_prompt(self._table, prompt, visual_tokens, answer).astype(dtype)
+
+
+def compressor_graph(bundle: Bundle, modality: str) -> str:
+    """The graph that compresses a "video" or an "image"."""
+    own = f"compressor_{modality}"
+    return own if own in bundle.manifest.graphs else "compressor"
+
+
+def embed_prompt(
+    table: Array, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()
+) -> Array:
+    """Rows (l, Dl) of a token embedding (V, Dl), with the visual tokens (n, Dl) in their place."""
+    after = [*prompt.suffix_ids, *answer]
+    return np.concatenate([table[prompt.prefix_ids], visual_tokens, table[after]])
 
 
 def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from hicom_edge.evaluation.comparison import (
     compare,
     print_table,
 )
+from hicom_edge.evaluation.graph_inputs import graph_inputs
+from hicom_edge.evaluation.layer_runs import save_layer_runs
 from hicom_edge.evaluation.pipelines import BundlePipeline, Pipeline, Prompt
 from hicom_edge.evaluation.reference import EngineReference, Reference
 from hicom_edge.runtime.frame_sampling import FrameSampling
@@ -56,6 +59,7 @@ def verify_bundle(
     max_new_tokens: int = 16,
     engine: str = AUTO,
     remark: Callable[[str], None] = lambda line: None,
+    inputs_to: Path | None = None,
 ) -> list[StageResult]:
     """Compare features, embeddings, guide, visual tokens, prefill logits and greedy tokens.
 
@@ -71,6 +75,8 @@ def verify_bundle(
         engine: what the bundle itself runs in.
         remark: called with one line for each reason to leave stages out, and with what an engine
             says of how it runs.
+        inputs_to: a directory for what each graph is given for the first question, and for the
+            commands that compare its layers on that in Polygraphy.
 
     Raises:
         InputError: no questions, or a reference that is the bundle in the same engine or another
@@ -78,6 +84,7 @@ def verify_bundle(
         VideoError: the video cannot be read.
         CheckpointError: the checkpoint is incomplete or foreign.
         EngineError: an engine is not available here.
+        ModuleNotFoundError: `inputs_to` without Polygraphy.
     """
     if not questions:
         raise InputError("verify compares answers and got no question; pass at least one")
@@ -95,6 +102,13 @@ def verify_bundle(
         tested = BundlePipeline(bundle, pixel_values, modality, stack, engine)
         for line in (*_left_out(expected, tested), *expected.remarks, *tested.remarks):
             remark(line)
+        if inputs_to is not None:
+            inputs = graph_inputs(bundle, expected, pixel_values, modality, prompts[0])
+            names = save_layer_runs(bundle, inputs, inputs_to)
+            remark(
+                f"{inputs_to} holds the inputs of {', '.join(names)}; layer by layer: sh "
+                f"{inputs_to}/{names[0]}.sh --trt --onnxrt"
+            )
         return list(
             compare_pipelines(expected, tested, prompts, limits, max_new_tokens, answer_limits)
         )

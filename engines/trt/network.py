@@ -61,7 +61,7 @@ def parse_network(
             f"{(reasons or ['no reason given'])[0][:_LONGEST_REASON]}; for TensorRT before 10.15 "
             "export with --opset 20"
         )
-    _let_attention_decompose(api, network)
+    let_attention_decompose(api, network)
     return network
 
 
@@ -147,7 +147,7 @@ def _writer(api: Any, file: BinaryIO) -> Any:
     return Writer()
 
 
-def _let_attention_decompose(api: Any, network: Any) -> None:
+def let_attention_decompose(api: Any, network: Any) -> None:
     """Attention in float32 has no fused kernel and is refused unless it may be decomposed.
 
     In float16 the fused kernels are taken all the same.
