@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -22,15 +23,18 @@ BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "grouped_attention_gpu.py
 
 def compiled(source: str, target: Path, *flags: str) -> ctypes.CDLL:
     """A C++ file beside this one as a library; the kernel's headers are found."""
+    run_compiler("-O2", "-shared", "-fPIC", *flags, f"-I{HEADERS}", source, "-o", str(target))
+    return ctypes.CDLL(str(target))
+
+
+def run_compiler(*arguments: str) -> None:
+    """g++ in this folder, with warnings as errors."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile the kernel's headers for the host")
-    flags = ("-std=c++17", "-O2", "-shared", "-fPIC", f"-I{HEADERS}", *flags)
     # the pragmas are nvcc's
-    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-    command = [compiler, *flags, *warnings, str(FOLDER / source), "-o", str(target)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(target))
+    flags = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+    subprocess.run([compiler, *flags, *arguments], cwd=FOLDER, check=True)
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +46,24 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 @pytest.fixture(scope="session")
-def kernel_on_host(tmp_path_factory: pytest.TempPathFactory, nvcc: str) -> ctypes.CDLL:
-    """The kernel's own source, run by coroutines; CUDA's headers give it fp16 and bf16."""
+def cuda_include(nvcc: str) -> Path:
+    """CUDA's headers, which give a host compiler fp16 and bf16."""
     include = Path(nvcc).resolve().parent.parent / "include"
     if not (include / "cuda_fp16.h").is_file():  # nvcc may be a script elsewhere
         include = Path("/usr/local/cuda/include")
+    return include
+
+
+@pytest.fixture(scope="session")
+def kernel_on_host(tmp_path_factory: pytest.TempPathFactory, cuda_include: Path) -> ctypes.CDLL:
+    """The kernel's own source, run by coroutines."""
     target = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    return compiled("kernel_on_host.cpp", target, "-isystem", str(include))
+    return compiled("kernel_on_host.cpp", target, "-isystem", str(cuda_include))
+
+
+@pytest.fixture(scope="session")
+def gxx() -> Callable[..., None]:
+    return run_compiler
 
 
 @pytest.fixture(scope="session")

@@ -62,20 +62,29 @@ inline std::vector<Barrier> warp_barriers;
 inline std::vector<float> exchanged[2];  // by the generation's parity: a warp is never two ahead
 inline std::vector<float> shared;
 inline std::function<void()> body;
+// For racecheck.cpp: whether a thread of the kernel runs, and which stretch between two barriers.
+inline bool in_kernel = false;
+inline uint64_t interval = 0;
+
 
 inline void wait(Barrier& barrier) {
+    in_kernel = false;
     Thread& self = threads[threadIdx.x];
     self.waits_at = &barrier;
     self.waits_for = barrier.generation + 1;
     if (++barrier.arrived == barrier.size) {
         barrier.arrived = 0;
         ++barrier.generation;
+        interval += &barrier == &block_barrier;
     }
     swapcontext(&self.context, &scheduler);
+    in_kernel = true;
 }
 
 inline void start() {
+    in_kernel = true;
     body();
+    in_kernel = false;
     threads[threadIdx.x].done = true;
 }
 
@@ -90,7 +99,9 @@ inline void run(uint32_t count, size_t shared_bytes, std::mt19937& random,
     for (auto& slots : exchanged) {
         slots.assign(count, NAN);
     }
-    shared.assign(shared_bytes / sizeof(float), NAN);
+    // A new allocation of just this size, whose end AddressSanitizer knows.
+    shared = std::vector<float>(shared_bytes / sizeof(float), NAN);
+    ++interval;
     for (Thread& thread : threads) {
         thread.done = false;
         thread.waits_at = nullptr;
@@ -134,10 +145,14 @@ inline float __shfl_xor_sync(uint32_t, float x, int distance) {
     using namespace host_block;
     const uint32_t self = threadIdx.x;
     Barrier& barrier = warp_barriers[self / kLanes];
+    in_kernel = false;  // what the lanes exchange is no memory of the kernel's
     std::vector<float>& slots = exchanged[barrier.generation % 2];
     slots[self] = x;
     wait(barrier);
-    return slots[self ^ static_cast<uint32_t>(distance)];
+    in_kernel = false;
+    const float received = slots[self ^ static_cast<uint32_t>(distance)];
+    in_kernel = true;
+    return received;
 }
 
 namespace hicom_edge {
