@@ -15,16 +15,18 @@ namespace hicom_edge {
 
 constexpr int kWarp = 32;
 constexpr int kMinThreads = 128;
-// With at least two blocks on a multiprocessor, these leave 80 registers to a thread.
-constexpr int kMaxThreads = 384;
-constexpr int kMinBlocks = 2;
+// A row of 1152 channels of 32 bits. With three such blocks on a multiprocessor, the compiler may
+// give a thread 72 registers, and not one more: a warp's registers lie in one of four partitions of
+// 16384, which then hold seven warps each, and so five blocks of 160 threads. With 73 it is four.
+constexpr int kMaxThreads = 288;
+constexpr int kMinBlocks = 3;
 // Members whose scores are held at once. One tile covers the released model's 36; larger windows
 // take several, and the online softmax joins them.
 constexpr int kTile = 64;
 // Loads of a row of K that a lane has in flight: five of 32 columns cover 1152 channels of 16 bits
 // (144 columns) in one sweep.
 constexpr int kSweep = 5;
-// Rows of V that a thread loads ahead of their use.
+// Rows of V that a thread loads at once, ahead of their use; two such sets take turns.
 constexpr int kAhead = 4;
 
 struct BlockPlan {

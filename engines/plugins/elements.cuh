@@ -24,26 +24,35 @@ struct BitsOf<16> {
     using Type = uint4;
 };
 
-// K and V are read once: in L1 they would only push each other out.
-__device__ __forceinline__ uint4 load_once(const uint4* at) {
+// Zeros unless it is wanted. K and V are read once: in L1 they would only push each other out. The
+// condition belongs to the instruction, so that loads at constant distances share one address; as a
+// branch around each load it would take registers, and the last load would wait for the first.
+__device__ __forceinline__ uint4 load_once_if(bool wanted, const uint4* at) {
+    uint4 bits = {};
 #ifdef __CUDA_ARCH__
-    uint4 bits;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
-                 : "l"(__cvta_generic_to_global(at)));
-    return bits;
+    asm volatile(
+        "{\n\t"
+        ".reg .pred wanted;\n\t"
+        "setp.ne.u32 wanted, %5, 0;\n\t"
+        "@wanted ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n\t"
+        "}"
+        : "+r"(bits.x), "+r"(bits.y), "+r"(bits.z), "+r"(bits.w)
+        : "l"(__cvta_generic_to_global(at)), "r"(static_cast<unsigned>(wanted)));
 #else
-    return *at;
+    if (wanted) {
+        bits = *at;
+    }
 #endif
+    return bits;
 }
 
 // Neighbouring lanes share a sector here, so that L1 is what makes element-wise reading bearable.
 template <typename Bits>
-__device__ __forceinline__ Bits load_once(const Bits* at) {
+__device__ __forceinline__ Bits load_once_if(bool wanted, const Bits* at) {
 #ifdef __CUDA_ARCH__
-    return __ldg(at);
+    return wanted ? __ldg(at) : Bits{};
 #else
-    return *at;
+    return wanted ? *at : Bits{};
 #endif
 }
 
@@ -54,12 +63,8 @@ struct Column {
     using Bits = typename BitsOf<sizeof(T) * N>::Type;
     Bits bits;
 
-    static __device__ __forceinline__ Column load(const T* at) {
-        return {load_once(reinterpret_cast<const Bits*>(at))};
-    }
-
     static __device__ __forceinline__ Column load_if(bool wanted, const T* at) {
-        return wanted ? load(at) : Column{};
+        return {load_once_if(wanted, reinterpret_cast<const Bits*>(at))};
     }
 
     __device__ __forceinline__ void unpack(float (&x)[N]) const {

@@ -13,6 +13,10 @@
 // then threads take columns of V, whose sums they keep in registers: no thread holds more than one
 // column of the output, whatever d is. The first rows of V are requested before K is looked at, so
 // that memory stays busy across the barrier between the halves.
+//
+// Loads are under way only while the compiler has registers for them, and those decide how many
+// blocks there are: 72 for a thread, see block_plan.h. What it made of this file is printed by
+// benchmarks/grouped_attention_sass.py.
 #pragma once
 
 #include "block_plan.h"
@@ -48,6 +52,13 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+// Row `index` of an array. Neither number is negative: so the product is one instruction, not four.
+template <typename T>
+__device__ __forceinline__ const T* row_of(const T* rows, int32_t index, int32_t elements) {
+    return rows + static_cast<uint64_t>(static_cast<uint32_t>(index)) *
+                      static_cast<uint32_t>(elements);
+}
+
 // The query in shared memory, scaled, as float32: four elements of all columns, then the next four,
 // so that neighbouring lanes read neighbouring 16 bytes. Columns up to whole sweeps are zeros.
 template <typename T, int N>
@@ -81,18 +92,19 @@ __device__ __forceinline__ void staged_column(const float* staged, int column,
     }
 }
 
-// The part of a row's dot product that falls to this lane.
+// The part of a row's dot product that falls to this lane, whose first column is at `at`.
 template <typename T, int N>
-__device__ __forceinline__ float partial_dot(const float* staged, const T* row,
+__device__ __forceinline__ float partial_dot(const float* staged, const T* at,
                                              const BlockPlan& plan) {
     float dot = 0.0f;
     for (int sweep = threadIdx.x % kWarp; sweep < plan.padded_columns; sweep += kSweep * kWarp) {
         Column<T, N> columns[kSweep];
 #pragma unroll
         for (int s = 0; s < kSweep; ++s) {
-            const int column = sweep + s * kWarp;
-            columns[s] = Column<T, N>::load_if(column < plan.key_columns, row + column * N);
+            const bool exists = sweep + s * kWarp < plan.key_columns;
+            columns[s] = Column<T, N>::load_if(exists, at + s * kWarp * N);
         }
+        at += kSweep * kWarp * N;
 #pragma unroll
         for (int s = 0; s < kSweep; ++s) {
             float q[N], k[N];
@@ -114,9 +126,10 @@ __device__ __forceinline__ void score_members(float* scores, const float* staged
                                               int32_t dk, const int32_t* positions, int count,
                                               const BlockPlan& plan) {
     const int lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+    key += lane * N;
     for (int m = threadIdx.x / kWarp; m < count; m += warps) {
-        const T* row = key + static_cast<int64_t>(positions[m]) * dk;
-        const float score = warp_sum(partial_dot<T, N>(staged, row, plan));
+        const T* columns = row_of(key, positions[m], dk);
+        const float score = warp_sum(partial_dot<T, N>(staged, columns, plan));
         if (lane == 0) {
             scores[m] = score;
         }
@@ -145,26 +158,36 @@ __device__ __forceinline__ void load_ahead(Column<T, N> (&ahead)[kAhead], const 
     for (int i = 0; i < kAhead; ++i) {
         const int member = m + i * slices;
         // A place past the end is never read, but must be one that exists.
-        const int64_t position = member < count ? positions[member] : 0;
-        ahead[i] = Column<T, N>::load_if(member < count, column + position * dv);
+        const int32_t position = member < count ? positions[member] : 0;
+        ahead[i] = Column<T, N>::load_if(member < count, row_of(column, position, dv));
     }
 }
 
+template <typename T, int N>
+__device__ __forceinline__ void add_rows(RunningMean<N>& mean, const Column<T, N> (&rows)[kAhead],
+                                         const float* scores, int m, int count, int slices) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+        float v[N];
+        rows[i].unpack(v);
+        mean.add(score_or_none(scores, m + i * slices, count), v);
+    }
+}
+
+// Two sets of rows take turns, each loaded while the other is used. One set copied into the other
+// would do the same in fewer lines, but the copy waits for the loads, and then none is under way.
 template <typename T, int N>
 __device__ __forceinline__ void add_values(RunningMean<N>& mean, Column<T, N> (&ahead)[kAhead],
                                            const float* scores, const T* column, int32_t dv,
                                            const int32_t* positions, int slice, int count,
                                            int slices) {
-    for (int m = slice; m < count; m += kAhead * slices) {
+    const int step = kAhead * slices;
+    for (int m = slice; m < count; m += 2 * step) {
         Column<T, N> next[kAhead];
-        load_ahead<T, N>(next, column, dv, positions, m + kAhead * slices, count, slices);
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            float v[N];
-            ahead[i].unpack(v);
-            mean.add(score_or_none(scores, m + i * slices, count), v);
-            ahead[i] = next[i];
-        }
+        load_ahead<T, N>(next, column, dv, positions, m + step, count, slices);
+        add_rows<T, N>(mean, ahead, scores, m, count, slices);
+        load_ahead<T, N>(ahead, column, dv, positions, m + 2 * step, count, slices);
+        add_rows<T, N>(mean, next, scores, m + step, count, slices);
     }
 }
 
@@ -205,21 +228,23 @@ __global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
     const int32_t ww = plan.splits == 1 ? blockIdx.x : blockIdx.x / plan.splits;
     const int32_t split = blockIdx.x - ww * plan.splits;
     const int32_t group = windows.group(blockIdx.z, blockIdx.y, ww);
-    const int32_t first_position = windows.first_position(blockIdx.z, blockIdx.y, ww);
     const int32_t members = windows.members();
     const T* key = static_cast<const T*>(p.key);
 
     const int slice = thread / plan.split_columns;
     const int column = split * plan.split_columns + thread - slice * plan.split_columns;
     const bool active = slice < plan.slices && column < p.dv / N;
-    const T* value = static_cast<const T*>(p.value) + (active ? column * N : 0);
+    const T* values = static_cast<const T*>(p.value);
+    const T* value = active ? values + column * N : nullptr;  // null: only helps with K
 
     RunningMean<N> mean;
     for (int first = 0; first < members; first += kTile) {
         const int count = min(kTile, members - first);
-        const int own = active ? count : 0;  // threads without a column only help with K
+        const int own = value != nullptr ? count : 0;
         if (thread < count) {
-            positions[thread] = first_position + windows.offset(first + thread);
+            // Here and not before the loop: a number that is kept costs a register.
+            positions[thread] = windows.first_position(blockIdx.z, blockIdx.y, ww) +
+                                windows.offset(first + thread);
         }
         __syncthreads();
         Column<T, N> ahead[kAhead];
@@ -239,14 +264,14 @@ __global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
     if (plan.slices > 1) {
         join_slices<N>(mean, staged, plan);
     }
-    if (active && slice == 0) {
+    if (value != nullptr && slice == 0) {
         const float share = 1.0f / mean.weights;
 #pragma unroll
         for (int e = 0; e < N; ++e) {
             mean.columns[e] *= share;
         }
         T* output = static_cast<T*>(p.output) + static_cast<int64_t>(group) * p.dv;
-        Column<T, N>::store(output + column * N, mean.columns);
+        Column<T, N>::store(output + (value - values), mean.columns);
     }
 }
 
