@@ -201,9 +201,8 @@ int32_t GroupedAttentionPlugin::onShapeChange(const nvinfer1::PluginTensorDesc* 
                                               int32_t num_inputs, const nvinfer1::PluginTensorDesc*,
                                               int32_t) noexcept {
     const auto params = num_inputs == kNumInputs ? params_of(inputs, fields_) : std::nullopt;
-    const bool queries =
-        params && (params->num_queries == 1 || params->num_queries == groups_of(*params));
-    if (queries) {
+    const int32_t groups = params ? groups_of(*params) : 0;  // 0: empty, or too large to count
+    if (groups > 0 && (params->num_queries == 1 || params->num_queries == groups)) {
         return 0;
     }
     log_error("GroupedAttention: query " + shape_of(inputs[kQuery].dims) + ", key " +
