@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -181,7 +182,9 @@ def write_variant(name: str, directory: Path) -> Path:
         path.chmod(0o755)
     state = read_tensors("ckpt_small/release/model.safetensors")
     if name != "release":
-        variant = read_json("e2e/small_variants.json")["configs"][name]
+        variant = read_json("e2e/small_variants.json")["configs"].get(name)
+        if variant is None:
+            pytest.skip(f"HICOM_REFERENCE does not name the full set, which has {name}")
         store = read_tensors("e2e/small_variants.safetensors")
         state = {k: v for k, v in state.items() if "mm_projector" not in k}
         state |= {k: store[key] for k, key in variant["state_dict_keys"].items()}

@@ -8,25 +8,28 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 namespace {
 
 constexpr const char* kPlugins = "libhicom_edge_plugins.so";
 
+// The library whose registry the headers describe, and others that have the same one.
 #ifdef TRT_MAJOR_RTX
-const std::string kBuiltFor = "libtensorrt_rtx.so." + std::to_string(TRT_MAJOR_RTX);
-#else
-const std::string kBuiltFor = "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR);
+const std::vector<std::string> kLibraries = {"libtensorrt_rtx.so." + std::to_string(TRT_MAJOR_RTX)};
+#elif NV_TENSORRT_MAJOR < 11
+const std::vector<std::string> kLibraries = {"libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)};
+#else  // TensorRT-RTX 1.7 has the registry of TensorRT 11, and would crash with that of 10
+const std::vector<std::string> kLibraries = {"libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR),
+                                             "libtensorrt_rtx.so.1"};
 #endif
-// The public headers of TensorRT also make libraries that TensorRT-RTX takes.
-const std::string kAlternative = "libtensorrt_rtx.so.1";
 
 // The one that the process has; else, as Polygraphy opens plugins first, the one on the search
 // path.
 nvinfer1::IPluginRegistry* find_registry() {
     using GetRegistry = nvinfer1::IPluginRegistry* (*)() noexcept;
     for (const int mode : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW}) {
-        for (const std::string& name : {kBuiltFor, kAlternative}) {
+        for (const std::string& name : kLibraries) {
             void* library = dlopen(name.c_str(), mode);
             void* symbol = library == nullptr ? nullptr : dlsym(library, "getPluginRegistry");
             if (symbol != nullptr) {
@@ -54,7 +57,7 @@ const struct Loading {
         if (registry == nullptr) {
             std::fprintf(stderr,
                          "hicom-edge: %s was not registered, because %s was not found; %s\n",
-                         path.c_str(), kBuiltFor.c_str(), "name its directory in LD_LIBRARY_PATH");
+                         path.c_str(), kLibraries.front().c_str(), "name its directory in LD_LIBRARY_PATH");
         } else if (registry->loadLibrary(path.c_str()) == nullptr) {
             std::fprintf(stderr, "hicom-edge: TensorRT did not take %s\n", path.c_str());
         }
