@@ -119,8 +119,8 @@ def check_build(
     if available is not None and need > available:
         raise ResourceError(
             f"building {largest} takes about {_gb(need)} of memory, {_gb(available)} are free; "
-            f"{_smaller_weights(manifest)}close other programs, add swap, or build on a machine "
-            "with more memory and the same GPU"
+            f"{_smaller_weights(manifest)}close other programs, add swap on a disk, or build on a "
+            "machine with more memory and the same GPU"
         )
 
 
@@ -158,18 +158,32 @@ def check_disk(manifest: Manifest, graph_names: Iterable[str], directory: Path) 
         )
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo"), with_swap: bool = False) -> int | None:
+def available_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    with_swap: bool = False,
+    swaps: Path = Path("/proc/swaps"),
+) -> int | None:
     """Main memory that is free or can be freed, in bytes; None where the system does not say.
 
     Args:
-        with_swap: count free swap in, which a build may use and a GPU may not.
+        with_swap: count free swap in, which a build may use and a GPU may not; swap in zram, which a
+            Jetson has by default, lies in main memory itself and is not counted.
     """
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
         sizes = {name: int(rest.split()[0]) << 10 for name, rest in (x.split(":") for x in lines)}
-        return sizes["MemAvailable"] + (sizes.get("SwapFree", 0) if with_swap else 0)
+        return sizes["MemAvailable"] + (_free_swap(swaps) if with_swap else 0)
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _free_swap(swaps: Path) -> int:
+    """Bytes of free swap outside of zram; the file's columns end in size, used and priority."""
+    try:
+        rows = [line.split() for line in swaps.read_text(encoding="utf-8").splitlines()[1:]]
+        return sum((int(r[-3]) - int(r[-2])) << 10 for r in rows if "/zram" not in r[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _smaller_weights(manifest: Manifest) -> str:

@@ -136,8 +136,8 @@ def check_host(ranks: Iterable[RankTable], available: int | None) -> None:
     if available is not None and need > available:
         raise ResourceError(
             f"building the language model takes about {_gb(need)} of memory, {_gb(available)} are "
-            "free; close other programs, add swap, or build on a machine with more memory and the "
-            "same GPU"
+            "free; close other programs, add swap on a disk, or build on a machine with more "
+            "memory and the same GPU"
         )
 
 

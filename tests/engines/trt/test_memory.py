@@ -73,7 +73,7 @@ def test_a_build_that_does_not_fit_is_refused_with_advice(reference_bundle) -> N
     with pytest.raises(
         ResourceError,
         match=r"building vision takes about 0\.\d GB of memory, 0\.0 GB are free; "
-        r"export with --dtype fp16, close other programs, add swap, or build on",
+        r"export with --dtype fp16, close other programs, add swap on a disk, or build on",
     ):
         check_build(manifest, manifest.graphs, 1 << 20)
     check_build(manifest, manifest.graphs, None)
@@ -108,10 +108,24 @@ def test_engines_that_do_not_fit_the_device_are_refused_with_their_parts(manifes
 
 def test_available_memory_is_what_the_system_says(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
-    text = "MemTotal:       100 kB\nMemAvailable:    40 kB\nSwapTotal: 9 kB\nSwapFree: 7 kB\n"
-    meminfo.write_text(text)
+    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    40 kB\n")
     assert available_memory(meminfo) == 40 << 10
-    assert available_memory(meminfo, with_swap=True) == 47 << 10  # as the message advises
     assert available_memory(tmp_path / "nowhere") is None
     meminfo.write_text("MemTotal: 100 kB\n")
     assert available_memory(meminfo) is None
+
+
+def test_swap_on_a_disk_counts_for_a_build_and_zram_does_not(tmp_path: Path) -> None:
+    meminfo, swaps = tmp_path / "meminfo", tmp_path / "swaps"
+    meminfo.write_text("MemAvailable:    40 kB\nSwapFree:    570 kB\n")
+    swaps.write_text(
+        "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+        "/dev/zram0                              partition\t500\t\t0\t\t5\n"
+        "/swap\\040file                            file\t\t100\t\t30\t\t-2\n"
+    )
+    assert available_memory(meminfo, with_swap=True, swaps=swaps) == (40 + 70) << 10
+    assert available_memory(meminfo, swaps=swaps) == 40 << 10
+    for unreadable in ("", "of another form\n1 2\n"):
+        swaps.write_text(unreadable)
+        assert available_memory(meminfo, with_swap=True, swaps=swaps) == 40 << 10
+    assert available_memory(meminfo, with_swap=True, swaps=tmp_path / "nowhere") == 40 << 10
