@@ -122,21 +122,36 @@ def _engine_rows(diagnosis: Diagnosis) -> list[tuple[str, str, str | None]]:
 
 
 def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    memory = diagnosis.memory_bytes
     rows = [
         ("system", diagnosis.system),
         ("python", diagnosis.python),
         ("cpu", f"{diagnosis.cpu}, {_counted(diagnosis.cpu_cores, 'core')}"),
-        ("memory", "unknown" if memory is None else f"{memory / (1 << 30):.1f} GiB"),
+        ("memory", _memory(diagnosis)),
     ]
+    if board := diagnosis.jetson:
+        release, mode = board.release or "unknown", board.power_mode or "unknown (sudo nvpmodel -q)"
+        rows.append(("jetson", f"{board.board}, Jetson Linux {release}, power mode {mode}"))
     for gpu in diagnosis.gpus:
         major, minor = gpu.compute_capability
-        memory_gib = gpu.memory_bytes / (1 << 30)
-        rows.append(("gpu", f"{gpu.name}, sm_{major}{minor}, {memory_gib:.1f} GiB"))
+        size = f"{_counted(gpu.multiprocessors, 'multiprocessor')}, {_gib(gpu.memory_bytes)}"
+        rows.append(("gpu", f"{gpu.name}, sm_{major}{minor}, {size}"))
     if not diagnosis.gpus:
         rows.append(("gpu", "none that CUDA shows"))
     rows += [(name, version or "not installed") for name, version in diagnosis.versions.items()]
     return [*rows, ("onnxruntime providers", ", ".join(diagnosis.providers) or "none")]
+
+
+def _memory(diagnosis: Diagnosis) -> str:
+    if diagnosis.memory_bytes is None:
+        return "unknown"
+    available = diagnosis.memory_available_bytes
+    free = "" if available is None else f", {_gib(available)} available"
+    shared = ", shared with the GPU" if diagnosis.jetson else ""
+    return _gib(diagnosis.memory_bytes) + free + shared
+
+
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / (1 << 30):.1f} GiB"
 
 
 def show_engines(engines: Sequence[BuiltEngine]) -> None:

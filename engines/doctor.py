@@ -13,6 +13,8 @@ from pathlib import Path
 
 from hicom_edge.engines import engine_names, why_not
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.jetson import Jetson, find_jetson
+from hicom_edge.engines.trt.memory import available_memory
 
 _DISTRIBUTIONS = (
     "hicom-edge",
@@ -47,6 +49,8 @@ class Diagnosis:
         versions: of the distributions that matter; None for those that are not installed.
         providers: the execution providers that ONNX Runtime was built with.
         memory_bytes: physical memory, or None where the system does not say.
+        memory_available_bytes: what of it is free or can be freed; likewise.
+        jetson: the board, if this is one; its GPU works in the same memory.
         warnings: one line each, with what mends it.
     """
 
@@ -55,6 +59,8 @@ class Diagnosis:
     cpu: str
     cpu_cores: int
     memory_bytes: int | None
+    memory_available_bytes: int | None
+    jetson: Jetson | None
     gpus: tuple[Gpu, ...]
     versions: dict[str, str | None]
     providers: tuple[str, ...]
@@ -73,6 +79,8 @@ def examine() -> Diagnosis:
         cpu=_cpu_name(),
         cpu_cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
+        memory_available_bytes=available_memory(),
+        jetson=find_jetson(),
         gpus=find_gpus(),
         versions=versions,
         providers=_providers(),
