@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 
-__all__ = ["AUTO", "choose_backend", "engine_names", "load_decoder", "load_engine", "why_not"]
+__all__ = [
+    "AUTO",
+    "choose_backend",
+    "engine_names",
+    "load_decoder",
+    "load_engine",
+    "why_not",
+    "why_not_built",
+]
 
 AUTO = "auto"
 
@@ -72,6 +80,20 @@ def choose_backend(name: str, bundle: Bundle | None = None) -> Backend:
             return backend
     reasons = "; ".join(f"{name}: {why_not(name)}" for name in engine_names())
     raise EngineError(f"no engine is available on this machine ({reasons})")
+
+
+def why_not_built(bundle: Bundle) -> str | None:
+    """Why "auto" passes over the engines that were built into a bundle.
+
+    None when it takes them, or none were built.
+    """
+    from hicom_edge.engines.engine_files import engines_built
+
+    built = engines_built(bundle)
+    if not built or choose_backend(AUTO, bundle).name in built:
+        return None
+    backend = _backend(built[0])
+    return backend.unavailable() or backend.unfit(bundle)
 
 
 def _backend(name: str) -> Backend:

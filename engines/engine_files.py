@@ -10,6 +10,7 @@ It knows names, hashes and versions. It does not know how an engine is built or 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -189,6 +190,15 @@ def graph_sha256(manifest: Manifest, graph_name: str) -> str:
 def engine_directory(bundle: Bundle, engine: str, place: str) -> Path:
     """Where the engines of one kind of device lie."""
     return bundle.path / ENGINES_DIR / f"{engine}-{place}"
+
+
+def engines_built(bundle: Bundle) -> tuple[str, ...]:
+    """The engines, such as "tensorrt", that `hicom-edge build` built graphs for, on any device."""
+    names = set()
+    for sidecar in sorted((bundle.path / ENGINES_DIR).glob("*/vision.json")):
+        with contextlib.suppress(EngineError):
+            names.add(EngineFiles(sidecar.parent, "vision").read_sidecar().engine)
+    return tuple(sorted(names))
 
 
 def device_place(gpu: Gpu) -> str:

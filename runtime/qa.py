@@ -17,7 +17,7 @@ import numpy as np
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle import Progress as BundleProgress
-from hicom_edge.engines import AUTO, load_decoder, load_engine
+from hicom_edge.engines import AUTO, load_decoder, load_engine, why_not_built
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
 from hicom_edge.engines.decoder_form import DECODER_GRAPHS
 from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
@@ -80,6 +80,7 @@ class VideoQA:
         self._store = FeatureStore(feature_store_bytes)
         self._engines = {name: load_engine(bundle, name, engine, options) for name in graphs}
         self._decoder = _load_language_model(bundle, engine, options)
+        self._passed_over = _passed_over(bundle) if engine == AUTO else ()
         with ExitStack() as loading:
             for runner in (*self._engines.values(), self._decoder):
                 loading.enter_context(runner)
@@ -89,7 +90,8 @@ class VideoQA:
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of how the engines run here, a line each."""
         runners = (*self._engines.values(), self._decoder)
-        return tuple(dict.fromkeys(r for runner in runners for r in runner.remarks))
+        own = (r for runner in runners for r in runner.remarks)
+        return tuple(dict.fromkeys((*self._passed_over, *own)))
 
     @classmethod
     def load(
@@ -303,6 +305,11 @@ class VideoQA:
         # The graph and its weights, which may lie beside it in files named after it.
         hashes = [f.sha256 for name, f in manifest.files.items() if name.startswith(graph)]
         return FeatureKey(frames_fingerprint, repr(manifest.frames), " ".join(hashes))
+
+
+def _passed_over(bundle: Bundle) -> tuple[str, ...]:
+    reason = why_not_built(bundle)
+    return () if reason is None else (f"the engines that were built are not used: {reason}",)
 
 
 def _load_language_model(

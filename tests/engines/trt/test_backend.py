@@ -12,7 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines import choose_backend, load_decoder, load_engine, why_not
+from hicom_edge.cli import main
+from hicom_edge.engines import (
+    choose_backend,
+    load_decoder,
+    load_engine,
+    why_not,
+    why_not_built,
+)
 from hicom_edge.engines.cuda_driver import Gpu, find_gpus
 from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.trt import api as tensorrt_api
@@ -24,6 +31,7 @@ from hicom_edge.engines.trt.session import TensorRtSession
 from hicom_edge.errors import BundleError, EngineError, ResourceError
 
 RTX = "tensorrt-rtx"
+DEMO = Path(__file__).parents[3] / "docs" / "demo.mp4"
 WORKSTATION = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
 
 
@@ -100,6 +108,29 @@ def test_kernels_are_kept_for_one_kind_of_gpu_and_follow_the_graph(tmp_path: Pat
     assert (vision.shapes_return, vision.cuda_graphs) == (True, False)
     assert (concat.shapes_return, concat.cuda_graphs) == (False, False)
     assert (scatter.shapes_return, scatter.cuda_graphs) == (True, True)
+
+
+@pytest.mark.tensorrt
+def test_engines_that_auto_passes_over_are_no_silence(
+    built_bundle, reference_bundle, gpu, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """As on a Jetson whose power mode has another number of multiprocessors."""
+    gpu(WORKSTATION)
+    assert why_not_built(built_bundle) is None
+    assert why_not_built(reference_bundle) is None
+    monkeypatch.setattr(tensorrt_backend, "find_gpus", lambda: ())
+    assert why_not_built(built_bundle) == "no NVIDIA GPU: the CUDA driver shows none"
+    gpu(WORKSTATION)
+    shutil.copytree(built_bundle.path, tmp_path / "bundle")
+    engines = tmp_path / "bundle/engines/tensorrt-rtx-any"
+    engines.rename(engines.with_name("tensorrt-rtx-orin-4-multiprocessors-sm87"))
+    asked = ["ask", str(DEMO), "?", "--num-frames", "2", "--max-new-tokens", "1"]
+    assert main([*asked, "--bundle", str(tmp_path / "bundle")]) == 0
+    said = capsys.readouterr().err
+    assert "note: the engines that were built are not used: there is no engine " in said
+    assert "build it: hicom-edge build" in said
+    (engines.parent / "tensorrt-rtx-orin-4-multiprocessors-sm87/vision.json").write_text("{")
+    assert why_not_built(replace(built_bundle, path=tmp_path / "bundle")) is None
 
 
 class NoDevice:
