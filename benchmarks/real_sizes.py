@@ -116,11 +116,7 @@ def cut(
 
 def write_checkpoint(directory: Path, sizes: RealSizes) -> int:
     """Write random bf16 shards; returns the bytes of the largest tensor."""
-    tower = directory / TOWER
-    tower.mkdir(parents=True)
-    _copy_tokenizers(directory, tower)
-    (directory / "config.json").write_text(json.dumps(sizes.config))
-    (tower / "config.json").write_text(json.dumps(sizes.tower))
+    _write_all_but_weights(directory, sizes)
     index, largest = {}, 0
     for number, shard in enumerate(_shards(HicomConfig(sizes.config, sizes.tower))):
         name = f"model-{number:05}.safetensors"
@@ -130,6 +126,28 @@ def write_checkpoint(directory: Path, sizes: RealSizes) -> int:
         index.update(dict.fromkeys(shard, name))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     return largest
+
+
+def write_hollow_checkpoint(directory: Path, sizes: RealSizes) -> None:
+    """Write the same checkpoint with a hole for its weights, which takes no room on the disk."""
+    _write_all_but_weights(directory, sizes)
+    header, end = {}, 0
+    for shard in _shards(HicomConfig(sizes.config, sizes.tower)):
+        for name, shape in shard.items():
+            start, end = end, end + 2 * math.prod(shape)
+            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (start, end)}
+    text = json.dumps(header).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def _write_all_but_weights(directory: Path, sizes: RealSizes) -> None:
+    tower = directory / TOWER
+    tower.mkdir(parents=True)
+    _copy_tokenizers(directory, tower)
+    (directory / "config.json").write_text(json.dumps(sizes.config))
+    (tower / "config.json").write_text(json.dumps(sizes.tower))
 
 
 def _copy_tokenizers(directory: Path, tower: Path) -> None:

@@ -2,9 +2,10 @@
 
     python benchmarks/tensorrt_rtx_builds.py
     python benchmarks/tensorrt_rtx_builds.py --dtype fp16 --opset 20
+    python benchmarks/tensorrt_rtx_builds.py --dtype fp16 --form int4 --layers 4
 
 Random weights in the released sizes (SigLIP so400m, a 7B language model's widths) with two tower
-layers, one decoder layer and a small vocabulary; no GPU is needed. Each bundle is built by a fresh
+layers, few decoder layers and a small vocabulary; no GPU is needed. Each bundle is built by a fresh
 process whose peak memory is reported beside the bytes of its largest graph.
 """
 
@@ -19,8 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import real_sizes  # type: ignore[import-not-found]  # beside this script
+import jetson_memory  # type: ignore[import-not-found]  # beside this script
+import onnx_ir as ir
+import real_sizes  # type: ignore[import-not-found]
 
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
 from hicom_edge.export.exporter import export_bundle
 
 LAYERS, VOCABULARY = 2, 4096
@@ -59,16 +64,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("fp32", "fp16"), help="default: both")
     parser.add_argument("--opset", type=int, choices=(23, 20), help="default: both families")
+    parser.add_argument("--form", choices=("int8", "int4"), help="default: floating point")
+    parser.add_argument("--layers", type=int, default=1, help="of the decoder")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's")
     options = parser.parse_args()
     dtypes = [options.dtype] if options.dtype else ["fp32", "fp16"]
     opsets = [options.opset] if options.opset else [23, 20]
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         checkpoint = Path(directory) / "checkpoint"
-        widths = real_sizes.released("7b", layers=1)
+        widths = real_sizes.released("7b", layers=options.layers)
         real_sizes.write_checkpoint(checkpoint, real_sizes.cut(widths, LAYERS, VOCABULARY))
         results = [
-            measure(checkpoint, Path(directory) / f"{dtype}-{opset}", dtype, opset)
+            measure(checkpoint, Path(directory) / f"{dtype}-{opset}", dtype, opset, options.form)
             for dtype in dtypes
             for opset in opsets
         ]
@@ -76,10 +83,14 @@ def main() -> None:
     print(json.dumps(results))
 
 
-def measure(checkpoint: Path, bundle: Path, dtype: str, opset: int) -> dict[str, Any]:
-    """Export, then build in a fresh process."""
-    export_bundle(checkpoint, bundle, dtype=dtype, opset=opset)
-    child = [sys.executable, "-c", CHILD, str(bundle)]
+def measure(
+    checkpoint: Path, path: Path, dtype: str, opset: int, form: str | None
+) -> dict[str, Any]:
+    """Export, quantise if asked, then build in a fresh process."""
+    bundle = export_bundle(checkpoint, path, dtype=dtype, opset=opset)
+    if form is not None:
+        bundle = quantised(bundle, form)
+    child = [sys.executable, "-c", CHILD, str(bundle.path)]
     answer = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout
     result = json.loads(answer.splitlines()[-1])
     largest = max(row["weight_bytes"] for row in result["graphs"])
@@ -87,10 +98,20 @@ def measure(checkpoint: Path, bundle: Path, dtype: str, opset: int) -> dict[str,
     return {
         "dtype": dtype,
         "opset": opset,
+        "form": form,
         **result,
         "peak_over_weights": result["peak_bytes"] / largest,
         "date": date,
     }
+
+
+def quantised(bundle: Bundle, form: str) -> Bundle:
+    """The bundle in the form of `hicom-edge calibrate`, with ranges that nobody measured."""
+    graphs = {}
+    for name in bundle.manifest.graphs:
+        graph = ir.load(bundle.file(bundle.graph(name).file))
+        graphs[name] = DerivedGraph(jetson_memory.in_form(form, name, graph), form)
+    return derive_bundle(bundle, bundle.path.with_name(f"{bundle.path.name}-{form}"), graphs)
 
 
 def print_table(results: list[dict[str, Any]]) -> None:

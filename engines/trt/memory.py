@@ -27,6 +27,9 @@ _ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
 # mapped weight file counted in (benchmarks/tensorrt_rtx_builds.py), and 3.5 where the engine is not
 # written piece by piece, as TensorRT does from 10.13 on only.
 _HOST_COPIES = 3.5
+# More for 4-bit weights, which are unpacked on the way: from one layer of a 7B to four, each byte
+# of them took 3.7 more bytes. Of fp16 and INT8 it was 2.7.
+_INT4_COPIES = 0.5
 _HOST_BASE = 400 << 20
 # The CUDA context and TensorRT's own code on the device.
 _DEVICE_BASE = 500 << 20
@@ -102,7 +105,8 @@ def input_bytes(specs: Iterable[TensorSpec], profile: Profile) -> int:
 
 def build_host_bytes(manifest: Manifest, graph_name: str, shared: bool = False) -> int:
     """Main memory that the build of a graph takes; `shared`: the GPU's weights lie there, too."""
-    copies = _HOST_COPIES + (1 if shared else 0)
+    packed = (manifest.graphs[graph_name].quantization or "").startswith("int4")
+    copies = _HOST_COPIES + (_INT4_COPIES if packed else 0) + (1 if shared else 0)
     return int(copies * weight_bytes(manifest, graph_name)) + _HOST_BASE
 
 
@@ -166,8 +170,8 @@ def available_memory(
     """Main memory that is free or can be freed, in bytes; None where the system does not say.
 
     Args:
-        with_swap: count free swap in, which a build may use and a GPU may not; swap in zram, which a
-            Jetson has by default, lies in main memory itself and is not counted.
+        with_swap: count free swap in, which a build may use and a GPU may not; swap in zram, which
+            JetPack 6 sets up, lies in main memory itself and is not counted.
     """
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()

@@ -59,6 +59,14 @@ def test_weights_are_the_files_of_a_graph(reference_bundle) -> None:
     assert build_host_bytes(reference_bundle.manifest, "vision", shared=True) - alone == on_disk
 
 
+def test_weights_of_4_bits_take_more_of_a_build_than_their_bytes_say(reference_bundle) -> None:
+    manifest = reference_bundle.manifest
+    graphs = {n: replace(e, quantization="int4-block64") for n, e in manifest.graphs.items()}
+    packed = replace(manifest, graphs=graphs)
+    more = build_host_bytes(packed, "decoder") - build_host_bytes(manifest, "decoder")
+    assert more == pytest.approx(weight_bytes(manifest, "decoder") / 2, abs=1)
+
+
 def test_more_frames_need_more_device_memory(reference_bundle) -> None:
     manifest, totals = reference_bundle.manifest, []
     for frames in (8, 64, 128):

@@ -1,0 +1,236 @@
+"""The memory tables of docs/jetson.md: what the released sizes need on boards of 8 to 64 GB.
+
+    python benchmarks/jetson_memory.py
+
+Nothing is measured. The graphs are built and quantised at their full size from checkpoints whose
+weights are holes in a file, so that no weight is ever read or stored; their tensors are counted and
+go through the estimate that `hicom-edge build` makes (engines/trt/memory.py).
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+import real_sizes  # type: ignore[import-not-found]  # beside this script
+
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.graphs.int8 import quantise_int8
+from hicom_edge.calibration.graphs.linears import FLOATS, find_linears, quantisable
+from hicom_edge.calibration.graphs.weight_only import quantise_blocks
+from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.engines.decoder_form import CONCAT_GRAPH
+from hicom_edge.engines.trt.memory import (
+    RunNeed,
+    build_host_bytes,
+    map_bytes,
+    run_need,
+    weight_bytes,
+)
+from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.export.description import frame_spec, model_spec
+from hicom_edge.export.opsets import Precision, family_for_opset
+from hicom_edge.export.plan import Plan, plan_export
+from hicom_edge.export.save import graph_entry
+from hicom_edge.export.save import weight_bytes as graph_bytes
+from hicom_edge.export.text_files import write_text_files
+from hicom_edge.manifest import FileEntry, Manifest, Provenance
+from hicom_edge.model.checkpoint import Checkpoint
+
+MODELS = {"7B": "7b", "0.5B": "0.5b"}
+FORMS = ("fp16", "int8", "int4")
+BLOCK = CalibrationOptions().block
+INT4 = f"int4-block{BLOCK}"
+FRAMES = (32, 64, 128)
+TYPICAL_FRAMES = 64
+BOARDS_GB = (8, 16, 32, 64)
+# What is left to the system without a desktop, to Python and to TensorRT's activations: assumed.
+RESERVE_GB = 2
+OPSET = 20  # JetPack 6; quantised graphs are raised as far as they need
+
+
+@dataclass(frozen=True)
+class Case:
+    """A released size in one form.
+
+    Attributes:
+        bundle: of which only the manifest exists.
+        float_bytes: of the tensors that stay in floating point, scales not counted.
+    """
+
+    model: str
+    form: str
+    bundle: Bundle
+    float_bytes: int
+
+
+def main() -> None:
+    print("\n\n".join(tables()))
+
+
+def tables() -> list[str]:
+    """Every table of the page, in Markdown."""
+    cases = [case for model in MODELS for case in cases_of(model)]
+    return [
+        frames_table(cases[0].bundle),
+        weights_table(cases),
+        running_table(cases),
+        building_table(cases),
+    ]
+
+
+def cases_of(model: str) -> Iterator[Case]:
+    """A released size in every form."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "checkpoint"
+        real_sizes.write_hollow_checkpoint(path, real_sizes.released(MODELS[model]))
+        plan = plan_export(Checkpoint.open(path), Precision.FP16, family_for_opset(OPSET))
+        for form in FORMS:
+            graphs = {name: in_form(form, name, graph) for name, graph in plan.graphs.items()}
+            bundle = Bundle(Path(directory), manifest_of(plan, form, graphs, Path(directory)))
+            yield Case(model, form, bundle, sum(map(float_bytes, graphs.values())))
+
+
+def in_form(form: str, name: str, graph: ir.Model) -> ir.Model:
+    """The graph as `hicom-edge calibrate` stores it; factors and ranges change no size."""
+    if form == "fp16":
+        return graph
+    linears = quantisable(name, find_linears(graph))
+    layers = [linear.name for linear in linears]
+    if quantization_of(form, name) == INT4:
+        return quantise_blocks(graph, layers, bits=4, block=BLOCK)
+    return quantise_int8(graph, {linear.input: 1.0 for linear in linears}, layers)
+
+
+def float_bytes(graph: ir.Model) -> int:
+    """The bytes of the tensors in floating point that are no scales."""
+    tensors = [value.const_value for value in graph.graph.initializers.values()]
+    return sum(
+        tensor.nbytes
+        for tensor in tensors
+        if tensor is not None and tensor.dtype in FLOATS and not str(tensor.name).endswith("/scale")
+    )
+
+
+def quantization_of(form: str, name: str) -> str | None:
+    """As the manifest says it."""
+    if form == "fp16":
+        return None
+    return INT4 if form == "int4" and name == CONCAT_GRAPH else "int8"
+
+
+def manifest_of(plan: Plan, form: str, graphs: dict[str, ir.Model], directory: Path) -> Manifest:
+    """What the manifest of such a bundle says; a graph's file counts as its tensors."""
+    opened = plan.checkpoint
+    entries = {n: graph_entry(graph, f"{n}.onnx", plan.precision) for n, graph in graphs.items()}
+    forms = {n: replace(e, quantization=quantization_of(form, n)) for n, e in entries.items()}
+    tokenizer, guide, chat, generation = write_text_files(opened, directory)
+    return Manifest(
+        name=directory.name,
+        model=model_spec(opened, plan.vision, plan.decoder),
+        frames=frame_spec(opened.config, opened.image_processor, plan.vision),
+        guide=guide,
+        chat=chat,
+        generation=generation,
+        tokenizer=tokenizer,
+        token_embedding="",
+        graphs=forms,
+        files={f"{n}.onnx": FileEntry(graph_bytes(graph), "") for n, graph in graphs.items()},
+        provenance=Provenance("", "", {}),
+    )
+
+
+def frames_table(bundle: Bundle) -> str:
+    """What grows with `--max-frames`: the same in every form."""
+    manifest, rows = bundle.manifest, []
+    for frames in FRAMES:
+        need, limits = need_of(bundle, frames), limits_from_manifest(manifest, frames)
+        sizes = (need.kv_cache, need.maps, map_bytes(manifest, frames))
+        tokens = manifest.model.visual_tokens(frames)
+        rows.append([str(frames), str(tokens), str(limits.capacity), *map(gb, sizes)])
+    titles = ("visual tokens", "capacity", "KV cache", "maps", "feature store, per video")
+    return markdown(["`--max-frames`", *titles], rows)
+
+
+def weights_table(cases: Sequence[Case]) -> str:
+    """Bytes of every graph, and what of them stays in floating point."""
+    rows = []
+    for case in cases:
+        manifest = case.bundle.manifest
+        sizes = [weight_bytes(manifest, name) for name in manifest.graphs]
+        rows.append([case.model, case.form, *map(gb, [*sizes, sum(sizes), case.float_bytes])])
+    graphs = cases[0].bundle.manifest.graphs
+    return markdown(["language model", "form", *graphs, "sum", "in fp16"], rows)
+
+
+def running_table(cases: Sequence[Case]) -> str:
+    """Which board answers questions."""
+    rows = []
+    for case in cases:
+        need = run_gb(case)
+        places = (fits(need, board) for board in BOARDS_GB)
+        rows.append([case.model, case.form, f"{need:.1f} GB", *places])
+    return markdown(["language model", "form", "running takes", *boards()], rows)
+
+
+def building_table(cases: Sequence[Case]) -> str:
+    """Which board builds its engines, and with how much swap."""
+    rows = []
+    for case in cases:
+        need = build_gb(case)
+        places = (builds(run_gb(case), need, board) for board in BOARDS_GB)
+        rows.append([case.model, case.form, f"{need:.1f} GB", *places])
+    return markdown(["language model", "form", "building takes", *boards()], rows)
+
+
+def need_of(bundle: Bundle, frames: int) -> RunNeed:
+    """What answering takes, as `hicom-edge build --max-frames` estimates it."""
+    limits = limits_from_manifest(bundle.manifest, frames)
+    graphs = bundle.manifest.graphs.items()
+    return run_need(bundle, limits, {name: profiles_of(name, e, limits) for name, e in graphs})
+
+
+def run_gb(case: Case) -> float:
+    return need_of(case.bundle, TYPICAL_FRAMES).total / 1e9
+
+
+def build_gb(case: Case) -> float:
+    """Building the largest graph where GPU and CPU share the memory."""
+    manifest = case.bundle.manifest
+    return max(build_host_bytes(manifest, name, shared=True) for name in manifest.graphs) / 1e9
+
+
+def fits(need: float, board: int) -> str:
+    """Whether a board can answer, in GB: with the reserve, without it, or not at all."""
+    if need > board:
+        return "no"
+    return "too tight" if need > board - RESERVE_GB else "yes"
+
+
+def builds(running: float, building: float, board: int) -> str:
+    """Whether a board can build, in GB, and with how much swap; not what it cannot run."""
+    if fits(running, board) != "yes":
+        return fits(running, board)
+    missing = building - (board - RESERVE_GB)
+    return "yes" if missing <= 0 else f"swap {math.ceil(missing)} GB"
+
+
+def boards() -> list[str]:
+    return [f"{board} GB" for board in BOARDS_GB]
+
+
+def gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB"
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (titles, *rows)]
+    return "\n".join([lines[0], "|---" * len(titles) + "|", *lines[1:]])
+
+
+if __name__ == "__main__":
+    main()
