@@ -35,6 +35,10 @@ class MachineLimits:
             return None
         return 1e3 * max(nbytes / self.bytes, products / self.products)
 
+    def or_faster(self, other: MachineLimits) -> MachineLimits:
+        """The better of each rate: of two measurements, the one that was disturbed less."""
+        return MachineLimits(max(self.products, other.products), max(self.bytes, other.bytes))
+
 
 def measure_limits(on_gpu: bool, half: bool = False) -> MachineLimits:
     """Measure this machine; takes a second or two.

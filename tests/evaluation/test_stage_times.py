@@ -107,6 +107,12 @@ def test_the_machine_is_measured() -> None:
     assert measured.ms(0, 2 * measured.products) == pytest.approx(2000)
 
 
+def test_of_two_measurements_the_better_counts(bundle: Bundle, times: StageTimes) -> None:
+    measured = iter([MachineLimits(PRODUCTS / 2, BYTES), MachineLimits(PRODUCTS, BYTES / 2)])
+    again = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=lambda *_: next(measured))
+    assert [s.limit_ms for s in again.stages] == [s.limit_ms for s in times.stages]
+
+
 def test_no_runs_are_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"repeats is 0; pass 1 or more"):
         time_stages(bundle, CLIP, QUESTION, repeats=0)
