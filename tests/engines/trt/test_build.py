@@ -51,6 +51,7 @@ from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
 
 RTX = "tensorrt-rtx"
+DEMO_CHECKPOINT = Path(__file__).parents[3] / "demo" / "checkpoint"
 GRAPHS = ["vision", "guide", "compressor", "decoder"]
 needs_rtx = [
     pytest.mark.tensorrt,
@@ -88,11 +89,13 @@ class TestWithRtx:
     @pytest.mark.parametrize("form", ["concat", "scatter"])
     @pytest.mark.parametrize("opset", [23, 20])
     @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+    @pytest.mark.parametrize("model", ["demo", "release"])
     def test_all_graphs_build(
-        self, variant_bundle, tmp_path: Path, dtype: str, opset: int, form: str
+        self, reference_checkpoint, tmp_path: Path, model: str, dtype: str, opset: int, form: str
     ) -> None:
-        options = {"dtype": dtype, "opset": opset, "decoder_form": form}
-        bundle = copy_of(variant_bundle("release", **options), tmp_path)
+        checkpoint = DEMO_CHECKPOINT if model == "demo" else reference_checkpoint
+        target, options = tmp_path / "bundle", {"dtype": dtype, "opset": opset}
+        bundle = export_bundle(checkpoint, target, **options, decoder_form=form)
         built = build_engines(bundle, BuildOptions(RTX))
         last = "decoder_scatter" if form == "scatter" else "decoder"
         assert [engine.graph for engine in built] == [*GRAPHS[:3], last]
