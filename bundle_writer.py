@@ -88,16 +88,24 @@ class BundleWriter:
         return Bundle(self.target, manifest)
 
     def _rename_into_place(self) -> None:
-        new, self.path = self.path, self.target
-        if not self._place.exists():
-            new.rename(self._place)
-            return
-        old = new.with_name(new.name.replace(self._hidden(_PARTIAL), self._hidden(_OLD), 1))
-        lock = _locked(self._place)
-        self._place.rename(old)
-        new.rename(self._place)
-        shutil.rmtree(old, ignore_errors=True)
-        _unlock(lock)
+        if self._place.exists():
+            self._replace()
+        else:
+            self.path.rename(self._place)
+        self.path = self.target
+
+    def _replace(self) -> None:
+        name = self.path.name.replace(self._hidden(_PARTIAL), self._hidden(_OLD), 1)
+        old, lock = self.path.with_name(name), _locked(self._place)
+        try:
+            self._place.rename(old)
+            self.path.rename(self._place)
+        finally:
+            if self._place.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:  # interrupted between the two
+                old.rename(self._place)
+            _unlock(lock)
 
     def _clear_up(self) -> None:
         """Put right what killed writers have left: a large bundle would fill the disk."""
@@ -105,7 +113,7 @@ class BundleWriter:
             for left in self._place.parent.glob(f"{glob.escape(self._hidden(kind))}*"):
                 lock = _locked(left)
                 if lock is None:
-                    continue  # another writer is at work
+                    continue  # another writer is at work, has just ended, or is another user's
                 if kind == _OLD and not self._place.exists():
                     left.rename(self._place)
                 else:
@@ -144,9 +152,13 @@ class BundleWriter:
 def _locked(directory: Path) -> int | None:
     """A descriptor that holds the directory's lock, which ends with the process however it ends.
 
-    None where another process holds it, or the file system has no locks.
+    None where another process holds it, the directory cannot be opened, or the file system has no
+    locks.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

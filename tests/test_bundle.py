@@ -284,6 +284,43 @@ def test_a_bundle_that_a_killed_writer_had_moved_aside_is_put_back(bundle: Path)
     assert not (bundle / "mine").exists()
 
 
+def test_an_interrupt_while_a_bundle_is_replaced_leaves_it_in_place(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle / "mine").write_text("")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name.startswith(".bundle.partial-"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(bundle, overwrite=True)
+    assert (bundle / "mine").is_file()
+    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_what_cannot_be_looked_into_of_another_writer_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """It was renamed into place that moment, or belongs to another user."""
+    other, opened = tmp_path / ".bundle.partial-other", os.open
+    other.mkdir()
+
+    def refusing(path: str | Path, *arguments: int, **options: int) -> int:
+        if path == other:
+            raise error
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr("hicom_edge.bundle_writer.os.open", refusing)
+    with BundleWriter(tmp_path / "bundle") as writer:
+        assert writer.path.is_dir()
+    assert [p.name for p in tmp_path.iterdir()] == [other.name]
+
+
 def test_a_bundle_being_replaced_is_not_touched_by_another_writer(bundle: Path) -> None:
     old = bundle.with_name(".bundle.old-now")
     bundle.rename(old)
