@@ -157,6 +157,7 @@ def test_at_least_the_asked_rate_is_taken(
         ({"fps": 0.0}, "fps=0.0 must be a number above 0"),
         ({"fps": float("nan")}, "fps=nan must be a number above 0"),
         ({"start": float("inf")}, "start=inf must be a finite number of seconds"),
+        ({"start": 10**400}, "0000 must be a finite number of seconds"),
         ({"end": "5"}, "end='5' must be a finite number of seconds"),
     ],
 )
