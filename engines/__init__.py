@@ -89,7 +89,8 @@ def why_not_built(bundle: Bundle) -> str | None:
     """
     from hicom_edge.engines.engine_files import engines_built
 
-    built = engines_built(bundle)
+    found = engines_built(bundle)
+    built = [name for name in engine_names() if name in found]  # not those of another hicom-edge
     if not built or choose_backend(AUTO, bundle).name in built:
         return None
     backend = _backend(built[0])

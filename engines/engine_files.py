@@ -193,12 +193,12 @@ def engine_directory(bundle: Bundle, engine: str, place: str) -> Path:
 
 
 def engines_built(bundle: Bundle) -> tuple[str, ...]:
-    """The engines, such as "tensorrt", that `hicom-edge build` built graphs for, on any device."""
-    names = set()
+    """The engines, such as "tensorrt", of the bundle's engine directories, of any device."""
+    names = []
     for sidecar in sorted((bundle.path / ENGINES_DIR).glob("*/vision.json")):
         with contextlib.suppress(EngineError):
-            names.add(EngineFiles(sidecar.parent, "vision").read_sidecar().engine)
-    return tuple(sorted(names))
+            names.append(EngineFiles(sidecar.parent, "vision").read_sidecar().engine)
+    return tuple(names)
 
 
 def device_place(gpu: Gpu) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import sha256_of
+from hicom_edge.engines import why_not_built
 from hicom_edge.engines.cuda_driver import Gpu
 from hicom_edge.engines.engine_files import (
     EngineFiles,
@@ -195,6 +196,18 @@ def test_a_portable_engine_runs_on_any_device(reference_bundle, tmp_path: Path) 
     files = EngineFiles(engine_directory(bundle, "tensorrt", "ampere-plus"), "vision")
     written(files, replace(SIDECAR, device=None, compute_capability=None))
     assert find_engine(bundle, "vision", HERE)[0] == files
+
+
+@pytest.mark.parametrize(
+    ("engine", "built"), [("tensorrt", True), ("of a later hicom-edge", False), (None, False)]
+)
+def test_engines_that_are_passed_over_are_those_that_this_version_knows(
+    reference_bundle, tmp_path: Path, engine: str, built: bool
+) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    directory = engine_directory(bundle, "tensorrt", "orin")
+    written(EngineFiles(directory, "vision"), replace(SIDECAR, engine=engine))
+    assert (why_not_built(bundle) is not None) == built
 
 
 def test_an_engine_without_a_plugin_needs_none() -> None:
