@@ -57,6 +57,8 @@ def bench(
             repeats=repeats,
             progress=progress("timing run"),
         )
+    for remark in times.remarks:
+        terminal.remark(f"note: {remark}")
     terminal.say_json(times) if json else print_times(times)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hicom_edge.errors import ResourceError
+
 _ROWS, _BLOCK_BYTES, _REPEATS = 2048, 256 << 20, 8
 
 
@@ -44,6 +46,9 @@ def measure_limits(on_gpu: bool, half: bool = False) -> MachineLimits:
     """Measure this machine; takes a second or two.
 
     half: products of float16, on a GPU; a CPU multiplies in float32, as ONNX Runtime does there.
+
+    Raises:
+        ResourceError: the device has no room for what is multiplied or copied.
     """
     if on_gpu:
         return MachineLimits(_gpu_products(half), _gpu_bytes())
@@ -65,12 +70,15 @@ def _cpu_bytes() -> float:
 def _gpu_products(half: bool) -> float:
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):  # not installed, or without one of its libraries
         return math.inf
     if not torch.cuda.is_available():
         return math.inf
     kind = torch.float16 if half else torch.float32
-    a, b = torch.randn(2, 2 * _ROWS, 2 * _ROWS, device="cuda", dtype=kind)
+    try:
+        a, b = torch.randn(2, 2 * _ROWS, 2 * _ROWS, device="cuda", dtype=kind)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ResourceError("a matrix product finds no room on the device") from error
 
     def multiply() -> None:
         torch.mm(a, b)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from hicom_edge.engines import AUTO, choose_backend
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
 from hicom_edge.engines.trt.memory import weight_bytes
-from hicom_edge.errors import InputError
+from hicom_edge.errors import InputError, ResourceError
 from hicom_edge.evaluation.machine_limits import MachineLimits, measure_limits
 from hicom_edge.runtime.qa import DECODER, VideoQA
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hicom_edge.manifest import Manifest
     from hicom_edge.runtime.answer import Answer, Clip
     from hicom_edge.runtime.video import VideoInput
-
-    Run = tuple[Clip, Answer]
 
 _ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
 
@@ -65,12 +64,14 @@ class StageTimes:
         load_ms: opening all graphs.
         first_answer_ms: the first video and question, which also loads kernels and takes memory.
         stages: of the runs after it, in the order of the work.
+        remarks: what a user should know of how the engines ran, a line each.
     """
 
     engine: str
     load_ms: float
     first_answer_ms: float
     stages: tuple[StageTime, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def answer_ms(self) -> float:
@@ -108,10 +109,11 @@ def time_stages(
     if repeats < 1:
         raise InputError(f"repeats is {repeats}; pass 1 or more")
 
-    def run() -> Run:
+    def run() -> tuple[Clip, Answer]:
         clip = qa.watch(video, num_frames)
         return clip, qa.ask(clip, question, max_new_tokens=max_new_tokens)
 
+    before = MachineLimits(0, 0)
     started = time.perf_counter()
     # Nothing is kept of a video, so that every run goes through the vision tower.
     with VideoQA(bundle, engine, EngineOptions(threads), feature_store_bytes=0) as qa:
@@ -120,25 +122,26 @@ def time_stages(
         first = time.perf_counter()
         progress(1, repeats + 1)
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
-        before = limits(*place)
-        runs: list[Run] = []
+        with suppress(ResourceError):  # of a small board they may take all
+            before = limits(*place)
+        answers: list[Answer] = []
         for done in range(repeats):
-            runs.append(run())
+            clip, answer = run()  # of the clips before, whose maps are large, nothing is kept
+            answers.append(answer)
             progress(done + 2, repeats + 1)
-        clip, answer = runs[-1]
-        work = _work(bundle, clip, answer)
-        machine = before.or_faster(limits(*place))
+        work, remarks = _work(bundle, clip, answer), qa.remarks
+    machine = before.or_faster(limits(*place))  # the engines have left their memory
     return StageTimes(
         engine=choose_backend(engine, bundle).name,
         load_ms=1e3 * (loaded - started),
         first_answer_ms=1e3 * (first - loaded),
-        stages=tuple(_stages(runs, {stage: machine.ms(*w) for stage, w in work.items()})),
+        stages=tuple(_stages(answers, {stage: machine.ms(*w) for stage, w in work.items()})),
+        remarks=remarks,
     )
 
 
-def _stages(runs: Sequence[Run], limits: dict[str, float | None]) -> list[StageTime]:
-    _, answer = runs[-1]
-    counted = answer.timings
+def _stages(answers: Sequence[Answer], limits: dict[str, float | None]) -> list[StageTime]:
+    counted = answers[-1].timings
     units = {
         "decode": ("frame", counted.frames),
         "preprocess": ("frame", counted.frames),
@@ -148,7 +151,7 @@ def _stages(runs: Sequence[Run], limits: dict[str, float | None]) -> list[StageT
         "prefill": ("prompt token", counted.prompt_tokens),
         "generate": ("new token", counted.decode_steps),
     }
-    times = {stage: [_ms(run, stage) for run in runs] for stage in units}
+    times = {stage: [_ms(answer, stage) for answer in answers] for stage in units}
     return [
         StageTime(stage, *units[stage], statistics.median(ms), min(ms), limits.get(stage))
         for stage, ms in times.items()
@@ -156,8 +159,8 @@ def _stages(runs: Sequence[Run], limits: dict[str, float | None]) -> list[StageT
     ]
 
 
-def _ms(run: Run, stage: str) -> float:
-    taken: float = getattr(run[1].timings, f"{stage}_ms")
+def _ms(answer: Answer, stage: str) -> float:
+    taken: float = getattr(answer.timings, f"{stage}_ms")
     return taken
 
 

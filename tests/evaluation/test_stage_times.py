@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.errors import InputError
+from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.evaluation import machine_limits
 from hicom_edge.evaluation.machine_limits import MachineLimits, measure_limits
 from hicom_edge.evaluation.stage_times import StageTimes, time_stages
 from hicom_edge.runtime.qa import VideoQA, demo_bundle
@@ -113,6 +116,55 @@ def test_of_two_measurements_the_better_counts(bundle: Bundle, times: StageTimes
     assert [s.limit_ms for s in again.stages] == [s.limit_ms for s in times.stages]
 
 
+def test_where_engines_leave_no_room_the_machine_is_measured_after_them(
+    bundle: Bundle, times: StageTimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a board whose memory the model fills."""
+    closed, close = [], VideoQA.close
+    monkeypatch.setattr(VideoQA, "close", lambda qa: closed.append(qa) or close(qa))
+
+    def limits(*_: bool) -> MachineLimits:
+        if not closed:
+            raise ResourceError("256 MB of device memory are not free")
+        return _LIMITS
+
+    again = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=limits)
+    assert [s.limit_ms for s in again.stages] == [s.limit_ms for s in times.stages]
+
+
+def test_maps_of_earlier_runs_are_given_back(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of 64 frames are 0.2 GB at the released sizes, and stay on the device."""
+    watch, clips, alive = VideoQA.watch, [], []
+
+    def watching(self: VideoQA, *args: object, **options: object) -> object:
+        clip = watch(self, *args, **options)
+        alive.append(sum(c() is not None for c in clips))
+        clips.append(weakref.ref(clip))
+        return clip
+
+    monkeypatch.setattr(VideoQA, "watch", watching)
+    time_stages(bundle, CLIP, QUESTION, repeats=4, limits=lambda *_: _LIMITS)
+    assert max(alive) == 1
+
+
+def test_a_pytorch_that_lacks_a_library_leaves_products_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a wheel that was made for another board."""
+
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torch":
+                raise OSError("libcublas.so.12: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.setattr(machine_limits, "_gpu_bytes", lambda: BYTES)
+    assert measure_limits(on_gpu=True) == MachineLimits(math.inf, BYTES)
+
+
 def test_no_runs_are_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"repeats is 0; pass 1 or more"):
         time_stages(bundle, CLIP, QUESTION, repeats=0)
@@ -131,6 +183,15 @@ class TestCommand:
         for stage in STAGES:
             assert stage in printed
         assert "the first answer took" in printed
+
+    def test_it_says_how_engines_run(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(VideoQA, "remarks", ("the engines that were built are not used",))
+        assert main(["bench", "--repeats", "1", "--json"]) == 0
+        said, told = capsys.readouterr()
+        assert json.loads(said)["remarks"] == ["the engines that were built are not used"]
+        assert told.splitlines() == ["note: the engines that were built are not used"]
 
     def test_json_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         told = ["bench", "--repeats", "1", "--num-frames", "16", "--json"]
