@@ -61,6 +61,11 @@ _MEMORY_SIGNS = (
     "ALLOC_FAILED",
 )
 _FALLBACK_SIGN = "fallback to CPU EP"
+_TOO_OLD_SIGN = "NOT_IMPLEMENTED"
+_MEND_TOO_OLD = (
+    "; onnxruntime 1.24 and later (Python 3.11) have more operators, or calibrate a bundle that "
+    "was exported with --opset 20"
+)
 _LONGEST_REASON = 300
 
 
@@ -150,7 +155,8 @@ def one_line_errors(what: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if any(sign in reason for sign in _MEMORY_SIGNS):
             raise _out_of_memory(what) from error
-        raise EngineError(f"{what} in onnxruntime: {reason[:_LONGEST_REASON]}") from error
+        advice = _MEND_TOO_OLD if _TOO_OLD_SIGN in reason else ""
+        raise EngineError(f"{what} in onnxruntime: {reason[:_LONGEST_REASON]}{advice}") from error
 
 
 def _out_of_memory(what: str) -> ResourceError:

@@ -11,6 +11,7 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_engine
 from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.ort.backend import one_line_errors
 from hicom_edge.errors import EngineError, ResourceError
 from hicom_edge.manifest import GraphEntry, TensorSpec
 
@@ -107,6 +108,18 @@ def test_a_file_that_is_no_graph_is_one_line(tiny_bundle) -> None:
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_onnxruntime_lacks_is_one_line_with_what_mends_it() -> None:
+    """As that of an INT8 graph of opset 23 in 1.23, the last version for Python 3.10."""
+    said = "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for"
+    with (
+        pytest.raises(
+            EngineError, match=r"implementation for QuantizeLinear\(23\).*; onnxruntime 1\.24"
+        ),
+        one_line_errors("vision.cpu.onnx does not load"),
+    ):
+        raise RuntimeError(f"{said} QuantizeLinear(23) node with name {'x' * 300}")
 
 
 def test_a_graph_that_differs_from_its_manifest_is_refused(tiny_bundle) -> None:
