@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -87,8 +88,11 @@ def prepare(directory: Path, options: argparse.Namespace) -> tuple[Path, Bundle]
     name = f"{options.language_model}-{options.layers or 'all'}"
     checkpoint = directory / name
     if not checkpoint.is_dir():
+        unfinished = directory / f".{name}.partial"
+        shutil.rmtree(unfinished, ignore_errors=True)
         sizes = real_sizes.released(options.language_model, options.layers)
-        real_sizes.write_checkpoint(checkpoint, sizes)
+        real_sizes.write_checkpoint(unfinished, sizes)
+        unfinished.rename(checkpoint)
     form = {name: getattr(options, name) for name in ("dtype", "opset", "decoder_form")}
     path = directory / "-".join(map(str, (name, *form.values())))
     bundle = Bundle.open(path) if path.is_dir() else export_bundle(checkpoint, path, **form)
