@@ -116,13 +116,13 @@ def check_build(
     """Refuse a build that main memory cannot hold.
 
     Raises:
-        ResourceError: the largest graph needs more than is available.
+        ResourceError: the graph that needs most needs more than is available.
     """
-    largest = max(graph_names, key=lambda name: weight_bytes(manifest, name))
-    need = build_host_bytes(manifest, largest, shared)
+    needs = {name: build_host_bytes(manifest, name, shared) for name in graph_names}
+    name, need = max(needs.items(), key=lambda item: item[1])
     if available is not None and need > available:
         raise ResourceError(
-            f"building {largest} takes about {_gb(need)} of memory, {_gb(available)} are free; "
+            f"building {name} takes about {_gb(need)} of memory, {_gb(available)} are free; "
             f"{_smaller_weights(manifest)}close other programs, add swap on a disk, or build on a "
             "machine with more memory and the same GPU"
         )

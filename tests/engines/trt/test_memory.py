@@ -88,6 +88,22 @@ def test_a_build_that_does_not_fit_is_refused_with_advice(reference_bundle) -> N
     check_build(manifest, manifest.graphs, 1 << 40)
 
 
+def test_the_graph_that_counts_is_the_one_whose_build_takes_most(reference_bundle) -> None:
+    """A language model of 0.5B in INT4 has fewer bytes than its guide in INT8, and takes more."""
+    files = dict(reference_bundle.manifest.files)
+    for name in (n for n in files if n.startswith(("guide.onnx", "decoder.onnx"))):
+        files[name] = replace(files[name], size=0)
+    files["guide.onnx"] = replace(files["guide.onnx"], size=490 << 20)
+    files["decoder.onnx"] = replace(files["decoder.onnx"], size=460 << 20)
+    graphs = dict(reference_bundle.manifest.graphs)
+    graphs["decoder"] = replace(graphs["decoder"], quantization="int4-block64")
+    manifest = replace(reference_bundle.manifest, files=files, graphs=graphs)
+    between = build_host_bytes(manifest, "decoder") - 1
+    assert build_host_bytes(manifest, "guide") < between
+    with pytest.raises(ResourceError, match="building decoder takes about"):
+        check_build(manifest, manifest.graphs, between)
+
+
 def test_engines_that_the_disk_cannot_hold_are_refused(
     reference_bundle, tmp_path: Path, monkeypatch
 ) -> None:
