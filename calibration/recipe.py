@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import LM_HEAD, find_linears, quantisable
@@ -32,9 +33,11 @@ from hicom_edge.calibration.scales.smoothing import (
     smoothquant,
 )
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
-from hicom_edge.errors import InputError
+from hicom_edge.errors import EngineError, InputError
 
 SEARCHED = "search"
+# QuantizeLinear of opset 23 came to ONNX Runtime with 1.24.
+_QUANTISED_OPSET, _QUANTISED_SINCE = 23, (1, 24)
 
 Statistics = Mapping[str, TensorStatistics]
 
@@ -70,6 +73,7 @@ def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str
     Raises:
         InputError: a bundle that is quantised already or has no decoder graph, or a graph to be
             kept that it does not have, or that is a form of another.
+        EngineError: an ONNX Runtime that could not run what would be written.
     """
     graphs = bundle.manifest.graphs
     _check_bundle(bundle)
@@ -90,7 +94,25 @@ def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str
         raise InputError(
             f"all graphs of {bundle.path} stay in floating point; leave one for quantisation"
         )
+    _check_runtime(
+        bundle, [name for name in wanted if (name, options.decoder) != (DECODER, "int4")]
+    )
     return wanted
+
+
+def _check_runtime(bundle: Bundle, in_int8: Iterable[str]) -> None:
+    """What is written runs here in the end, to be measured, in the opset of the bundle."""
+    found = onnxruntime.__version__
+    opset = max((bundle.manifest.graphs[name].opset for name in in_int8), default=0)
+    if opset >= _QUANTISED_OPSET and _release(found) < _QUANTISED_SINCE:
+        raise EngineError(
+            f"onnxruntime {found} runs no INT8 graph of opset {opset}; calibrate with 1.24 or "
+            "later (Python 3.11), or a bundle that was exported with --opset 20"
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def prepare_graphs(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from hicom_edge import cli
@@ -20,8 +21,10 @@ from hicom_edge.calibration.data.samples import Sample, read_samples
 from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.recipe import graphs_to_quantise
 from hicom_edge.errors import (
     BundleError,
+    EngineError,
     HicomEdgeError,
     InputError,
     PromptError,
@@ -120,6 +123,16 @@ class TestBundle:
         bundle = with_graphs(demo, graphs)
         bundle = replace(bundle, manifest=replace(bundle.manifest, language_model=entry))
         refused(InputError, "has a language model for tensorrt-llm in place of a d", bundle=bundle)
+
+    def test_an_onnxruntime_that_could_not_run_what_is_written(
+        self, refused: Refused, demo: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+        refused(EngineError, r"onnxruntime 1\.23\.2 runs no INT8 graph of opset 23; .* --opset 20")
+        plain = {n: replace(g, opset=20) for n, g in demo.manifest.graphs.items()}
+        everything = CalibrationOptions(keep=("vision", "guide", "compressor"), decoder="int4")
+        assert graphs_to_quantise(with_graphs(demo, plain), CalibrationOptions())
+        assert graphs_to_quantise(demo, everything) == ("decoder",)
 
     def test_nothing_left_to_quantise(
         self, refused: Refused, demo: Bundle, few: CalibrationOptions
