@@ -217,8 +217,9 @@ def _graph_table(graphs: tuple[GraphDescription, ...]) -> RenderableType:
     table.title_justify = "left"
     for graph in graphs:
         entry = graph.entry
+        precision = " in ".join(filter(None, (entry.quantization, entry.precision)))
         table.add_row(
-            graph.name, entry.precision, str(entry.opset), _size(graph.size_bytes), _nodes(graph)
+            graph.name, precision, str(entry.opset), _size(graph.size_bytes), _nodes(graph)
         )
     return table
 

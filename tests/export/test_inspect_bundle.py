@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -40,6 +41,16 @@ def test_a_graphs_size_includes_its_external_data(reference_bundle):
     for graph in describe_bundle(reference_bundle).graphs:
         parts = [n for n in files if n.startswith(graph.entry.file)]
         assert graph.size_bytes == sum(files[n].size for n in parts)
+
+
+def test_a_quantised_graph_says_what_in(reference_bundle) -> None:
+    manifest = reference_bundle.manifest
+    decoder = replace(manifest.graphs["decoder"], quantization="int4-block64")
+    graphs = {**manifest.graphs, "decoder": decoder}
+    bundle = replace(reference_bundle, manifest=replace(manifest, graphs=graphs))
+    console = Console(file=io.StringIO(), width=200)
+    print_description(describe_bundle(bundle), console)
+    assert console.file.getvalue().count("int4-block64 in fp32") == 1
 
 
 @pytest.mark.parametrize(
