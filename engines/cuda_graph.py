@@ -33,13 +33,14 @@ class CudaGraph:
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         device.call("cuStreamBeginCapture_v2", device.stream, _THREAD_LOCAL)
         try:
-            work()
-        finally:  # also ends a capture that went wrong, or the stream could not be used again
-            device.call("cuStreamEndCapture", device.stream, ctypes.byref(graph))
-        try:
+            try:
+                work()
+            finally:  # also ends a capture that went wrong, or the stream could not be used again
+                device.call("cuStreamEndCapture", device.stream, ctypes.byref(graph))
             device.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
         finally:
-            device.give_back("cuGraphDestroy", graph)
+            if graph.value is not None:  # what was queued before `work` failed is a graph, too
+                device.give_back("cuGraphDestroy", graph)
         return cls(device, executable)
 
     def launch(self) -> None:

@@ -7,6 +7,7 @@ run on a device: written against the documented driver interface.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,7 +103,7 @@ class CudaDevice:
         status = self._status("cuMemAlloc_v2", ctypes.byref(address), max(1, nbytes))
         if status == _OUT_OF_MEMORY:
             raise ResourceError(
-                f"{nbytes / 1e6:.0f} MB of device memory are not free; build with a smaller "
+                f"{math.ceil(nbytes / 1e6)} MB of device memory are not free; build with a smaller "
                 "--max-frames, or close other programs that use the GPU"
             )
         _check(self._driver, "cuMemAlloc_v2", status)

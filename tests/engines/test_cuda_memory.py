@@ -58,7 +58,7 @@ int cuStreamBeginCapture_v2(void *on, int mode) {
 }
 int cuStreamEndCapture(void *on, void **out) {
     if (!capturing) return 901;
-    capturing = 0; *out = &work; graphs++; return work < 0 ? 901 : 0;
+    capturing = 0; *out = work < 0 ? NULL : &work; graphs += work == 0; return work < 0 ? 901 : 0;
 }
 int cuGraphInstantiateWithFlags(void **out, void *graph, unsigned long long flags) {
     if (graph != &work || flags != 0) return 1;
@@ -168,10 +168,24 @@ def test_a_capture_that_fails_is_ended_and_named(driver) -> None:
     device.close()
 
 
-def test_too_much_memory_is_refused_with_advice(driver) -> None:
+def test_work_that_fails_while_it_is_captured_leaves_no_graph(driver) -> None:
     device = CudaDevice()
-    with pytest.raises(ResourceError, match="2 MB of device memory are not free; build with a sm"):
-        device.allocate(2_000_000)
+
+    def work() -> None:
+        raise EngineError("decoder does not run")
+
+    with pytest.raises(EngineError, match="decoder does not run"):
+        device.capture(work)
+    device.capture(lambda: None).close()  # the stream is as before
+    device.close()
+    assert driver.left_over() == 0
+
+
+@pytest.mark.parametrize(("nbytes", "said"), [(1_000_001, "2 MB"), (2_000_000, "2 MB")])
+def test_too_much_memory_is_refused_with_advice(driver, nbytes: int, said: str) -> None:
+    device = CudaDevice()
+    with pytest.raises(ResourceError, match=f"{said} of device memory are not free; build with a"):
+        device.allocate(nbytes)
     device.close()
     assert driver.left_over() == 0
 
