@@ -49,13 +49,14 @@ def find_engine(bundle: Bundle, graph: str, expected: Expected) -> tuple[EngineF
     """
     from hicom_edge.engines.engine_files import EngineFiles, engine_directory
 
-    reasons = []
+    reasons: list[str] = []
     for place in _places(expected):
         files = EngineFiles(engine_directory(bundle, expected.engine, place), graph)
         try:
             sidecar = files.read_sidecar()
         except EngineError as error:
-            reasons.append(str(error))
+            is_there = not isinstance(error.__cause__, FileNotFoundError)
+            reasons.insert(0 if is_there else len(reasons), str(error))
             continue
         difference = expected.difference(sidecar)
         if difference is None:

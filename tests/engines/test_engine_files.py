@@ -191,6 +191,17 @@ def test_no_engine_at_all_is_refused_with_the_command(reference_bundle, tmp_path
         find_engine(bundle, "vision", HERE)
 
 
+def test_half_an_engine_for_any_device_is_named_and_not_the_one_that_was_never_there(
+    reference_bundle, tmp_path: Path
+) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    files = EngineFiles(engine_directory(bundle, "tensorrt", "any"), "vision")
+    written(files, replace(SIDECAR, device=None, compute_capability=None))
+    files.engine.write_bytes(b"pla")
+    with pytest.raises(EngineError, match=r"any.vision\.engine is not the file that its sidecar"):
+        find_engine(bundle, "vision", HERE)
+
+
 def test_a_portable_engine_runs_on_any_device(reference_bundle, tmp_path: Path) -> None:
     bundle = replace(reference_bundle, path=tmp_path)
     files = EngineFiles(engine_directory(bundle, "tensorrt", "ampere-plus"), "vision")
