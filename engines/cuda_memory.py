@@ -72,7 +72,12 @@ class DeviceMemory(Memory, Protocol):
 
 
 class CudaDevice:
-    """The first GPU: its primary context and one stream of our own."""
+    """The first GPU: its primary context and one stream of our own.
+
+    Raises:
+        EngineError: CUDA does not start.
+        ResourceError: other programs have left no memory for a context.
+    """
 
     place = CUDA_PLACE
 
@@ -84,7 +89,11 @@ class CudaDevice:
         retain = self._driver.cuDevicePrimaryCtxRetain
         status = retain(ctypes.byref(self._context), self._device)
         _check(self._driver, "cuDevicePrimaryCtxRetain", status)
-        self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+        try:
+            self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+        except (EngineError, ResourceError):
+            self.give_back("cuDevicePrimaryCtxRelease_v2", self._device)
+            raise
         self._stream: ctypes.c_void_p | None = stream
         self._blocks: set[int] = set()
 
@@ -157,7 +166,7 @@ class CudaDevice:
         self._stream = None
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function of the driver; raises EngineError unless it succeeds."""
+        """Call a function of the driver; raises EngineError or ResourceError unless it succeeds."""
         _check(self._driver, name, self._status(name, *arguments))
 
     def give_back(self, name: str, *arguments: Any) -> None:
@@ -217,6 +226,11 @@ def _device(driver: ctypes.CDLL) -> int:
 
 
 def _check(driver: ctypes.CDLL, name: str, status: int) -> None:
+    if status == _OUT_OF_MEMORY:
+        raise ResourceError(
+            f"{name} found no device memory; close other programs that use the GPU, or use another "
+            "--engine"
+        )
     if status != 0:
         word = ctypes.c_char_p()
         driver.cuGetErrorName(status, ctypes.byref(word))

@@ -22,6 +22,7 @@ typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
 static int context, stream, retained, streams, blocks;
 static int capturing, work, launched, graphs, executables;
+static int refused; /* memory is refused to: 1 the context, 2 the stream */
 static void *current;
 int cuInit(unsigned int flags) { return flags; }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
@@ -31,6 +32,7 @@ int cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **out, CUdevice device) {
+    if (refused == 1) return 2;
     *out = &context; retained++; return device == 10 ? 0 : 101;
 }
 int cuDevicePrimaryCtxRelease_v2(CUdevice device) { retained--; return 0; }
@@ -51,7 +53,10 @@ int cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, void *on) {
 int cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *on) {
     memcpy((void *)to, (void *)from, bytes); return on == &stream ? 0 : 400;
 }
-int cuStreamCreate(void **out, unsigned int flags) { *out = &stream; streams++; return flags != 1; }
+int cuStreamCreate(void **out, unsigned int flags) {
+    if (refused == 2) return 2;
+    *out = &stream; streams++; return flags != 1;
+}
 int cuStreamBeginCapture_v2(void *on, int mode) {
     if (on != &stream || mode != 1 || capturing) return 400;
     capturing = 1; work = 0; return 0;
@@ -81,6 +86,7 @@ int cuGetErrorName(int status, const char **name) {
     *name = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : NULL;
     return status == 901 ? 0 : 1;
 }
+void refuse(int what) { refused = what; }
 void forget_context(void) { current = NULL; }
 int left_over(void) { return retained + streams + blocks + graphs + executables; }
 """
@@ -187,6 +193,18 @@ def test_too_much_memory_is_refused_with_advice(driver, nbytes: int, said: str) 
     with pytest.raises(ResourceError, match=f"{said} of device memory are not free; build with a"):
         device.allocate(nbytes)
     device.close()
+    assert driver.left_over() == 0
+
+
+@pytest.mark.parametrize(
+    ("refused", "name"), [(1, "cuDevicePrimaryCtxRetain"), (2, "cuStreamCreate")]
+)
+def test_a_gpu_that_others_have_filled_is_refused_and_nothing_kept(
+    driver, refused: int, name: str
+) -> None:
+    driver.refuse(refused)
+    with pytest.raises(ResourceError, match=f"{name} found no device memory; close other programs"):
+        CudaDevice()
     assert driver.left_over() == 0
 
 
