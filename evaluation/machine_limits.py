@@ -89,14 +89,12 @@ def _gpu_products(half: bool) -> float:
 
 def _gpu_bytes() -> float:
     from hicom_edge.engines.cuda_memory import shared_device
+    from hicom_edge.engines.device_array import empty, write
 
     device = shared_device()
-    source, target = device.allocate(_BLOCK_BYTES), device.allocate(_BLOCK_BYTES)
-    try:
-        return 2 * _BLOCK_BYTES / _best(lambda: device.copy(source, target, _BLOCK_BYTES))
-    finally:
-        device.free(source)
-        device.free(target)
+    source = empty((_BLOCK_BYTES,), "uint8", device)  # given back even where the next is refused
+    target = empty((_BLOCK_BYTES,), "uint8", device)
+    return 2 * _BLOCK_BYTES / _best(lambda: write(source, target))
 
 
 def _best(work: Callable[[], object]) -> float:

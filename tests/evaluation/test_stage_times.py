@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sys
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorrt_stand_in import HostMemory
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
+from hicom_edge.engines import cuda_memory
 from hicom_edge.errors import InputError, ResourceError
 from hicom_edge.evaluation import machine_limits
 from hicom_edge.evaluation.machine_limits import MachineLimits, measure_limits
@@ -163,6 +167,20 @@ def test_a_pytorch_that_lacks_a_library_leaves_products_unknown(
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     monkeypatch.setattr(machine_limits, "_gpu_bytes", lambda: BYTES)
     assert measure_limits(on_gpu=True) == MachineLimits(math.inf, BYTES)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_blocks_that_a_gpu_was_measured_with_are_given_back(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    memory = HostMemory(room)
+    monkeypatch.setattr(cuda_memory, "shared_device", lambda: memory)
+    monkeypatch.setattr(machine_limits, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(machine_limits, "_gpu_products", lambda half: math.inf)
+    with pytest.raises(MemoryError) if room == 1 else nullcontext():
+        measure_limits(on_gpu=True)
+    gc.collect()
+    assert not memory.live
 
 
 def test_no_runs_are_refused(bundle: Bundle) -> None:
