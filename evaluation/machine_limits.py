@@ -25,21 +25,25 @@ class MachineLimits:
     Attributes:
         products: multiplications with addition a second, in one large matrix product; infinite
             where none could be measured.
-        bytes: bytes a second read from memory; of a device copy, those read and those written.
+        bytes: bytes a second read from memory; of a device copy, those read and those written; 0
+            where there was no room to measure.
     """
 
     products: float
     bytes: float
 
     def ms(self, nbytes: float, products: float = 0) -> float | None:
-        """The least time for so much work; None where the rate of products is not known."""
-        if products and math.isinf(self.products):
+        """The least time for so much work; None where a rate that it needs is not known."""
+        if not self.bytes or (products and math.isinf(self.products)):
             return None
         return 1e3 * max(nbytes / self.bytes, products / self.products)
 
     def or_faster(self, other: MachineLimits) -> MachineLimits:
         """The better of each rate: of two measurements, the one that was disturbed less."""
         return MachineLimits(max(self.products, other.products), max(self.bytes, other.bytes))
+
+
+UNKNOWN = MachineLimits(0, 0)
 
 
 def measure_limits(on_gpu: bool, half: bool = False) -> MachineLimits:

@@ -17,7 +17,7 @@ from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
 from hicom_edge.engines.trt.memory import weight_bytes
 from hicom_edge.errors import InputError, ResourceError
-from hicom_edge.evaluation.machine_limits import MachineLimits, measure_limits
+from hicom_edge.evaluation.machine_limits import UNKNOWN, MachineLimits, measure_limits
 from hicom_edge.runtime.qa import DECODER, VideoQA
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def time_stages(
         clip = qa.watch(video, num_frames)
         return clip, qa.ask(clip, question, max_new_tokens=max_new_tokens)
 
-    before = MachineLimits(0, 0)
+    machine = UNKNOWN
     started = time.perf_counter()
     # Nothing is kept of a video, so that every run goes through the vision tower.
     with VideoQA(bundle, engine, EngineOptions(threads), feature_store_bytes=0) as qa:
@@ -123,14 +123,15 @@ def time_stages(
         progress(1, repeats + 1)
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
         with suppress(ResourceError):  # of a small board they may take all
-            before = limits(*place)
+            machine = limits(*place)
         answers: list[Answer] = []
         for done in range(repeats):
             clip, answer = run()  # of the clips before, whose maps are large, nothing is kept
             answers.append(answer)
             progress(done + 2, repeats + 1)
         work, remarks = _work(bundle, clip, answer), qa.remarks
-    machine = before.or_faster(limits(*place))  # the engines have left their memory
+    with suppress(ResourceError):  # times without limits are better than none
+        machine = machine.or_faster(limits(*place))  # the engines have left their memory
     return StageTimes(
         engine=choose_backend(engine, bundle).name,
         load_ms=1e3 * (loaded - started),

@@ -106,6 +106,15 @@ def test_no_rate_of_products_leaves_only_what_memory_bounds(bundle: Bundle) -> N
     assert known == ["compress", "generate"]
 
 
+def test_a_machine_without_room_to_measure_has_times_without_limits(bundle: Bundle) -> None:
+    def no_room(*_: bool) -> MachineLimits:
+        raise ResourceError("256 MB of device memory are not free")
+
+    times = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=no_room)
+    assert [stage.stage for stage in times.stages] == STAGES
+    assert all(stage.limit_ms is None for stage in times.stages)
+
+
 def test_the_machine_is_measured() -> None:
     measured = measure_limits(on_gpu=False)
     assert 1e8 < measured.products < 1e14
