@@ -1,7 +1,7 @@
 """Bundle → engines of this machine, graph by graph.
 
 It knows the order of the work: estimate, refuse what will not fit, then build or keep one engine
-after the other. How an engine is built and published, `tensorrt_workplace` knows.
+after the other. How an engine is built and published, `workplace` knows.
 """
 
 from __future__ import annotations
