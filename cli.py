@@ -22,8 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hicom_edge import terminal
-from hicom_edge.commands import asking, benching, calibrating, checking, making, training
+from hicom_edge.commands import asking, benching, calibrating, checking, making, terminal, training
 from hicom_edge.errors import HicomEdgeError, numpy_says_disk_full
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from hicom_edge import VideoQA
-from hicom_edge.evaluation.shapes import HELD_OUT_SEED, Score, score_answers, write_held_out
+from hicom_edge.shapes.held_out import HELD_OUT_SEED, Score, score_answers, write_held_out
 
 
 def main() -> None:

@@ -32,16 +32,16 @@ import onnxruntime
 import real_sizes  # type: ignore[import-not-found]  # beside this script
 import torch
 
+from hicom_edge.bench.stage_times import StageTimes, time_stages
 from hicom_edge.bundle import Bundle
 from hicom_edge.commands.benching import print_times
-from hicom_edge.engines.cuda_driver import find_gpus
-from hicom_edge.engines.cuda_memory import CudaDevice
-from hicom_edge.engines.trt.api import FLAVOURS
-from hicom_edge.engines.trt.build import BuildOptions, build_engines
-from hicom_edge.evaluation.reference import CheckpointReference
-from hicom_edge.evaluation.stage_times import StageTimes, time_stages
-from hicom_edge.evaluation.verify import print_table, verify_bundle
+from hicom_edge.engines.cuda.driver import find_gpus
+from hicom_edge.engines.cuda.memory import CudaDevice
+from hicom_edge.engines.tensorrt.api import FLAVOURS
+from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.export.exporter import export_bundle
+from hicom_edge.verify.reference import CheckpointReference
+from hicom_edge.verify.verification import print_table, verify_bundle
 
 SIDE = 384
 QUESTIONS = ("What does the person in the red coat put on the table?", "Where is the dog?")

@@ -20,7 +20,7 @@ from typing import Any
 
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines.trtllm.build import LlmBuildOptions, build_language_model
+from hicom_edge.engines.tensorrt_llm.build import LlmBuildOptions, build_language_model
 from hicom_edge.errors import HicomEdgeError
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
@@ -69,9 +69,9 @@ def prepared_for(work: Path) -> dict[str, Any] | None:
 def prepare(work: Path, checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
     from hicom_edge.export.exporter import export_bundle
-    from hicom_edge.export.trtllm.options import TensorRTLLMOptions
-    from hicom_edge.training.clips import write_scene
-    from hicom_edge.training.scene import sample_scene
+    from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+    from hicom_edge.shapes.clips import write_scene
+    from hicom_edge.shapes.scene import sample_scene
 
     work.mkdir(parents=True, exist_ok=True)
     (work / "expected.json").unlink(missing_ok=True)
@@ -91,12 +91,11 @@ def pytorch_answers(
 
     from hicom_edge.model.hicom import VIDEO_TOKEN_ID
     from hicom_edge.model.loading import load_checkpoint
-    from hicom_edge.runtime.frame_sampling import FrameSampling
-    from hicom_edge.runtime.guide_text import guide_text
-    from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+    from hicom_edge.runtime.features.encoding import preprocessor_from_spec
+    from hicom_edge.runtime.guide.text import guide_text
+    from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
     from hicom_edge.runtime.prompt import PromptBuilder
-    from hicom_edge.runtime.video import read_frames
-    from hicom_edge.runtime.vision import preprocessor_from_spec
+    from hicom_edge.runtime.video import FrameSampling, read_frames
 
     manifest, model = bundle.manifest, load_checkpoint(checkpoint)
     prompts = PromptBuilder(bundle)

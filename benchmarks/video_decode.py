@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.preprocess import Preprocessor
-from hicom_edge.runtime.video import read_frames
+from hicom_edge.runtime.video import FrameSampling, read_frames
 
 NUM_FRAMES = (8, 32, 128)
 SIZE = 384

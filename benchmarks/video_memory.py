@@ -53,9 +53,8 @@ def run(folder: Path, name: str, num_frames: int) -> dict[str, Any]:
 
 def measure(path: Path, num_frames: int) -> dict[str, Any]:
     """Peak memory and time of opening, decoding and preprocessing, in this process."""
-    from hicom_edge.runtime.frame_sampling import FrameSampling
     from hicom_edge.runtime.preprocess import Preprocessor
-    from hicom_edge.runtime.video import read_frames
+    from hicom_edge.runtime.video import FrameSampling, read_frames
 
     began = time.perf_counter()
     frames = read_frames(path, FrameSampling(num_frames))

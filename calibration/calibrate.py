@@ -11,8 +11,6 @@ from pathlib import Path
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.candidate import write_candidate
-from hicom_edge.calibration.data.readable import check_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.disk import check_target
 from hicom_edge.calibration.graphs.derived import derive_bundle
 from hicom_edge.calibration.judging import quality_of, speed_of
@@ -22,10 +20,12 @@ from hicom_edge.calibration.notes import in_one_line, notes_of
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import Quality, gate
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
+from hicom_edge.calibration.readable import check_samples
 from hicom_edge.calibration.recipe import graphs_to_quantise, layers_of, prepare_graphs
 from hicom_edge.calibration.report.report import GateReport
 from hicom_edge.calibration.results import Findings, result_files
 from hicom_edge.calibration.run import Progress, Run, clock, key_of, saying_how_to_go_on
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace
 
 REPORT_FILE = "calibration/report.html"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hicom_edge.calibration.data.samples import read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.evaluation.shapes import QUESTIONS_FILE, write_held_out
+from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 
 CALIBRATION_SEED = 50_000
 HELD_OUT_SEED = 60_000

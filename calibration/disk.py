@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hicom_edge.bundle_writer import BundleWriter
+from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.errors import InputError, ResourceError, numpy_says_disk_full
 
 _REFUSALS = {

@@ -13,8 +13,6 @@ import onnx_ir as ir
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.candidate import write_candidate
-from hicom_edge.calibration.data.readable import is_image
-from hicom_edge.calibration.data.samples import Sample, choose
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.judging import quality_of
 from hicom_edge.calibration.layers.end_effect import EndEffectProbe
@@ -33,9 +31,11 @@ from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import gate
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import Chain
+from hicom_edge.calibration.readable import is_image
 from hicom_edge.calibration.recipe import PreparedGraph, layers_of
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_rows
+from hicom_edge.datasets.video_questions import Sample, choose
 
 _STEP, _CHOICE = "sensitivity", "choice"
 _PROBED_VIDEOS = 4

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import by_video, data_manifest
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.run import Run
+from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.datasets.video_questions import by_video, data_manifest
 
 _IMAGE_GRAPH = "compressor_image"
 _ENOUGH_VIDEOS = 10

@@ -12,8 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import data_manifest
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
@@ -40,7 +38,9 @@ from hicom_edge.calibration.report.report import (
 )
 from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_decoder_scales
 from hicom_edge.calibration.scales.tensorrt_cache import cache_text
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.versions import installed_versions
+from hicom_edge.datasets.video_questions import data_manifest
 
 DIRECTORY = "calibration"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import data_manifest
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.disk import disk_full_is_one_line
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey, bundle_fingerprint
+from hicom_edge.datasets.video_questions import data_manifest
 from hicom_edge.errors import VideoError
 
 Progress: TypeAlias = "Callable[[str, int, int], None]"

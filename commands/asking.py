@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.options import (
     BundlePath,
     Compare,

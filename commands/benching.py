@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.checking import DEFAULT_QUESTIONS, video_or_drawn_clip
 from hicom_edge.commands.options import EngineName, Json, NumFrames, Threads
 from hicom_edge.commands.progress import byte_progress, progress
 
 if TYPE_CHECKING:
-    from hicom_edge.evaluation.stage_times import StageTime, StageTimes
+    from hicom_edge.bench.stage_times import StageTime, StageTimes
 
 
 def bench(
@@ -38,8 +38,8 @@ def bench(
 
     Example: hicom-edge bench bundles/hicom-7b --engine tensorrt --num-frames 64
     """
+    from hicom_edge.bench.stage_times import time_stages
     from hicom_edge.bundle import Bundle
-    from hicom_edge.evaluation.stage_times import time_stages
     from hicom_edge.runtime.qa import demo_bundle
 
     path = demo_bundle() if bundle is None else bundle

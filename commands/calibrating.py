@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
 from hicom_edge.commands.progress import byte_progress, named_progress
@@ -20,9 +20,9 @@ from hicom_edge.errors import InputError
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.calibrate import Calibrated
-    from hicom_edge.calibration.data.sides import CalibrationData
     from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
     from hicom_edge.calibration.options import CalibrationOptions
+    from hicom_edge.calibration.sides import CalibrationData
 
 
 def calibrate(
@@ -182,9 +182,9 @@ def _data(
     demo: bool,
     options: CalibrationOptions,
 ) -> CalibrationData:
-    from hicom_edge.calibration.data.samples import read_samples
-    from hicom_edge.calibration.data.sides import CalibrationData
     from hicom_edge.calibration.demo import demo_data
+    from hicom_edge.calibration.sides import CalibrationData
+    from hicom_edge.datasets.video_questions import read_samples
 
     if demo:
         if videos or questions or held_out:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, EngineName, Json, NumFrames, VisionTower
 from hicom_edge.commands.progress import byte_progress
@@ -57,7 +57,7 @@ def verify(
     Example: hicom-edge verify bundles/hicom-7b --engine tensorrt --against onnxruntime-cpu
     """
     from hicom_edge.bundle import Bundle
-    from hicom_edge.evaluation.reference import choose_reference
+    from hicom_edge.verify.reference import choose_reference
 
     opened = Bundle.open(bundle, byte_progress("checking"))
     other = None if reference is None else Bundle.open(reference)
@@ -67,7 +67,7 @@ def verify(
         with needs_extra("polygraphy"):
             import polygraphy  # noqa: F401  # missed before the models run and not after
     with needs_extra("export"), video_or_drawn_clip(video) as path:
-        from hicom_edge.evaluation.verify import print_table, verify_bundle
+        from hicom_edge.verify.verification import print_table, verify_bundle
 
         results = verify_bundle(
             opened,
@@ -96,7 +96,7 @@ def inspect(
     Example: hicom-edge inspect bundles/hicom-7b
     """
     from hicom_edge.bundle import Bundle
-    from hicom_edge.export.inspect_bundle import describe_bundle, print_description
+    from hicom_edge.bundle.inspection import describe_bundle, print_description
 
     description = describe_bundle(Bundle.open(bundle, byte_progress("checking")))
     if json:
@@ -127,8 +127,8 @@ def video_or_drawn_clip(video: str | None, num_frames: int = 8) -> Iterator[str]
         return
     from tempfile import TemporaryDirectory
 
-    from hicom_edge.training.clips import write_scene
-    from hicom_edge.training.scene import sample_scene
+    from hicom_edge.shapes.clips import write_scene
+    from hicom_edge.shapes.scene import sample_scene
 
     with TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"

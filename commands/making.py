@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, Json, VisionTower
 from hicom_edge.commands.progress import byte_progress, step_progress
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from hicom_edge.export.trtllm.convert import ConversionReport
+    from hicom_edge.export.tensorrt_llm.convert import ConversionReport
 
 
 def export(
@@ -72,7 +72,7 @@ def export(
     """
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
-        from hicom_edge.export.trtllm.options import EDGE_LLM, choose_language_model
+        from hicom_edge.export.tensorrt_llm.options import EDGE_LLM, choose_language_model
 
         tensorrt_llm = choose_language_model(
             llm,
@@ -162,7 +162,7 @@ def build(
     Example: hicom-edge build bundles/hicom-7b --max-frames 64
     """
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.trt.build import BuildOptions, build_engines
+    from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 
     if engine == "tensorrt-llm":
         llm = (max_frames, max_new_tokens, max_batch_size, device_memory)
@@ -198,7 +198,7 @@ def _build_language_model(
     json: bool,
 ) -> None:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.trtllm import build as llm
+    from hicom_edge.engines.tensorrt_llm import build as llm
 
     if unused:
         raise InputError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 
 if TYPE_CHECKING:
     from hicom_edge.runtime.answer import Answer

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
 

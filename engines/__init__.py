@@ -134,13 +134,13 @@ def _onnxruntime_tensorrt() -> Backend:
 
 
 def _tensorrt() -> Backend:
-    from hicom_edge.engines.trt import backend as tensorrt_backend
+    from hicom_edge.engines.tensorrt import backend as tensorrt_backend
 
     return tensorrt_backend.TENSORRT_BACKEND
 
 
 def _tensorrt_rtx() -> Backend:
-    from hicom_edge.engines.trt import backend as tensorrt_backend
+    from hicom_edge.engines.tensorrt import backend as tensorrt_backend
 
     return tensorrt_backend.TENSORRT_RTX_BACKEND
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hicom_edge.bundle import Bundle
+    from hicom_edge.bundle.manifest import TensorSpec
     from hicom_edge.engines.device_array import AnyArray
-    from hicom_edge.manifest import TensorSpec
 
     Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
     FeedDict: TypeAlias = Mapping[str, Array]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hicom_edge.manifest import Manifest
+    from hicom_edge.bundle.manifest import Manifest
 
 CONCAT_GRAPH, SCATTER_GRAPH = "decoder", "decoder_scatter"
 DECODER_GRAPHS = (CONCAT_GRAPH, SCATTER_GRAPH)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
+    from hicom_edge.bundle.manifest import TensorSpec
     from hicom_edge.engines.device_array import AnyArray
-    from hicom_edge.manifest import TensorSpec
 
 
 def check_feed(

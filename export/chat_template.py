@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hicom_edge.bundle.manifest import ChatSpec
 from hicom_edge.errors import ExportError
-from hicom_edge.manifest import ChatSpec
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from hicom_edge.engines.trtllm.layout import Layout
+from hicom_edge.bundle.manifest import LanguageModelEntry
+from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.trtllm.blocks import converted, row_blocks
-from hicom_edge.export.trtllm.convert import ConversionReport
-from hicom_edge.export.trtllm.options import EDGE_LLM
-from hicom_edge.export.trtllm.writer import SafetensorsWriter
-from hicom_edge.manifest import LanguageModelEntry
+from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
+from hicom_edge.export.tensorrt_llm.convert import ConversionReport
+from hicom_edge.export.tensorrt_llm.options import EDGE_LLM
+from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
 from hicom_edge.model.checkpoint import Checkpoint
 
 # the release whose exporter has read such a checkpoint

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle, text_of
-from hicom_edge.bundle_writer import BundleWriter
+from hicom_edge.bundle.manifest import GraphEntry, Manifest, Provenance
+from hicom_edge.bundle.manifest_checks import check_values
+from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder import EMBEDDING
@@ -27,12 +29,10 @@ from hicom_edge.export.opsets import Family, family_for_opset, precision_for
 from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
+from hicom_edge.export.tensorrt_llm.convert import ConversionReport, convert_language_model
+from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.text_files import generation_notes, write_text_files
-from hicom_edge.export.trtllm.convert import ConversionReport, convert_language_model
-from hicom_edge.export.trtllm.options import TensorRTLLMOptions
 from hicom_edge.export.weights import write_token_embedding
-from hicom_edge.manifest import GraphEntry, Manifest, Provenance
-from hicom_edge.manifest_values import check_values
 from hicom_edge.model.checkpoint import Checkpoint
 
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"

@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hicom_edge.bundle.manifest import GuideSpec
 from hicom_edge.errors import ExportError
-from hicom_edge.manifest import GuideSpec
 
 ModelProto: TypeAlias = Any  # sentencepiece's class is made at run time
 

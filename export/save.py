@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from hicom_edge.bundle.manifest import GraphEntry, TensorSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.opsets import Precision
-from hicom_edge.manifest import GraphEntry, TensorSpec
 
 # Protobuf files end at 2 GiB; below this, one file is handier than two.
 _INLINE_BYTES = 4 << 20

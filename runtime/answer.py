@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import InputError
-from hicom_edge.runtime.feature_store import FeatureKey, VisionMaps
+from hicom_edge.runtime.features.store import FeatureKey, VisionMaps
 from hicom_edge.runtime.timings import Stopwatch, Timings, WatchTimings
 
 

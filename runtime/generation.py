@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from hicom_edge.bundle.manifest import GenerationSpec
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import InputError, PromptError
-from hicom_edge.manifest import GenerationSpec
 from hicom_edge.runtime.checks import is_integer
-from hicom_edge.runtime.sampler import Sampler, SamplingSettings, resolve_settings
+from hicom_edge.runtime.sampling import Sampler, SamplingSettings, resolve_settings
 
 if TYPE_CHECKING:
     from hicom_edge.engines.device_array import AnyArray

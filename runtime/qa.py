@@ -25,22 +25,21 @@ from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_g
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
 from hicom_edge.runtime.checks import check_question, check_text
-from hicom_edge.runtime.feature_store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
-from hicom_edge.runtime.frame_sampling import FrameSampling
+from hicom_edge.runtime.features.encoding import encode_frames, preprocessor_from_spec
+from hicom_edge.runtime.features.store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
 from hicom_edge.runtime.generation import (
     GenerationOptions,
     generate,
     generate_with,
     room_for_answer,
 )
-from hicom_edge.runtime.guide_text import guide_text
-from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+from hicom_edge.runtime.guide.text import guide_text
+from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.runtime.video import Frames, VideoInput, read_frames
-from hicom_edge.runtime.vision import encode_frames, preprocessor_from_spec
+from hicom_edge.runtime.video import Frames, FrameSampling, VideoInput, read_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

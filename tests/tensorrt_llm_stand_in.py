@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.bundle.manifest import FileEntry, LanguageModelEntry
 from hicom_edge.engines.base import DecoderEngine
-from hicom_edge.manifest import FileEntry, LanguageModelEntry
 
 SIGNATURES = json.loads(
     (Path(__file__).parent / "engines" / "trtllm" / "signatures.json").read_text()

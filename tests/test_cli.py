@@ -19,7 +19,7 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.commands.progress import named_progress
-from hicom_edge.terminal import printable, say_json
+from hicom_edge.commands.terminal import printable, say_json
 
 VERBS = [
     ["ask"],
@@ -38,8 +38,8 @@ VERBS = [
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short H.264 clip."""
-    from hicom_edge.training.clips import write_scene
-    from hicom_edge.training.scene import sample_scene
+    from hicom_edge.shapes.clips import write_scene
+    from hicom_edge.shapes.scene import sample_scene
 
     path = tmp_path_factory.mktemp("cli") / "clip.mp4"
     write_scene(sample_scene(0, "train", 1), path, side=168, num_frames=4)

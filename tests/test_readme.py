@@ -72,7 +72,7 @@ def test_the_example_script_runs_the_vision_tower_once(capsys) -> None:
 
 
 def test_every_folder_in_the_tree_exists() -> None:
-    tree = next(block for block in blocks("") if "errors.py manifest.py" in block)
+    tree = next(block for block in blocks("") if "errors.py bundle/manifest.py" in block)
     for line in tree.strip().splitlines():
         for name in re.findall(r"^\S+|(?<=\.py )\S+\.py", line):
             assert (ROOT / name).exists(), name

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from hicom_edge.evaluation.shapes import HeldOutQuestion, Score, read_held_out, score
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import load_checkpoint
-from hicom_edge.runtime.frame_sampling import FrameSampling
 from hicom_edge.runtime.preprocess import Preprocessor
-from hicom_edge.runtime.video import read_frames
+from hicom_edge.runtime.video import FrameSampling, read_frames
+from hicom_edge.shapes.held_out import HeldOutQuestion, Score, read_held_out, score
 from hicom_edge.training.batches import Batch, PromptEncoder
 from hicom_edge.training.features import encode_frames
 from hicom_edge.training.guide_tokenizer import GuideTokenizer

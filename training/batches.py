@@ -15,6 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hicom_edge.shapes.questions import Question, ask_any, describe, describe_image
+from hicom_edge.shapes.scene import Scene
+from hicom_edge.shapes.wording import spoken
 from hicom_edge.training.corpus import Corpus
 from hicom_edge.training.features import FeatureCache
 from hicom_edge.training.guide_tokenizer import GuideTokenizer
@@ -24,9 +27,6 @@ from hicom_edge.training.language_tokenizer import (
     START_OF_TURN,
     token_id,
 )
-from hicom_edge.training.questions import Question, ask_any, describe, describe_image
-from hicom_edge.training.scene import Scene
-from hicom_edge.training.wording import spoken
 
 IGNORED = -100
 PROMPT_HEAD = f"{START_OF_TURN}user\n"

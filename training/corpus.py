@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hicom_edge.training.clips import decoded_scene
-from hicom_edge.training.scene import MAX_OBJECTS, Scene, sample_scene
+from hicom_edge.shapes.clips import decoded_scene
+from hicom_edge.shapes.scene import MAX_OBJECTS, Scene, sample_scene
 
 CHUNK = 250
 """Clips in one file: small enough that an interrupted run loses seconds."""

@@ -22,6 +22,7 @@ from hicom_edge.errors import InputError
 from hicom_edge.model.config import HicomConfig
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import build_model, save_checkpoint
+from hicom_edge.shapes.wording import every_text
 from hicom_edge.training.batches import (
     ClipSource,
     Instruct,
@@ -52,7 +53,6 @@ from hicom_edge.training.stages import (
     parameter_groups,
 )
 from hicom_edge.training.towers import pretrain_towers, tower_config, tower_files
-from hicom_edge.training.wording import every_text
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hicom_edge.training.scene import COLOURS, HELD_OUT_COMBINATIONS, SHAPES
-from hicom_edge.training.wording import (
+from hicom_edge.shapes.scene import COLOURS, HELD_OUT_COMBINATIONS, SHAPES
+from hicom_edge.shapes.wording import (
     ASKS,
     DESCRIBE_ALL,
     DESCRIBE_IMAGE,

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SiglipConfig, SiglipModel
 
+from hicom_edge.shapes.scene import MAX_OBJECTS
+from hicom_edge.shapes.wording import PLACES, spoken
 from hicom_edge.training.corpus import Corpus
 from hicom_edge.training.guide_tokenizer import EOS_ID, GuideTokenizer
 from hicom_edge.training.loop import Loop, ParameterGroup, Report
 from hicom_edge.training.options import DemoOptions
-from hicom_edge.training.scene import MAX_OBJECTS
 from hicom_edge.training.tower_phrases import TowerPhrase, tower_phrases
 from hicom_edge.training.turned_colours import draw_turn, turned
-from hicom_edge.training.wording import PLACES, spoken
 
 _SEEN, _UNSEEN = 0.15, 0.05
 """A patch shows an object from the first share on, and does not below the second."""

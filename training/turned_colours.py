@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hicom_edge.training.clips import RGB
-from hicom_edge.training.scene import HELD_OUT_COMBINATIONS, Scene
+from hicom_edge.shapes.clips import RGB
+from hicom_edge.shapes.scene import HELD_OUT_COMBINATIONS, Scene
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TRIALS = 8

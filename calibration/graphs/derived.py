@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import onnx_ir as ir
 
 from hicom_edge.bundle import MANIFEST_NAME, Bundle
-from hicom_edge.bundle_writer import BundleWriter
+from hicom_edge.bundle.manifest import GraphEntry, Manifest
+from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.calibration.disk import disk_full_is_one_line, refuse_itself
 from hicom_edge.errors import InputError
-from hicom_edge.manifest import GraphEntry, Manifest
 
 CPU_ENGINE = "onnxruntime-cpu"
 # Protobuf files end at 2 GiB; below this, one file is handier than two.

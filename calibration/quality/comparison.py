@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hicom_edge.evaluation.shapes import normalised
+from hicom_edge.shapes.held_out import normalised
 
 SAME, LOST, GAINED, CHANGED = "same", "lost", "gained", "changed"
 

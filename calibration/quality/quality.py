@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hicom_edge.bundle import Bundle, text_of
-from hicom_edge.calibration.data.samples import Sample, by_video, short_names
 from hicom_edge.calibration.quality.agreement import Quality as Quality
 from hicom_edge.calibration.quality.agreement import gate as gate
 from hicom_edge.calibration.quality.closeness import kl_divergence as kl_divergence
@@ -28,6 +27,7 @@ from hicom_edge.calibration.quality.trace_store import (
     sample_key,
 )
 from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE, DEFAULT_NEW_TOKENS, Chain, Trace
+from hicom_edge.datasets.video_questions import Sample, by_video, short_names
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.errors import InputError
 

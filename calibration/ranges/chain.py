@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.errors import BundleError
-from hicom_edge.runtime.feature_store import VisionMaps
-from hicom_edge.runtime.frame_sampling import FrameSampling
+from hicom_edge.runtime.features.encoding import encode_frames, preprocessor_from_spec
+from hicom_edge.runtime.features.store import VisionMaps
 from hicom_edge.runtime.generation import room_for_answer
-from hicom_edge.runtime.guide_text import guide_text
-from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+from hicom_edge.runtime.guide.text import guide_text
+from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.runtime.video import read_frames
-from hicom_edge.runtime.vision import encode_frames, preprocessor_from_spec
+from hicom_edge.runtime.video import FrameSampling, read_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Self

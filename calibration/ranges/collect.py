@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hicom_edge.bundle import text_of
-from hicom_edge.calibration.data.samples import Sample, by_video
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER, DEFAULT_NEW_TOKENS, Chain
 from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine, Observer
 from hicom_edge.calibration.ranges.tensor_statistics import DEFAULT_ROWS, TensorStatistics
 from hicom_edge.calibration.ranges.views import View, view_of
 from hicom_edge.calibration.workplace import bundle_fingerprint
+from hicom_edge.datasets.video_questions import Sample, by_video
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:

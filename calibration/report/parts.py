@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import Sample, data_manifest
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_key
@@ -27,6 +26,7 @@ from hicom_edge.calibration.report.report import (
     RangeReport,
 )
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_histogram
+from hicom_edge.datasets.video_questions import Sample, data_manifest
 
 HISTOGRAM_BINS = 64
 CALIBRATION, HELD_OUT = "calibration", "held-out"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cpu_features import sums_of_bytes_saturate
-from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.engines.ort.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.manifest import GraphEntry
+    from hicom_edge.bundle.manifest import GraphEntry
 
 __all__ = [
     "CPU",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnxruntime
 
-    from hicom_edge.manifest import GraphEntry
+    from hicom_edge.bundle.manifest import GraphEntry
 
 # ONNX Runtime heeds it from 1.24 on, and passes over it before.
 RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"

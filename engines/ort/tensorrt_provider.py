@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
 from hicom_edge.engines.ort.cuda_libraries import loads
-from hicom_edge.engines.trt.memory import weight_bytes
-from hicom_edge.engines.trt.profiles import (
+from hicom_edge.engines.tensorrt.memory import weight_bytes
+from hicom_edge.engines.tensorrt.profiles import (
     Profile,
     ShapeRange,
     limits_from_manifest,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.cuda_driver import Gpu
+    from hicom_edge.engines.cuda.driver import Gpu
 
 ENGINE = "onnxruntime-tensorrt"
 # Of TensorRT 10, which ONNX Runtime's provider is linked to (up to 1.31), and no later one.
@@ -105,7 +105,7 @@ def why_not_built(bundle: Bundle, gpu: Gpu) -> str | None:
 
 def why_no_library() -> str | None:
     """The reason why the provider cannot load TensorRT, or None."""
-    from hicom_edge.engines.trt.api import TENSORRT, why_not_installed
+    from hicom_edge.engines.tensorrt.api import TENSORRT, why_not_installed
 
     reason = why_not_installed(TENSORRT)  # the Python package, once imported, brings its libraries
     if any(map(loads, _LIBRARIES)):

@@ -8,11 +8,11 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import judging
-from hicom_edge.calibration.data.samples import read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.evaluation.shapes import write_held_out
+from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.datasets.video_questions import read_samples
 from hicom_edge.runtime.qa import DEMO_BUNDLE
+from hicom_edge.shapes.held_out import write_held_out
 
 
 @pytest.fixture(autouse=True)

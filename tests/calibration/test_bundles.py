@@ -16,11 +16,11 @@ from PIL import Image
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.data.samples import read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.graphs import derived
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.datasets.video_questions import read_samples
 from hicom_edge.export import save
 from hicom_edge.export.exporter import export_bundle
 

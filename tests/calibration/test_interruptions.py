@@ -17,10 +17,10 @@ from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import calibrate as calibrating
 from hicom_edge.calibration.calibrate import Calibrated, calibrate
-from hicom_edge.calibration.data.samples import read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.datasets.video_questions import read_samples
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
@@ -39,11 +39,11 @@ import os, signal, sys
 from pathlib import Path
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.data.samples import read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
+from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.runtime.qa import DEMO_BUNDLE
-from hicom_edge import bundle_writer
+from hicom_edge.bundle import writer as bundle_writer
 
 clips, output, at = sys.argv[1:]
 options = CalibrationOptions(

@@ -11,23 +11,23 @@ import pytest
 import torch
 
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
-from hicom_edge.engines.trt.api import TENSORRT_RTX, load_api, why_not_installed
-from hicom_edge.engines.trt.build import BuildOptions, build_engines
-from hicom_edge.engines.trt.logger import logger_of
-from hicom_edge.engines.trt.model import model_for_parser
-from hicom_edge.engines.trt.network import (
+from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, load_api, why_not_installed
+from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
+from hicom_edge.engines.tensorrt.logger import logger_of
+from hicom_edge.engines.tensorrt.model import model_for_parser
+from hicom_edge.engines.tensorrt.network import (
     BuilderSettings,
     builder_config,
     parse_network,
     write_engine,
 )
-from hicom_edge.engines.trt.profiles import Limits, profiles_of
+from hicom_edge.engines.tensorrt.profiles import Limits, profiles_of
 from hicom_edge.export.decoder import build_decoder_graph, plan_decoder
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry

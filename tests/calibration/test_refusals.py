@@ -15,13 +15,14 @@ import pytest
 
 from hicom_edge import cli
 from hicom_edge.bundle import Bundle
+from hicom_edge.bundle.manifest import GraphEntry, LanguageModelEntry
 from hicom_edge.calibration import disk
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.data.samples import Sample, read_samples
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.recipe import graphs_to_quantise
+from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.datasets.video_questions import Sample, read_samples
 from hicom_edge.errors import (
     BundleError,
     EngineError,
@@ -31,7 +32,6 @@ from hicom_edge.errors import (
     ResourceError,
     VideoError,
 )
-from hicom_edge.manifest import GraphEntry, LanguageModelEntry
 
 Refused = Callable[..., None]
 

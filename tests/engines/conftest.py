@@ -10,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.bundle_writer import BundleWriter
-from hicom_edge.manifest import (
+from hicom_edge.bundle.manifest import (
     ChatSpec,
     FrameSpec,
     GenerationSpec,
@@ -21,6 +20,7 @@ from hicom_edge.manifest import (
     Provenance,
     TensorSpec,
 )
+from hicom_edge.bundle.writer import BundleWriter
 
 DIM, VOCAB, LAYERS = 4, 7, 2
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64"}

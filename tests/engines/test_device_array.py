@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorrt_stand_in import HostMemory
 
+from hicom_edge.bundle.manifest import TensorSpec
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.engines.base import Engine
 from hicom_edge.engines.device_array import (
@@ -22,7 +23,6 @@ from hicom_edge.engines.device_array import (
     write,
 )
 from hicom_edge.errors import EngineError
-from hicom_edge.manifest import TensorSpec
 
 ROWS = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
 

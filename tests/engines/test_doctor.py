@@ -8,9 +8,9 @@ from importlib import metadata
 
 import pytest
 
-from hicom_edge import terminal
+from hicom_edge.commands import terminal
 from hicom_edge.engines import doctor, engine_names
-from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.doctor import examine
 from hicom_edge.engines.jetson import Jetson
 

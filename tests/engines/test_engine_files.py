@@ -10,7 +10,7 @@ import pytest
 
 from hicom_edge.bundle import sha256_of
 from hicom_edge.engines import why_not_built
-from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.engine_files import (
     EngineFiles,
     Expected,
@@ -20,8 +20,8 @@ from hicom_edge.engines.engine_files import (
     engine_directory,
     graph_sha256,
 )
-from hicom_edge.engines.trt.backend import find_engine
-from hicom_edge.engines.trt.profiles import ShapeRange
+from hicom_edge.engines.tensorrt.backend import find_engine
+from hicom_edge.engines.tensorrt.profiles import ShapeRange
 from hicom_edge.errors import EngineError
 
 DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.onnx_bytes import with_fixed_axis, without_function
-from hicom_edge.engines.trt.api import (
+from hicom_edge.engines.tensorrt.api import (
     TENSORRT,
     TENSORRT_RTX,
     prefers_functions,
     takes_scatter,
 )
-from hicom_edge.engines.trt.model import PLUGIN_DOMAIN, PLUGIN_NAME, model_for_parser
-from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.engines.tensorrt.model import PLUGIN_DOMAIN, PLUGIN_NAME, model_for_parser
+from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError
 
 

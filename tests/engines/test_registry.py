@@ -6,7 +6,7 @@ import pytest
 
 from hicom_edge.engines import choose_backend, engine_names, load_decoder, load_engine, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.errors import BundleError, EngineError, InputError
 
 

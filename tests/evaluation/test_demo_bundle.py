@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hicom_edge import VideoQA
-from hicom_edge.evaluation.shapes import score_answers, write_held_out
+from hicom_edge.shapes.held_out import score_answers, write_held_out
 
 
 def test_nine_in_ten_held_out_questions_are_answered_from_mp4_files(tmp_path: Path) -> None:

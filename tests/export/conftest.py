@@ -23,9 +23,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from hicom_edge.evaluation.comparison import compare
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 from hicom_edge.export.save import save_graph
+from hicom_edge.verify.comparison import compare
 
 IMAGE_SIZE, PATCH_SIZE = 42, 14
 EOS, VOCAB, MAX_LENGTH = 59, 60, 16

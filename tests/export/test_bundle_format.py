@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hicom_edge import manifest
+from hicom_edge.bundle import manifest
 from hicom_edge.export.opsets import family_for_opset
 
 TEXT = (Path(__file__).parents[2] / "docs/bundle_format.md").read_text(encoding="utf-8")

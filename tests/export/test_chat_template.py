@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hicom_edge.bundle.manifest import ChatSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.chat_template import (
     chat_spec,
@@ -18,7 +19,6 @@ from hicom_edge.export.chat_template import (
     reduce_template,
     render_reduced,
 )
-from hicom_edge.manifest import ChatSpec
 
 CHATML = (
     "{% for m in messages %}"

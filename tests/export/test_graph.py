@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hicom_edge.bundle.manifest import TensorSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask
@@ -20,7 +21,6 @@ from hicom_edge.export.opsets import (
     precision_for,
 )
 from hicom_edge.export.save import graph_entry, save_graph
-from hicom_edge.manifest import TensorSpec
 
 FP32 = Precision.FP32
 

@@ -16,7 +16,7 @@ from reference_data import reference_dir
 
 from hicom_edge.errors import ExportError
 from hicom_edge.export.guide_tokenizer import write_guide_tokenizer
-from hicom_edge.runtime.guide_tokenizer import GuideTokenizer
+from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 
 spm = pytest.importorskip("sentencepiece")
 schema = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")

@@ -13,7 +13,7 @@ from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.runtime.generation import generate
-from hicom_edge.runtime.sampler import resolve_settings
+from hicom_edge.runtime.sampling import resolve_settings
 
 LOGITS_TOLERANCE = 2e-4
 TOKENS_TOLERANCE = 2e-5

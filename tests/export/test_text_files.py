@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from reference_data import reference_dir
 
+from hicom_edge.bundle.manifest import GenerationSpec, GuideSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.text_files import generation_notes, generation_spec, write_text_files
-from hicom_edge.manifest import GenerationSpec, GuideSpec
 
 pytest.importorskip("sentencepiece")
 

@@ -8,7 +8,7 @@ import pytest
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.errors import InputError, PromptError
 from hicom_edge.runtime.generation import GenerationOptions, generate, room_for_answer
-from hicom_edge.runtime.sampler import SamplingSettings
+from hicom_edge.runtime.sampling import SamplingSettings
 
 VOCAB = 8
 TABLE = np.eye(VOCAB, dtype=np.float32)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from reference_data import reference_dir
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from hicom_edge.bundle.manifest import ChatSpec
 from hicom_edge.errors import BundleError, PromptError
-from hicom_edge.manifest import ChatSpec
 from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
 
 QWEN = ChatSpec(

@@ -135,7 +135,7 @@ def test_frames_in_chunks_give_the_maps_of_frames_at_once(qa: VideoQA, monkeypat
     frames = np.random.default_rng(9).integers(0, 256, (11, 20, 20, 3), dtype=np.uint8)
     whole = qa.watch(frames).maps
     qa._store = qa_module.FeatureStore(0)
-    monkeypatch.setattr("hicom_edge.runtime.vision.FRAMES_PER_RUN", 3)
+    monkeypatch.setattr("hicom_edge.runtime.features.encoding.FRAMES_PER_RUN", 3)
     chunked = qa.watch(frames).maps
     qa._store = qa_module.FeatureStore()
     assert chunked is not whole

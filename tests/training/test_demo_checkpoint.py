@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.model import load_checkpoint
+from hicom_edge.shapes.demo_clip import ANSWER, QUESTION, write_demo_clip
+from hicom_edge.shapes.held_out import write_held_out
 from hicom_edge.training.answering import answer_video, evaluate_checkpoint, prompts_of
-from hicom_edge.training.demo_clip import ANSWER, QUESTION, write_demo_clip
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "demo" / "checkpoint"

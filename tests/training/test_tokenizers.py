@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from hicom_edge.shapes.wording import every_text
 from hicom_edge.training.demo import Tokenizers
 from hicom_edge.training.guide_tokenizer import (
     EOS_ID,
@@ -21,7 +22,6 @@ from hicom_edge.training.language_tokenizer import (
     tokenizer_files,
     train_language_tokenizer,
 )
-from hicom_edge.training.wording import every_text
 
 TEXTS = every_text()
 TOKENIZERS = Tokenizers.from_nothing(32)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hicom_edge.errors import InputError
-from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.model import load_checkpoint
+from hicom_edge.shapes.held_out import write_held_out
 from hicom_edge.training.answering import evaluate_checkpoint
 from hicom_edge.training.demo import train_demo, train_model
 from hicom_edge.training.options import DemoOptions

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hicom_edge.training.clips import RGB, render
-from hicom_edge.training.scene import HELD_OUT_COMBINATIONS, sample_scene
+from hicom_edge.shapes.clips import RGB, render
+from hicom_edge.shapes.scene import HELD_OUT_COMBINATIONS, sample_scene
 from hicom_edge.training.turned_colours import draw_turn, turned
 
 SCENES = [sample_scene(3, "train", index) for index in range(60)]

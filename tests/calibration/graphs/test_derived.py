@@ -22,8 +22,8 @@ from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.ort.backend import CPU
-from hicom_edge.engines.trt.api import TENSORRT_RTX, why_not_installed
-from hicom_edge.engines.trt.build import BuildOptions, build_engines
+from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, why_not_installed
+from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.errors import BundleError, InputError, ResourceError
 
 RTX = "tensorrt-rtx"

@@ -13,7 +13,6 @@ import pytest
 from outlier_models import plant_outliers, run, seen_inputs, tiny_vision, vision_feed
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import Sample
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.layers.end_effect import EndEffectProbe
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
@@ -34,9 +33,10 @@ from hicom_edge.calibration.scales.fake_quantisation import (
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_ranges, smoothed_rows
 from hicom_edge.calibration.scales.smoothing import factors_by_input, smoothed_amax, smoothquant
+from hicom_edge.datasets.video_questions import Sample
 from hicom_edge.errors import EngineError
-from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.runtime.qa import DEMO_BUNDLE
+from hicom_edge.shapes.held_out import write_held_out
 
 CHOSEN = {
     "vision": ("encoder.layers.0.mlp.fc1", "head.mlp.fc2"),

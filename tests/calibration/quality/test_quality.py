@@ -19,8 +19,7 @@ from onnx import numpy_helper
 from sample_report import comparison
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.bundle_writer import BundleWriter
-from hicom_edge.calibration.data.samples import Sample, read_samples
+from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.calibration.quality import quality as quality_module
 from hicom_edge.calibration.quality.agreement import Quality, gate, wilson_interval
 from hicom_edge.calibration.quality.quality import (
@@ -31,8 +30,9 @@ from hicom_edge.calibration.quality.quality import (
 )
 from hicom_edge.calibration.quality.speed import measure_speed
 from hicom_edge.calibration.quality.trace_store import ComparisonLog, StoredTrace, TraceStore
+from hicom_edge.datasets.video_questions import Sample, read_samples
 from hicom_edge.errors import InputError
-from hicom_edge.evaluation.shapes import score, write_held_out
+from hicom_edge.shapes.held_out import score, write_held_out
 
 DEMO = Path(__file__).resolve().parents[3] / "demo" / "bundle"
 TOKENS = hnp.arrays(np.float32, (5, 3), elements=st.floats(-8, 8, width=32))
@@ -93,7 +93,7 @@ def test_a_bundle_agrees_with_itself_entirely(demo: Bundle, samples) -> None:
 
 
 def test_accuracy_is_that_of_the_evaluation(demo: Bundle, samples, held_out: Path) -> None:
-    from hicom_edge.evaluation.shapes import read_held_out
+    from hicom_edge.shapes.held_out import read_held_out
 
     found = measure_quality(demo, demo, samples)
     expected = score(read_held_out(held_out), [c.reference for c in found.comparisons])

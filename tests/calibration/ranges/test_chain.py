@@ -12,8 +12,8 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.ranges.chain import Chain, compressor_of
 from hicom_edge.engines.base import Engine
 from hicom_edge.errors import EngineError, PromptError, VideoError
-from hicom_edge.evaluation.shapes import HeldOutQuestion, write_held_out
 from hicom_edge.runtime.qa import DEMO_BUNDLE, VideoQA
+from hicom_edge.shapes.held_out import HeldOutQuestion, write_held_out
 
 ENGINE = "onnxruntime-cpu"
 

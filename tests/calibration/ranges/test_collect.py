@@ -12,7 +12,6 @@ import onnx_ir as ir
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import Sample, by_video, read_samples
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import Chain
@@ -20,9 +19,10 @@ from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statis
 from hicom_edge.calibration.ranges.methods import RangeMethod
 from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.datasets.video_questions import Sample, by_video, read_samples
 from hicom_edge.errors import InputError
-from hicom_edge.evaluation.shapes import write_held_out
 from hicom_edge.runtime.qa import DEMO_BUNDLE
+from hicom_edge.shapes.held_out import write_held_out
 
 GRAPHS = ("vision", "guide", "compressor")
 

@@ -17,8 +17,6 @@ import pytest
 from sample_report import comparison, report
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.data.samples import Sample
-from hicom_edge.calibration.data.sides import CalibrationData
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
@@ -66,8 +64,10 @@ from hicom_edge.calibration.report.report import (
 )
 from hicom_edge.calibration.report.style import DARK, LIGHT
 from hicom_edge.calibration.run import Run
+from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
 from hicom_edge.commands.calibrating import calibrate
+from hicom_edge.datasets.video_questions import Sample
 from hicom_edge.runtime.timings import Timings
 
 ROOT = Path(__file__).resolve().parents[3]

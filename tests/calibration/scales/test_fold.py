@@ -8,17 +8,17 @@ import pytest
 from outlier_models import decoder_feed, run, tiny_decoder, tiny_vision, vision_feed
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.bundle.manifest import GraphEntry
 from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.scales.absorbers import SmoothingGroup, smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.engines.trt.api import TENSORRT_RTX, why_not_installed
-from hicom_edge.engines.trt.build import BuildOptions, build_engines
+from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, why_not_installed
+from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.errors import InputError
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER
 from hicom_edge.export.opsets import CURRENT, PLAIN, Precision
-from hicom_edge.manifest import GraphEntry
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
 FAMILIES = pytest.mark.parametrize("family", [CURRENT, PLAIN], ids=lambda f: f.name)

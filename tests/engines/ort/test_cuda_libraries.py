@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import onnxruntime
 import pytest
 
-from hicom_edge.engines import cuda_memory
-from hicom_edge.engines.cuda_driver import Gpu
+from hicom_edge.engines.cuda import memory as cuda_memory
+from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import cuda_libraries
 from hicom_edge.engines.ort.backend import CUDA, CUDA_PROVIDER

@@ -15,7 +15,7 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, engine_names, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.cuda_driver import Gpu, find_gpus
+from hicom_edge.engines.cuda.driver import Gpu, find_gpus
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import providers as onnxruntime_providers
@@ -31,8 +31,8 @@ from hicom_edge.engines.ort.tensorrt_provider import (
     why_no_library,
     why_not_built,
 )
-from hicom_edge.engines.trt import api as tensorrt_api
-from hicom_edge.engines.trt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.engines.tensorrt import api as tensorrt_api
+from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError
 
 ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)

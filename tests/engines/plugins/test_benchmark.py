@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hicom_edge.engines.cuda_driver import find_gpus
+from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.model.windows import group_index
 
 

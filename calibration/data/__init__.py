@@ -1,1 +1,0 @@
-"""Videos and questions: what is calibrated on, and what is held out."""

@@ -1,0 +1,1 @@
+"""Data for training, calibration and evaluation: mixes, video folders, question files."""

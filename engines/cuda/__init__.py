@@ -1,0 +1,1 @@
+"""CUDA without libraries: the driver, device memory, streams and graphs."""

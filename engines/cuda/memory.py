@@ -1,0 +1,240 @@
+"""Device memory and streams through the CUDA driver, without any GPU library installed.
+
+It knows libcuda through ctypes and works in the primary context, which TensorRT uses too. Not yet
+run on a device: written against the documented driver interface.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hicom_edge.engines.cuda.driver import load_driver
+from hicom_edge.engines.device_array import CUDA_PLACE, Memory
+from hicom_edge.errors import EngineError, ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.base import Array
+
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (ctypes.c_uint,),
+    "cuDriverGetVersion": (ctypes.POINTER(_INT),),
+    "cuDeviceGet": (ctypes.POINTER(_INT), _INT),
+    "cuDeviceGetAttribute": (ctypes.POINTER(_INT), _INT, _INT),
+    "cuDevicePrimaryCtxRetain": (ctypes.POINTER(_POINTER), _INT),
+    "cuDevicePrimaryCtxRelease_v2": (_INT,),
+    "cuCtxSetCurrent": (_POINTER,),
+    "cuMemAlloc_v2": (ctypes.POINTER(ctypes.c_uint64), _SIZE),
+    "cuMemFree_v2": (ctypes.c_uint64,),
+    "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, _POINTER, _SIZE, _POINTER),
+    "cuMemcpyDtoHAsync_v2": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER),
+    "cuMemcpyDtoDAsync_v2": (ctypes.c_uint64, ctypes.c_uint64, _SIZE, _POINTER),
+    "cuStreamCreate": (ctypes.POINTER(_POINTER), ctypes.c_uint),
+    "cuStreamSynchronize": (_POINTER,),
+    "cuStreamDestroy_v2": (_POINTER,),
+    "cuStreamBeginCapture_v2": (_POINTER, _INT),
+    "cuStreamEndCapture": (_POINTER, ctypes.POINTER(_POINTER)),
+    "cuGraphInstantiateWithFlags": (ctypes.POINTER(_POINTER), _POINTER, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_POINTER, _POINTER),
+    "cuGraphExecDestroy": (_POINTER,),
+    "cuGraphDestroy": (_POINTER,),
+    "cuGetErrorName": (_INT, ctypes.POINTER(ctypes.c_char_p)),
+}
+
+
+class DeviceGraph(Protocol):
+    """Work that was captured, to be launched again."""
+
+    def launch(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DeviceMemory(Memory, Protocol):
+    """What engines need of a device: its memory and one stream."""
+
+    @property
+    def stream(self) -> int: ...
+
+    def synchronize(self) -> None: ...
+
+    def capture(self, work: Callable[[], None]) -> DeviceGraph: ...
+
+    def close(self) -> None: ...
+
+
+class CudaDevice:
+    """The first GPU: its primary context and one stream of our own.
+
+    Raises:
+        EngineError: CUDA does not start.
+        ResourceError: other programs have left no memory for a context.
+    """
+
+    place = CUDA_PLACE
+
+    def __init__(self) -> None:
+        self._driver = _bound_driver()
+        _check(self._driver, "cuInit", self._driver.cuInit(0))
+        self._device = _device(self._driver)
+        self._context, stream = ctypes.c_void_p(), ctypes.c_void_p()
+        retain = self._driver.cuDevicePrimaryCtxRetain
+        status = retain(ctypes.byref(self._context), self._device)
+        _check(self._driver, "cuDevicePrimaryCtxRetain", status)
+        try:
+            self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+        except (EngineError, ResourceError):
+            self.give_back("cuDevicePrimaryCtxRelease_v2", self._device)
+            raise
+        self._stream: ctypes.c_void_p | None = stream
+        self._blocks: set[int] = set()
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return 0 if self._stream is None else self._stream.value or 0
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of `nbytes` of device memory.
+
+        Raises:
+            ResourceError: there is not so much.
+        """
+        address = ctypes.c_uint64(0)
+        status = self._status("cuMemAlloc_v2", ctypes.byref(address), max(1, nbytes))
+        if status == _OUT_OF_MEMORY:
+            raise ResourceError(
+                f"{math.ceil(nbytes / 1e6)} MB of device memory are not free; build with a smaller "
+                "--max-frames, or close other programs that use the GPU"
+            )
+        _check(self._driver, "cuMemAlloc_v2", status)
+        self._blocks.add(address.value)
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory back; what `close` gave back already is nothing to do."""
+        if address in self._blocks:
+            self.give_back("cuMemFree_v2", address)
+            self._blocks.remove(address)
+
+    def upload(self, array: Array, address: int) -> None:
+        """Copy a host array, in C order, to the device; it may be reused on return."""
+        data = np.ascontiguousarray(array)
+        if data.nbytes:
+            self.call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
+            self.synchronize()  # the copy's source must outlive it
+
+    def download(self, address: int, array: Array) -> None:
+        """Fill a C-ordered host array from the device, after the work queued before."""
+        if array.nbytes:
+            target, nbytes = array.ctypes.data, array.nbytes
+            self.call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
+        self.synchronize()
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Copy bytes on the device, after the work queued before."""
+        if nbytes:
+            self.call("cuMemcpyDtoDAsync_v2", target, source, nbytes, self._stream)
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self.call("cuStreamSynchronize", self._stream)
+
+    def capture(self, work: Callable[[], None]) -> DeviceGraph:
+        """Record what `work` queues on the stream, without running it."""
+        from hicom_edge.engines.cuda.graph import CudaGraph
+
+        return CudaGraph.capture(self, work)
+
+    def close(self) -> None:
+        """Give all memory, the stream and the context back; idempotent."""
+        if self._stream is None:
+            return
+        for address in tuple(self._blocks):
+            self.free(address)
+        self.give_back("cuStreamDestroy_v2", self._stream)
+        self.give_back("cuDevicePrimaryCtxRelease_v2", self._device)
+        self._stream = None
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the driver; raises EngineError or ResourceError unless it succeeds."""
+        _check(self._driver, name, self._status(name, *arguments))
+
+    def give_back(self, name: str, *arguments: Any) -> None:
+        """Call a function that frees something, whether it succeeds or not.
+
+        After a kernel has failed every call does, this one too: the error that is raised shall be
+        the first one, and the process takes along what could not be freed.
+        """
+        self._status(name, *arguments)
+
+    def _status(self, name: str, *arguments: Any) -> int:
+        """Call a function of the driver in this device's context.
+
+        The current context belongs to a thread, and a caller may come from any.
+        """
+        status: int = self._driver.cuCtxSetCurrent(self._context)
+        return status or getattr(self._driver, name)(*arguments)
+
+
+@cache
+def shared_device() -> CudaDevice:
+    """The device of this process for arrays that outlive an engine; it is never closed."""
+    return CudaDevice()
+
+
+def driver_version() -> str | None:
+    """The CUDA version of the driver, such as "12.6"; None without a driver."""
+    driver, number = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def shares_memory_with_host() -> bool:
+    """Whether the first GPU works in main memory, as on a Jetson."""
+    driver, integrated = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0:
+        return False
+    status = driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, _device(driver))
+    return status == 0 and integrated.value == 1
+
+
+def _bound_driver() -> ctypes.CDLL:
+    driver = load_driver()
+    if driver is None:
+        raise EngineError("there is no CUDA driver; install NVIDIA's, or use another --engine")
+    for name, arguments in _FUNCTIONS.items():
+        function = getattr(driver, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int
+    return driver
+
+
+def _device(driver: ctypes.CDLL) -> int:
+    device = ctypes.c_int(0)
+    _check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    return device.value
+
+
+def _check(driver: ctypes.CDLL, name: str, status: int) -> None:
+    if status == _OUT_OF_MEMORY:
+        raise ResourceError(
+            f"{name} found no device memory; close other programs that use the GPU, or use another "
+            "--engine"
+        )
+    if status != 0:
+        word = ctypes.c_char_p()
+        driver.cuGetErrorName(status, ctypes.byref(word))
+        raise EngineError(
+            f"{name} failed with CUDA error {status} ({(word.value or b'unknown').decode()}); run "
+            "hicom-edge doctor, or use another --engine"
+        )

@@ -1,0 +1,94 @@
+"""The KV cache of a TensorRT decoder: which addresses a run reads and writes.
+
+It knows the two forms of the cache. It does not know tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hicom_edge.engines.decoder_form import PAST, PRESENT
+from hicom_edge.engines.tensorrt.profiles import Shape
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """One sequence's keys, or values, of one layer: (1, heads, capacity, head_dim)."""
+
+    heads: int
+    capacity: int
+    head_dim: int
+    item_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes at full capacity."""
+        return self.heads * self.capacity * self.head_dim * self.item_bytes
+
+
+class KvCache(ABC):
+    """Buffers of all layers, reserved once."""
+
+    def __init__(self, past_names: Sequence[str], shape: CacheShape) -> None:
+        self._names, self._shape = tuple(past_names), shape
+
+    @abstractmethod
+    def shapes(self, length: int) -> dict[str, Shape]:
+        """The shapes of the past inputs after `length` tokens."""
+
+    @abstractmethod
+    def addresses(self) -> dict[str, int]:
+        """The address of every past input and present output of the next run."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """A run is queued: what it writes is the next one's past."""
+
+    def _set(self, reserve: Callable[[int], int]) -> dict[str, int]:
+        return {name: reserve(self._shape.nbytes) for name in self._names}
+
+
+class SwappedCache(KvCache):
+    """The concat form: a run reads one set of buffers and writes the other, which is longer."""
+
+    def __init__(
+        self, past_names: Sequence[str], shape: CacheShape, reserve: Callable[[int], int]
+    ) -> None:
+        super().__init__(past_names, shape)
+        self._read, self._written = self._set(reserve), self._set(reserve)
+
+    def shapes(self, length: int) -> dict[str, Shape]:
+        return dict.fromkeys(self._names, (1, self._shape.heads, length, self._shape.head_dim))
+
+    def addresses(self) -> dict[str, int]:
+        return {**self._read, **_as_present(self._written)}
+
+    def advance(self) -> None:
+        self._read, self._written = self._written, self._read
+
+
+class FixedCache(KvCache):
+    """The scatter form: one set of buffers of fixed capacity, written in place."""
+
+    def __init__(
+        self, past_names: Sequence[str], shape: CacheShape, reserve: Callable[[int], int]
+    ) -> None:
+        super().__init__(past_names, shape)
+        self._buffers = self._set(reserve)
+
+    def shapes(self, length: int) -> dict[str, Shape]:
+        del length  # the mask says how much of it is used
+        own = self._shape
+        return dict.fromkeys(self._names, (1, own.heads, own.capacity, own.head_dim))
+
+    def addresses(self) -> dict[str, int]:
+        return {**self._buffers, **_as_present(self._buffers)}
+
+    def advance(self) -> None:
+        """The past is where the present was written."""
+
+
+def _as_present(buffers: dict[str, int]) -> dict[str, int]:
+    return {name.replace(PAST, PRESENT): address for name, address in buffers.items()}

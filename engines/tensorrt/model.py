@@ -1,0 +1,41 @@
+"""What a build changes in a graph before TensorRT parses it.
+
+It knows which versions want which change. How bytes are changed, `onnx_bytes` knows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.decoder_form import CAPACITY_AXIS, PAST, SCATTER_GRAPH
+from hicom_edge.engines.onnx_bytes import with_fixed_axis, without_function
+from hicom_edge.engines.tensorrt.api import prefers_functions
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.tensorrt.api import Flavour
+    from hicom_edge.engines.tensorrt.profiles import Profile
+
+# The node that the plugin stands for, and the function that says the same.
+PLUGIN_DOMAIN, PLUGIN_NAME = "hicom.edge", "GroupedAttention"
+
+
+def model_for_parser(
+    path: Path, graph: str, profile: Profile, flavour: Flavour, version: str, plugin: bool
+) -> bytes | None:
+    """The model as this parser is to see it; None when it is the file as it is.
+
+    Args:
+        profile: the shapes to build for; the scatter form's cache gets its capacity from it.
+        plugin: the grouped-attention plugin is loaded.
+    """
+    drops = plugin and prefers_functions(flavour, version)
+    if not drops and graph != SCATTER_GRAPH:
+        return None
+    model = path.read_bytes()
+    if drops:
+        model = without_function(model, PLUGIN_DOMAIN, PLUGIN_NAME)
+    if graph == SCATTER_GRAPH:
+        past = next(shapes for name, shapes in profile.items() if name.startswith(PAST))
+        model = with_fixed_axis(model, CAPACITY_AXIS, past.maximum[2])
+    return model

@@ -1,0 +1,132 @@
+"""Optimization profiles: which sizes of the dynamic axes an engine is built for.
+
+It knows the axes of a bundle's graphs and how many tokens a video makes. It does not know TensorRT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from hicom_edge.engines.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATTER_GRAPH
+from hicom_edge.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle.manifest import GraphEntry, Manifest
+
+Shape: TypeAlias = "tuple[int, ...]"
+
+# The vision tower sees each frame by itself, so a long video is encoded in runs of this many.
+FRAMES_PER_RUN = 8
+# The paper's longest inputs; `--max-frames` says otherwise.
+DEFAULT_MAX_FRAMES = 128
+# Tokens beside the visual ones: chat template and question, then the answer.
+PROMPT_TEXT, ANSWER_TEXT = 512, 512
+# Tokens that go into a decoder at once after its prefill.
+STEP_ROWS = 16
+PREFILL, STEP = 0, 1
+
+
+class ShapeRange(NamedTuple):
+    """The shapes of one input: smallest, the one to be fastest at, largest."""
+
+    minimum: Shape
+    typical: Shape
+    maximum: Shape
+
+    def covers(self, shape: Shape) -> bool:
+        """Whether every size lies between the smallest and the largest."""
+        low, high = self.minimum, self.maximum
+        return len(shape) == len(low) and all(
+            a <= size <= b for a, size, b in zip(low, shape, high, strict=True)
+        )
+
+
+Profile: TypeAlias = "dict[str, ShapeRange]"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that the engines of a bundle are built for.
+
+    Attributes:
+        typical_frames, max_frames: frames of one video.
+        guide_length: tokens of a guide text, padded.
+        typical_prompt, max_prompt: tokens of one prompt, visual ones included.
+        capacity: tokens that the KV cache holds.
+    """
+
+    typical_frames: int
+    max_frames: int
+    guide_length: int
+    typical_prompt: int
+    max_prompt: int
+    capacity: int
+
+
+def limits_from_manifest(manifest: Manifest, max_frames: int | None = None) -> Limits:
+    """The sizes to build for; `max_frames` is 128 unless said otherwise.
+
+    Raises:
+        InputError: max_frames is below 1.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames is {max_frames}; pass 1 or more")
+    frames, model = manifest.frames.num_frames, manifest.model
+    most = max_frames or max(frames, DEFAULT_MAX_FRAMES)
+    usual = min(frames, most)
+    max_prompt = min(model.visual_tokens(most) + PROMPT_TEXT, model.max_context - 1)
+    return Limits(
+        typical_frames=usual,
+        max_frames=most,
+        guide_length=manifest.guide.max_length if manifest.guide else 1,
+        typical_prompt=min(model.visual_tokens(usual) + PROMPT_TEXT // 4, max_prompt),
+        max_prompt=max_prompt,
+        capacity=min(max_prompt + ANSWER_TEXT, model.max_context),
+    )
+
+
+def profiles_of(graph_name: str, entry: GraphEntry, limits: Limits) -> tuple[Profile, ...]:
+    """The profiles of a graph: one, or for the decoder those of PREFILL and STEP.
+
+    Raises:
+        BundleError: a dynamic axis that has no sizes.
+    """
+    return tuple(_profile(entry, axes) for axes in _axes(graph_name, limits))
+
+
+def _axes(graph_name: str, limits: Limits) -> list[dict[str, Shape]]:
+    """Dynamic axis → (smallest, typical, largest size), for each profile."""
+    if graph_name in DECODER_GRAPHS:
+        # A prefill starts from nothing. Were its past as long as the cache, its scores would take
+        # twice the memory. The scatter form's past is the whole cache in both, so that its step is
+        # one row alone; several go through the prefill (TensorRT-RTX 1.7 builds no fused fp16
+        # attention over 1 to 16 rows and a mask of fixed length).
+        prefill = {"length": (1, limits.typical_prompt, limits.max_prompt)}
+        past = (1, limits.typical_prompt, limits.capacity - 1)
+        rows = 1 if graph_name == SCATTER_GRAPH else STEP_ROWS
+        step = {"length": (1, 1, rows), "past_length": past}
+        every = {"num_logits": (1, 1, 1), CAPACITY_AXIS: (limits.capacity,) * 3}
+        return [{**prefill, "past_length": (0, 0, 1), **every}, {**step, **every}]
+    frames = (1, limits.typical_frames, limits.max_frames)
+    if graph_name == "vision":
+        most = min(FRAMES_PER_RUN, limits.max_frames)
+        frames = (1, min(most, limits.typical_frames), most)
+    return [{"num_frames": frames, "guide_length": (1, limits.guide_length, limits.guide_length)}]
+
+
+def _profile(entry: GraphEntry, axes: dict[str, Shape]) -> Profile:
+    profile = {}
+    for spec in entry.inputs:
+        unknown = [d for d in spec.shape if isinstance(d, str) and d not in axes]
+        if unknown:
+            raise BundleError(
+                f"{entry.file}: input {spec.name} has dynamic axes {unknown}, engines are built "
+                f"for {sorted(axes)}; export the bundle again with this version"
+            )
+        shapes = (
+            tuple(d if isinstance(d, int) else axes[d][place] for d in spec.shape)
+            for place in range(3)
+        )
+        profile[spec.name] = ShapeRange(*shapes)
+    return profile

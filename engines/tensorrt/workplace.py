@@ -1,0 +1,194 @@
+"""Building the engine of one graph, or keeping the one that is there.
+
+It knows the files of one directory of engines: what fits, what is left over, what is published
+when. How a network is made, `network` knows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hicom_edge.bundle import sha256_of
+from hicom_edge.engines.build_lock import alone_in
+from hicom_edge.engines.cuda.memory import driver_version
+from hicom_edge.engines.engine_files import (
+    FORMAT_VERSION,
+    EngineFiles,
+    Expected,
+    Sidecar,
+    engine_directory,
+    graph_sha256,
+)
+from hicom_edge.engines.tensorrt.aside import run_aside
+from hicom_edge.engines.tensorrt.logger import logger_of, make_with, memory_ran_out, reason_of
+from hicom_edge.engines.tensorrt.model import model_for_parser
+from hicom_edge.engines.tensorrt.network import (
+    BuilderSettings,
+    builder_config,
+    parse_network,
+    uses_plugin,
+    write_engine,
+)
+from hicom_edge.engines.tensorrt.plugin import load_plugin
+from hicom_edge.engines.tensorrt.timing_cache import timing_cache
+from hicom_edge.errors import EngineError, ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.tensorrt.profiles import Profile
+    from hicom_edge.engines.tensorrt.target import BuildTarget
+
+Progress: TypeAlias = "Callable[[str, str, int, int], None]"
+"""progress(graph, phase, steps done, steps in all)"""
+
+_TIMING_CACHE = "timing.cache"
+_LONGEST_REASON = 400
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """One engine that is there now.
+
+    Attributes:
+        kept: it was there already, built from and for the same.
+        plugin: it calls the grouped-attention plugin.
+    """
+
+    graph: str
+    path: Path
+    size_bytes: int
+    seconds: float
+    kept: bool
+    plugin: bool
+
+
+class Workplace:
+    """The directory of one kind of device, and all that its builds share."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: BuilderSettings,
+        target: BuildTarget,
+    ) -> None:
+        self._bundle, self._settings, self._target = bundle, settings, target
+        self._directory = engine_directory(bundle, target.flavour.name, target.place)
+
+    def fits(self, graph: str, profiles: tuple[Profile, ...]) -> bool:
+        """Whether the engine is there, built from and for the same."""
+        files = EngineFiles(self._directory, graph)
+        try:
+            sidecar = files.read_sidecar()
+        except EngineError:
+            return False
+        same = sidecar.profiles == profiles and sidecar.options == self._recorded_options()
+        return same and self._expected(graph).difference(sidecar) is None
+
+    def build(
+        self, graph: str, profiles: tuple[Profile, ...], progress: Progress | None
+    ) -> BuiltEngine:
+        """Build one engine, or keep it.
+
+        Raises:
+            EngineError: TensorRT does not take the graph, or another build is at work here.
+            ResourceError: the device has not enough memory for it.
+        """
+        files, start = EngineFiles(self._directory, graph), time.perf_counter()
+        kept = self.fits(graph, profiles)
+        if not kept:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with alone_in(self._directory):
+                for left_behind in self._directory.glob(f".{graph}.partial-*"):
+                    shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
+                prefix = f".{graph}.partial-"
+                with TemporaryDirectory(prefix=prefix, dir=self._directory) as directory:
+                    unfinished = Path(directory) / files.engine.name
+                    build = partial(self._build, graph, profiles, unfinished, progress)
+                    plugin = run_aside(build)
+                    files.publish(unfinished, self._sidecar(graph, profiles, unfinished, plugin))
+        sidecar = files.read_sidecar()
+        seconds = time.perf_counter() - start
+        with_plugin = sidecar.plugin_sha256 is not None
+        return BuiltEngine(graph, files.engine, sidecar.size, seconds, kept, with_plugin)
+
+    def _build(
+        self,
+        graph: str,
+        profiles: tuple[Profile, ...],
+        path: Path,
+        progress: Progress | None,
+        stop: Event,
+    ) -> bool:
+        """Write the engine to `path`; whether it calls the plugin."""
+        api, plugin = self._target.api, self._target.plugin
+        if plugin is not None:
+            load_plugin(api, plugin)
+        logger = logger_of(api)
+        builder = make_with(api.Builder, logger)
+        source = self._bundle.file(self._bundle.graph(graph).file)
+        version, flavour = api.__version__, self._target.flavour
+        model = model_for_parser(
+            source, graph, profiles[0], flavour, version, plugin=plugin is not None
+        )
+        network = parse_network(api, builder, source, logger, model)
+        report = None if progress is None else (lambda *steps: progress(graph, *steps))
+        config = builder_config(api, builder, profiles, self._settings, report, stop)
+        with self._timings(config):
+            done = write_engine(api, builder, network, config, path)
+        if not done:
+            reason = reason_of(logger.errors)
+            what = f"{source} does not build in TensorRT {api.__version__}"
+            if memory_ran_out(reason):
+                raise ResourceError(
+                    f"{what}: {reason[:_LONGEST_REASON]}; close other programs that use the GPU, "
+                    "or try a smaller --workspace or --max-frames"
+                )
+            raise EngineError(
+                f"{what}: {reason[:_LONGEST_REASON]}; try --opset 20 at export, fewer "
+                "--max-frames, or a larger --workspace"
+            )
+        return uses_plugin(api, network)
+
+    def _timings(self, config: Any) -> AbstractContextManager[None]:
+        if self._target.flavour.portable:  # the engine's kernels are chosen where it runs
+            return nullcontext()
+        return timing_cache(config, self._directory / _TIMING_CACHE)
+
+    def _sidecar(
+        self, graph: str, profiles: tuple[Profile, ...], built: Path, plugin: bool
+    ) -> Sidecar:
+        expected = self._expected(graph)
+        return Sidecar(
+            format_version=FORMAT_VERSION,
+            graph=graph,
+            graph_sha256=expected.graph_sha256,
+            engine=expected.engine,
+            engine_version=expected.engine_version,
+            cuda_version=driver_version(),
+            device=None if self._target.portable else expected.device,
+            compute_capability=None if self._target.portable else expected.compute_capability,
+            precision=self._bundle.graph(graph).precision,
+            plugin_sha256=expected.plugin_sha256 if plugin else None,
+            version_compatible=self._settings.version_compatible,
+            options=self._recorded_options(),
+            profiles=profiles,
+            size=built.stat().st_size,
+            sha256=sha256_of(built),
+        )
+
+    def _expected(self, graph: str) -> Expected:
+        return self._target.expected(graph_sha256(self._bundle.manifest, graph))
+
+    def _recorded_options(self) -> dict[str, int]:
+        """What a later build compares; a plugin counts even where it was offered and not taken."""
+        settings = {**asdict(self._settings), "plugin_offered": self._target.plugin is not None}
+        return {name: int(value) for name, value in settings.items() if value is not None}

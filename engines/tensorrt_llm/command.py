@@ -1,0 +1,148 @@
+"""The command that builds a TensorRT-LLM engine: what it is told, and where it is found.
+
+It knows the bundle's checkpoint, the limits and the arguments of `trtllm-build`. It runs nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.tensorrt_llm.api import (
+    BUILD_COMMAND,
+    NAME,
+    ApiNames,
+    check_version,
+    installed_version,
+    names_of,
+)
+from hicom_edge.engines.tensorrt_llm.check import RankTable, check_checkpoint
+from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig, read_config
+from hicom_edge.engines.tensorrt_llm.kernels import reuses_cache
+from hicom_edge.engines.tensorrt_llm.limits import LlmLimits, llm_limits
+from hicom_edge.errors import BundleError, EngineError, InputError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.bundle.manifest import LanguageModelEntry
+
+
+@dataclass(frozen=True)
+class LlmBuildOptions:
+    """What `hicom-edge build --engine tensorrt-llm` may say.
+
+    Attributes:
+        max_frames: frames of the longest video; None: 128, or the bundle's own if more.
+        max_new_tokens: tokens of the longest answer; None: 512.
+        max_batch_size: questions that are answered at once; None: 1.
+        device_memory_gb: device memory that the engine may take, in GB; None: all of it.
+    """
+
+    max_frames: int | None = None
+    max_new_tokens: int | None = None
+    max_batch_size: int | None = None
+    device_memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.device_memory_gb is not None and self.device_memory_gb <= 0:
+            raise InputError(
+                f"device_memory_gb is {self.device_memory_gb}; pass a number above 0, or leave it "
+                "out"
+            )
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """All that is settled before anything runs."""
+
+    entry: LanguageModelEntry
+    names: ApiNames
+    checkpoint: Path
+    config: CheckpointConfig
+    ranks: list[RankTable]
+    limits: LlmLimits
+
+
+def plan_build(bundle: Bundle, options: LlmBuildOptions) -> BuildPlan:
+    """Check the checkpoint and derive the limits.
+
+    Raises:
+        BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
+        InputError: limits that the model's context does not hold.
+    """
+    entry = bundle.manifest.language_model
+    if entry is None or entry.runtime != NAME:
+        raise BundleError(
+            f"{bundle.path} has no language model for TensorRT-LLM; export the checkpoint with "
+            "--llm tensorrt-llm"
+        )
+    checkpoint = (bundle.path / entry.directory).resolve()
+    limits = llm_limits(
+        bundle.manifest, options.max_frames, options.max_new_tokens, options.max_batch_size
+    )
+    ranks, names = check_checkpoint(checkpoint), names_of(entry.version)
+    return BuildPlan(entry, names, checkpoint, read_config(checkpoint), ranks, limits)
+
+
+def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> list[str]:
+    """The argument list; every default that matters is said."""
+    timings = str(place / "timing.cache")
+    arguments = {
+        "checkpoint_dir": str(plan.checkpoint),
+        "output_dir": str(output),
+        "input_timing_cache": timings,
+        "output_timing_cache": timings,
+        **_arguments(plan),
+    }
+    return [executable, *(part for k, v in arguments.items() for part in (f"--{k}", str(v)))]
+
+
+def _arguments(plan: BuildPlan) -> dict[str, object]:
+    """The arguments that decide what the engine is; paths are not among them."""
+    return {
+        **asdict(plan.limits),
+        "max_beam_width": 1,
+        "gemm_plugin": "auto",
+        "gpt_attention_plugin": "auto",
+        "context_fmha": _switch(
+            plan.config.dtype != "float32"
+        ),  # its kernels are for half precision
+        "use_paged_context_fmha": _switch(reuses_cache(plan.names, plan.config)),
+        "remove_input_padding": "enable",
+        "workers": 1,
+    }
+
+
+def _switch(on: bool) -> str:
+    return "enable" if on else "disable"
+
+
+def recorded_arguments(plan: BuildPlan) -> tuple[str, ...]:
+    """What an engine's sidecar keeps of its command: no paths."""
+    return tuple(f"--{name} {value}" for name, value in _arguments(plan).items())
+
+
+def find_command() -> str | None:
+    """`trtllm-build` of this Python's environment, or of the path."""
+    own = Path(sys.executable).with_name(BUILD_COMMAND)
+    return str(own) if own.is_file() else shutil.which(BUILD_COMMAND)
+
+
+def require_command(names: ApiNames) -> str:
+    """The executable of a TensorRT-LLM that the checkpoint is for.
+
+    Raises:
+        EngineError: it is not there, or of another version.
+    """
+    executable, installed = find_command(), installed_version()
+    if executable is None:
+        raise EngineError(
+            f"there is no {BUILD_COMMAND} on the path; install TensorRT-LLM {names.version} (on a "
+            "Jetson: NVIDIA's 0.12 container), and run this command where it is installed"
+        )
+    if installed is not None:
+        check_version(names, installed)
+    return executable

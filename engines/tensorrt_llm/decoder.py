@@ -1,0 +1,143 @@
+"""The language model with TensorRT-LLM: finds the engine that fits, and generates with it.
+
+It knows which engine belongs to the bundle and this machine, and what a request must fit into.
+TensorRT-LLM's own objects are `session`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.cuda.driver import find_gpus
+from hicom_edge.engines.tensorrt_llm.api import check_version, installed_version, names_of
+from hicom_edge.engines.tensorrt_llm.engine_files import (
+    LlmEngineFiles,
+    LlmSidecar,
+    checkpoint_sha256,
+)
+from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig, read_config
+from hicom_edge.engines.tensorrt_llm.prompt import table_prompt
+from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
+from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
+from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
+from hicom_edge.errors import EngineError, PromptError
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.bundle.manifest import LanguageModelEntry
+    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
+
+# NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
+_TABLE_DTYPE = {"float32": "float32", "float16": "float16", "bfloat16": "float32"}
+
+
+class TensorRtLlmGenerator(TextGenerator):
+    """Generates with a built engine; requests that overlap are batched in flight."""
+
+    def __init__(
+        self,
+        model: str,
+        config: CheckpointConfig,
+        limits: LlmLimits,
+        open_session: Callable[[], ExecutorSession],
+    ) -> None:
+        self.name = "language model (tensorrt-llm)"
+        self.llm_dim = config.hidden_size
+        self.dtype = _TABLE_DTYPE[config.dtype]
+        self._model, self._limits, self._open = model, limits, open_session
+        self._vocab_size = config.vocab_size
+        self._session: ExecutorSession | None = None
+
+    def activate(self) -> None:
+        """Load the engine; idempotent."""
+        if self._session is None:
+            self._session = self._open()
+
+    def deactivate(self) -> None:
+        """Free the engine; idempotent."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _generate(self, request: GenerationRequest) -> Iterator[int]:
+        if self._session is None:
+            raise EngineError(f"{self.name} is not loaded; use it in a with statement")
+        self._check_limits(request)
+        prompt = table_prompt(
+            request.token_ids,
+            request.embeddings,
+            self._vocab_size,
+            self._model,
+            text_in_table=request.repetition_penalty != 1,
+        )
+        return _until_stop(self._session.generate(request, prompt), request)
+
+    def _check_limits(self, request: GenerationRequest) -> None:
+        prompt, limits = len(request.token_ids), self._limits
+        if prompt > limits.max_input_len or prompt + request.max_new_tokens > limits.max_seq_len:
+            raise PromptError(
+                f"the prompt has {prompt} tokens and {request.max_new_tokens} new ones were asked "
+                f"for; the engine was built for {limits.max_input_len} and {limits.max_seq_len} in "
+                "all: ask for fewer, take fewer frames, or build it with more --max-frames or "
+                "--max-new-tokens"
+            )
+
+
+def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
+    """The language model of a bundle with TensorRT-LLM, not yet activated.
+
+    Raises:
+        EngineError: no GPU, no TensorRT-LLM, or no engine that fits; the message says what to run.
+    """
+    entry = bundle.manifest.language_model
+    assert entry is not None, "the caller looked"
+    names, installed, gpus = names_of(entry.version), installed_version(), find_gpus()
+    if not gpus:
+        raise EngineError("TensorRT-LLM needs an NVIDIA GPU: the CUDA driver shows none")
+    if installed is None:
+        raise EngineError(
+            f"tensorrt_llm is not installed; the bundle's language model needs {names.version} "
+            "(docs/llm_backends.md says where it comes from)"
+        )
+    check_version(names, installed)
+    config = read_config(bundle.path / entry.directory)
+    check_gpus(config.world_size, gpus)
+    files = LlmEngineFiles.of(bundle, gpus[0])
+    sidecar = _find(bundle, entry, files, installed)
+
+    def open_session() -> ExecutorSession:
+        files.check_content(sidecar)
+        return ExecutorSession.open(files.engine, names, sidecar.limits, config)
+
+    return TensorRtLlmGenerator(sidecar.checkpoint_sha256, config, sidecar.limits, open_session)
+
+
+def _find(
+    bundle: Bundle, entry: LanguageModelEntry, files: LlmEngineFiles, installed: str
+) -> LlmSidecar:
+    """The sidecar of the engine, which fits checkpoint, GPU and version."""
+    advice = f"build it: hicom-edge build {bundle.path} --engine tensorrt-llm"
+    try:
+        sidecar = files.read_sidecar()
+    except EngineError as error:
+        raise EngineError(f"{error}; {advice}") from error
+    digest = checkpoint_sha256(bundle.manifest, entry.directory)
+    difference = sidecar.belongs_to(digest, find_gpus()[0])
+    if difference is None and sidecar.engine_version != installed:
+        difference = f"another version: {sidecar.engine_version}, here is {installed}"
+    if difference is not None:
+        raise EngineError(f"{files.engine} was built from or for {difference}; {advice}")
+    return sidecar
+
+
+def _until_stop(
+    tokens: Generator[int, None, None], request: GenerationRequest
+) -> Generator[int, None, None]:
+    """Tokens before the first stop token; TensorRT-LLM may return the one that ended the answer."""
+    with closing(tokens):
+        for token_id in tokens:
+            if token_id in request.stop_token_ids:
+                return
+            yield token_id

@@ -1,0 +1,145 @@
+"""How much memory a TensorRT-LLM engine takes on one GPU, estimated before it is built.
+
+It knows the sizes of weights, caches and buffers. It measures nothing: what the kernels really
+need depends on the tactics that the build chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
+from hicom_edge.engines.tensorrt_llm.sharding import Rank
+from hicom_edge.errors import ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.tensorrt_llm.check import RankTable
+    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
+
+_ITEM_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+# Weight-only quantisation happens in the build: the checkpoint holds floating-point weights, the
+# engine 8 or 4 bits of them and one scale per output, which is too small to count.
+_WEIGHT_ONLY_BYTES = {"W8A16": 1.0, "W4A16": 0.5}
+_QUANTIZED = ("qkv.weight", "dense.weight", "fc.weight", "gate.weight", "proj.weight")
+_FLOATS = ("F32", "F16", "BF16")
+# The CUDA context, TensorRT and TensorRT-LLM's own code and workspaces.
+_DEVICE_BASE = 1 << 30
+# What a build holds in main memory beside the checkpoint: the network's copy and the engine's.
+_HOST_COPIES = 3.0
+
+
+@dataclass(frozen=True)
+class LlmMemory:
+    """Device memory of the largest rank, in bytes.
+
+    Attributes:
+        weights: as the engine holds them.
+        kv_cache: of max_batch_size sequences of max_seq_len.
+        activations: buffers of one pass over max_num_tokens, prompt tables, logits.
+    """
+
+    weights: int
+    kv_cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with the CUDA context."""
+        return self.weights + self.kv_cache + self.activations + _DEVICE_BASE
+
+
+def llm_memory(
+    config: CheckpointConfig, ranks: Iterable[RankTable], limits: LlmLimits
+) -> LlmMemory:
+    """The estimate for one GPU per rank."""
+    return LlmMemory(
+        weights=max(engine_weight_bytes(config, table) for table in ranks),
+        kv_cache=kv_cache_bytes(config, limits.max_batch_size * limits.max_seq_len),
+        activations=activation_bytes(config, limits),
+    )
+
+
+def engine_weight_bytes(config: CheckpointConfig, table: RankTable) -> int:
+    """Bytes that the engine holds of a rank's tensors."""
+    item = _WEIGHT_ONLY_BYTES.get(config.quant_algo or "")
+    total = 0.0
+    for name, layout in table.items():
+        shrinks = name.endswith(_QUANTIZED) and layout.dtype in _FLOATS
+        quantized = item is not None and shrinks
+        total += math.prod(layout.shape) * (item or 0) if quantized else layout.nbytes
+    return int(total)
+
+
+def kv_cache_bytes(config: CheckpointConfig, tokens: int) -> int:
+    """Keys and values on one rank: 2 · layers · kv_heads · head_size · bytes · tokens."""
+    item = 1.0 if config.kv_quant_algo else _ITEM_BYTES[config.dtype]
+    heads = max(config.num_kv_heads // config.tp_size, 1)
+    layers = len(Rank(0, config.tp_size, config.pp_size).layers(config.num_layers))
+    return int(2 * layers * heads * config.head_size * item * tokens)
+
+
+def activation_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
+    """Buffers of one pass, at their widest: residuals, qkv, and both halves of the MLP."""
+    item = _ITEM_BYTES[config.dtype]
+    heads = config.num_heads + 2 * config.num_kv_heads
+    width = 4 * config.hidden_size
+    width += (heads * config.head_size + 3 * config.intermediate_size) // config.tp_size
+    tables = limits.max_multimodal_len * config.hidden_size * item
+    logits = 2 * limits.max_batch_size * config.vocab_size * 4
+    scores = attention_score_bytes(config, limits)
+    return int(limits.max_num_tokens * width * item + tables + logits + scores)
+
+
+def attention_score_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
+    """The prompts' scores, which float32 keeps whole, in the model's dtype and in float32.
+
+    Half precision has fused kernels (0.12: gptAttentionCommon.cpp, getWorkspaceSizeForContext).
+    """
+    if config.dtype != "float32":
+        return 0
+    item, heads = _ITEM_BYTES[config.dtype], config.num_heads // config.tp_size
+    whole = heads * limits.max_input_len**2 * (item + 4)
+    return int(limits.max_batch_size * (whole + limits.max_input_len**2 * item))
+
+
+def check_device(
+    config: CheckpointConfig, need: LlmMemory, limits: LlmLimits, budget: int | None
+) -> None:
+    """Refuse an engine that would not fit into the device memory it is meant for.
+
+    Raises:
+        ResourceError: it needs more than the budget.
+    """
+    if budget is None or need.total <= budget:
+        return
+    advice = [] if config.quant_algo else ["export with a quantisation such as W4A16"]
+    advice += ["pass a smaller --max-batch-size"] if limits.max_batch_size > 1 else []
+    advice += ["pass fewer --max-frames or --max-new-tokens", "or use a larger device"]
+    raise ResourceError(
+        f"the language model needs about {_gb(need.total)} of device memory (weights "
+        f"{_gb(need.weights)}, KV cache {_gb(need.kv_cache)}, activations "
+        f"{_gb(need.activations)}, CUDA {_gb(_DEVICE_BASE)}), {_gb(budget)} are there; "
+        f"{', '.join(advice)}"
+    )
+
+
+def check_host(ranks: Iterable[RankTable], available: int | None) -> None:
+    """Refuse a build that main memory cannot hold; ranks are built one after the other.
+
+    Raises:
+        ResourceError: the largest rank needs more than is available.
+    """
+    need = int(_HOST_COPIES * max(sum(t.nbytes for t in table.values()) for table in ranks))
+    if available is not None and need > available:
+        raise ResourceError(
+            f"building the language model takes about {_gb(need)} of memory, {_gb(available)} are "
+            "free; close other programs, add swap on a disk, or build on a machine with more "
+            "memory and the same GPU"
+        )
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB"

@@ -1,0 +1,173 @@
+"""TensorRT-LLM's executor: requests go in, tokens come out, several at a time.
+
+The executor bindings are used and not ModelRunnerCpp, which calls them, too: its stream takes
+whatever response comes next, so that two streams would lose each other's tokens, and in 0.12 it
+takes neither content hashes nor logits processors. It knows TensorRT-LLM's objects and nothing of
+bundles.
+"""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hicom_edge.engines.tensorrt_llm.api import TOP_K_MAX, ApiNames
+from hicom_edge.engines.tensorrt_llm.kernels import reuses_cache
+from hicom_edge.engines.tensorrt_llm.several_ranks import parallel_arguments
+from hicom_edge.errors import EngineError, InputError, ResourceError
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
+    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
+    from hicom_edge.engines.tensorrt_llm.prompt import TablePrompt
+    from hicom_edge.engines.text_generator import GenerationRequest
+
+_BINDINGS = "tensorrt_llm.bindings.executor"
+# Blocks of the paged cache hold 32 or 64 tokens, and every sequence may waste part of one.
+_BLOCK = 64
+_SEEDS = 1 << 64
+
+
+@dataclass(frozen=True)
+class ExecutorSession:
+    """A loaded engine.
+
+    Attributes:
+        api: the module of the executor's bindings.
+        torch: TensorRT-LLM's tensors are torch's, which it brings with it.
+        executor: the loaded engine.
+        model: sizes, dtype and ranks of what the engine was built from.
+    """
+
+    api: Any
+    torch: Any
+    executor: Any
+    names: ApiNames
+    model: CheckpointConfig
+
+    @classmethod
+    def open(
+        cls, directory: Path, names: ApiNames, limits: LlmLimits, model: CheckpointConfig
+    ) -> ExecutorSession:
+        """Load the engine of a model, with all its ranks.
+
+        Raises:
+            EngineError: TensorRT-LLM does not load, or does not take the engine.
+            ResourceError: not enough device memory.
+        """
+        try:
+            api, torch = importlib.import_module(_BINDINGS), importlib.import_module("torch")
+        except (ImportError, OSError) as error:
+            raise EngineError(f"TensorRT-LLM does not load ({error}); reinstall it") from error
+        config = api.ExecutorConfig(
+            max_beam_width=1,
+            kv_cache_config=api.KvCacheConfig(**cache_arguments(names, limits, model)),
+            # A whole prompt fits into a pass. 1.x would cut prompts by default, which takes an
+            # engine with paged context attention.
+            enable_chunked_context=False,
+            **parallel_arguments(api, model.world_size),
+        )
+        decoder_only = api.ModelType.DECODER_ONLY
+        try:
+            executor = api.Executor(
+                model_path=directory, model_type=decoder_only, executor_config=config
+            )
+        except RuntimeError as error:
+            raise _as_our_error(error, f"{directory} does not load") from error
+        return cls(api, torch, executor, names, model)
+
+    def generate(
+        self, request: GenerationRequest, prompt: TablePrompt
+    ) -> Generator[int, None, None]:
+        """Enqueue a request at the first `next` and yield its tokens; cancel it when closed."""
+        request_id = self.executor.enqueue_request(self._request(request, prompt))
+        finished = False
+        try:
+            while not finished:
+                for response in self.executor.await_responses(id=request_id):
+                    if response.has_error():
+                        finished = True
+                        raise _as_our_error(response.error_msg, "TensorRT-LLM failed")
+                    finished = finished or response.result.is_final
+                    yield from response.result.output_token_ids[0]
+        finally:
+            if not finished:
+                self.executor.cancel_request(id=request_id)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.executor.shutdown()
+
+    def _request(self, request: GenerationRequest, prompt: TablePrompt) -> Any:
+        table = self.torch.from_numpy(prompt.table).to(getattr(self.torch, self.model.dtype))
+        alone = self.model.world_size == 1  # else the ranks are other processes
+        tuning = {"embedding_table": table.cuda() if alone else table}
+        if self.names.content_hashes:
+            tuning["input_token_extra_ids"] = prompt.extra_ids
+        return self.api.Request(
+            input_token_ids=prompt.input_ids,
+            sampling_config=self.api.SamplingConfig(**sampling_arguments(self.names, request)),
+            output_config=self.api.OutputConfig(exclude_input_from_output=True),
+            prompt_tuning_config=self.api.PromptTuningConfig(**tuning),
+            **request_arguments(self.names, request),
+        )
+
+
+def cache_arguments(names: ApiNames, limits: LlmLimits, model: CheckpointConfig) -> dict[str, Any]:
+    """Arguments of KvCacheConfig: the cache holds what the limits need and no more.
+
+    Left to itself the executor takes nine tenths of the free device memory for its cache, and the
+    vision tower works on the same device.
+    """
+    blocks = limits.max_batch_size * (limits.max_seq_len // _BLOCK + 2)
+    return {"enable_block_reuse": reuses_cache(names, model), "max_tokens": blocks * _BLOCK}
+
+
+def request_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, Any]:
+    """Arguments of Request that are plain values."""
+    first, *others = request.stop_token_ids or (None,)
+    return {
+        names.max_tokens: request.max_new_tokens,
+        "streaming": True,
+        "end_id": first,
+        "pad_id": first,
+        "stop_words": [[token_id] for token_id in others] or None,
+    }
+
+
+def sampling_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, Any]:
+    """Arguments of SamplingConfig with the meaning of our own sampler.
+
+    Raises:
+        InputError: a top_k that TensorRT-LLM would cut without a word, or a seed of over 64 bits.
+    """
+    arguments: dict[str, Any] = {"beam_width": 1}
+    if request.repetition_penalty != 1:
+        arguments["repetition_penalty"] = request.repetition_penalty
+    if request.temperature == 0:
+        return {**arguments, "top_k": 1}
+    if request.top_k > TOP_K_MAX:
+        raise InputError(
+            f"top_k is {request.top_k}; TensorRT-LLM draws among at most {TOP_K_MAX}: pass that, "
+            "or 0 for all"
+        )
+    if request.seed is not None and request.seed >= _SEEDS:
+        raise InputError(f"the seed is {request.seed}; TensorRT-LLM takes one below 2**64")
+    # TensorRT-LLM's own seed is the same in every request, ours is fresh unless given.
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    drawing = {"temperature": request.temperature, "top_p": request.top_p, names.seed: seed}
+    return {**arguments, **drawing, **({"top_k": request.top_k} if request.top_k else {})}
+
+
+def _as_our_error(error: object, what: str) -> EngineError | ResourceError:
+    reason = " ".join(str(error).split())[:400]
+    if "out of memory" in reason.lower():
+        return ResourceError(
+            f"{what}: {reason}; build the engine with fewer --max-frames or a smaller "
+            "--max-batch-size, or free device memory"
+        )
+    return EngineError(f"{what}: {reason}; build the engine again with hicom-edge build")

@@ -1,0 +1,170 @@
+"""A checkpoint's language model → a TensorRT-LLM checkpoint.
+
+It knows the order of the work. `docs/tensorrt_llm_checkpoint.md` says what is written. No part of
+TensorRT-LLM is used; at no time is more than one stored tensor in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hicom_edge.bundle.manifest import LanguageModelEntry
+from hicom_edge.engines.tensorrt_llm.api import NAME
+from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
+from hicom_edge.engines.tensorrt_llm.layout import (
+    CONFIG_FILE,
+    checkpoint_bytes,
+    rank_layouts,
+    ranks_of,
+)
+from hicom_edge.engines.tensorrt_llm.names import source_names
+from hicom_edge.engines.tensorrt_llm.sharding import Rank
+from hicom_edge.errors import ExportError
+from hicom_edge.export.save import TensorProgress
+from hicom_edge.export.tensorrt_llm.config import checkpoint_config
+from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
+from hicom_edge.export.tensorrt_llm.language_model import read_language_model
+from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.scales import DecoderScales
+from hicom_edge.export.tensorrt_llm.stage import StageSource, write_stage
+from hicom_edge.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written, and what was left behind.
+
+    Attributes:
+        entry: for the manifest of the bundle that the directory lies in.
+        tensors: how many tensors lie in all rank files together.
+        nbytes: their bytes.
+        dropped: tensors of the checkpoint that are no part of its language model, as
+            "vision: name".
+    """
+
+    entry: LanguageModelEntry
+    tensors: int
+    nbytes: int
+    dropped: tuple[str, ...]
+
+
+def convert_language_model(
+    checkpoint: Checkpoint,
+    directory: Path,
+    options: TensorRTLLMOptions,
+    scales: Path | None = None,
+    progress: TensorProgress | None = None,
+) -> ConversionReport:
+    """Write the language model of a checkpoint into a new directory; nothing is left on failure.
+
+    Args:
+        directory: must not exist; its name is the entry's.
+        scales: a bundle that was calibrated, or its file of scales; for W4A16_AWQ,
+            W8A8_SQ_PER_CHANNEL and an INT8 KV cache.
+        progress: called as progress(tensor, bytes) before each block of rows is written.
+
+    Raises:
+        ExportError: a setting or size that TensorRT-LLM's network does not have, a value that does
+            not fit the dtype, or scales that are missing or belong to another checkpoint.
+        BundleError: `scales` is not a calibrated bundle.
+    """
+    config = plan_conversion(checkpoint, options)
+    opened = _open_scales(checkpoint, options, scales)
+    source = StageSource(config, checkpoint.part("llm"), opened, progress or _silent)
+    with _new_directory(directory) as partial:
+        for stage in _stages(config):
+            write_stage(source, stage, partial)
+        text = json.dumps(config, indent=2) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        check_checkpoint(partial)
+    return _report(checkpoint, directory, options, config)
+
+
+def plan_conversion(checkpoint: Checkpoint, options: TensorRTLLMOptions) -> dict[str, Any]:
+    """The config.json that a conversion will write; no weight is read.
+
+    Raises:
+        ExportError: a setting, size or tensor that TensorRT-LLM's network does not have.
+    """
+    config = checkpoint_config(read_language_model(checkpoint), options)
+    check_divisible(config, options.version)
+    unknown = sorted(set(checkpoint.part("llm")) - source_names(config))
+    if unknown:
+        raise ExportError(
+            f"the language model has {len(unknown)} tensors such as {unknown[0]} for which "
+            f"TensorRT-LLM's {config['architecture']} has no place; export without --llm"
+        )
+    return config
+
+
+def _open_scales(
+    checkpoint: Checkpoint, options: TensorRTLLMOptions, scales: Path | None
+) -> DecoderScales | None:
+    if options.needs_scales and scales is None:
+        wanted = options.quantization or "an INT8 KV cache"
+        raise ExportError(
+            f"{wanted} needs calibrated scales; pass --scales with a bundle that "
+            "hicom-edge calibrate wrote"
+        )
+    if scales is None:
+        return None
+    if not options.needs_scales:
+        raise ExportError(
+            f"scales from {scales} have no use in {options.quantization or options.dtype}; "
+            "leave --scales out or choose a --quantization that takes them"
+        )
+    return DecoderScales.open(scales, checkpoint)
+
+
+def _stages(config: Mapping[str, Any]) -> Iterator[list[Rank]]:
+    ranks = ranks_of(config)
+    for stage in range(config["mapping"]["pp_size"]):
+        yield [rank for rank in ranks if rank.stage == stage]
+
+
+@contextmanager
+def _new_directory(directory: Path) -> Iterator[Path]:
+    """A temporary sibling that takes the directory's name at the end."""
+    if directory.exists():
+        raise ExportError(f"{directory} exists; pass a new directory to write to")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{directory.name}.partial-"
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _report(
+    checkpoint: Checkpoint,
+    directory: Path,
+    options: TensorRTLLMOptions,
+    config: Mapping[str, Any],
+) -> ConversionReport:
+    entry = LanguageModelEntry(
+        runtime=NAME,
+        version=options.version,
+        directory=directory.name,
+        dtype=options.dtype,
+        quantization=options.quantization,
+        tp_size=options.tp_size,
+        pp_size=options.pp_size,
+    )
+    tensors = sum(len(rank_layouts(config, rank)) for rank in ranks_of(config))
+    parts = (part for part in checkpoint.parts if part != "llm")
+    dropped = tuple(f"{part}: {name}" for part in parts for name in checkpoint.part(part))
+    return ConversionReport(entry, tensors, checkpoint_bytes(config), dropped)
+
+
+def _silent(_: str, __: int) -> None:
+    return

@@ -1,0 +1,46 @@
+"""Which encoder a linear layer gets: its quantisation together with its calibrated scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from hicom_edge.engines.tensorrt_llm.layout import AWQ, SMOOTH_QUANT
+from hicom_edge.export.tensorrt_llm.quantized import (
+    AwqEncoder,
+    FloatEncoder,
+    LinearEncoder,
+    SmoothQuantEncoder,
+    prequant_of,
+)
+from hicom_edge.export.tensorrt_llm.scales import DecoderScales
+
+TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def encoder_for(
+    config: Mapping[str, Any],
+    sources: Sequence[str],
+    in_features: tuple[int, int],
+    scales: DecoderScales | None,
+) -> LinearEncoder:
+    """The encoder of a layer that stacks the linears `sources` of a checkpoint.
+
+    in_features: input channels that the checkpoint has, and with those of zeros after them.
+
+    Raises:
+        ExportError: its scales are missing or unfit.
+    """
+    dtype, kind = TORCH_DTYPES[config["dtype"]], config["quantization"]["quant_algo"]
+    if kind not in (AWQ, SMOOTH_QUANT):
+        return FloatEncoder(dtype)
+    assert scales is not None, "options without scales were let through"
+    stored, filled = in_features
+    smoothing = pad(scales.smoothing(sources, stored), (0, filled - stored), value=1.0)
+    prequant = prequant_of(smoothing, dtype, sources[0])
+    if kind == AWQ:
+        return AwqEncoder(dtype, config["quantization"]["group_size"], prequant)
+    return SmoothQuantEncoder(prequant, scales.input_amax(sources))

@@ -1,0 +1,1 @@
+"""The guide: the text that steers the compression, and its token ids."""

@@ -1,0 +1,162 @@
+"""From logits to a token: repetition penalty, temperature, top-k, top-p, greedy or drawn.
+
+It knows the order and the meaning that Hugging Face's generation gives to these settings. It does
+not know where logits come from, nor when to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicom_edge.bundle.manifest import GenerationSpec
+from hicom_edge.errors import EngineError, PromptError
+from hicom_edge.runtime.checks import is_finite, is_integer
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a token is chosen; temperature 0 is greedy.
+
+    Attributes:
+        temperature: 0 takes the best token; above 0 draws, the flatter the higher.
+        top_k: draw among the k best; 0 means all.
+        top_p: draw among the best that together reach this probability, in (0, 1].
+        repetition_penalty: above 1 discourages tokens that were generated already; 1 is off.
+            From 0.001 to 1000: beyond, it only overflows.
+        seed: of the random draws; None takes a fresh one.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        warm = is_finite(self.temperature) and self.temperature >= 0
+        _require(warm, "temperature", self.temperature, "0 (greedy) or more")
+        counted = is_integer(self.top_k) and self.top_k >= 0
+        _require(counted, "top_k", self.top_k, "0 (off) or more, a whole number")
+        likely = is_finite(self.top_p) and 0 < self.top_p <= 1
+        _require(likely, "top_p", self.top_p, "above 0 and at most 1")
+        penalty, expected = self.repetition_penalty, "above 0, from 0.001 to 1000; 1 is off"
+        mild = is_finite(penalty) and 0.001 <= penalty <= 1000
+        _require(mild, "repetition_penalty", penalty, expected)
+        drawn = self.seed is None or (is_integer(self.seed) and self.seed >= 0)
+        _require(drawn, "seed", self.seed, "0 or more, a whole number")
+
+
+def resolve_settings(
+    checkpoint: GenerationSpec,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+) -> SamplingSettings:
+    """Settings with the checkpoint's own value wherever None is given.
+
+    Raises:
+        PromptError: a value that means nothing.
+    """
+    return SamplingSettings(
+        temperature=temperature,
+        top_k=checkpoint.top_k if top_k is None else top_k,
+        top_p=checkpoint.top_p if top_p is None else top_p,
+        repetition_penalty=(
+            checkpoint.repetition_penalty if repetition_penalty is None else repetition_penalty
+        ),
+        seed=seed,
+    )
+
+
+class Sampler:
+    """Chooses the tokens of one sequence, and remembers them for the repetition penalty."""
+
+    def __init__(self, settings: SamplingSettings) -> None:
+        self._settings = settings
+        self._generated: set[int] = set()
+        self._random = np.random.default_rng(settings.seed)
+
+    def choose(self, logits: Logits) -> int:
+        """The next token id, given float32 logits (V), which are not changed.
+
+        Raises:
+            EngineError: the logits are no numbers, as after an overflow in half precision.
+        """
+        settings = self._settings
+        if not np.isfinite(logits.max()):
+            raise EngineError(
+                "the language model's logits are not finite numbers; its precision is too low for "
+                "these weights, export it with --dtype fp32"
+            )
+        scores = penalise_repetition(logits, self._generated, settings.repetition_penalty)
+        token_id = self._best(scores) if settings.temperature == 0 else self._draw(scores)
+        self._generated.add(token_id)
+        return token_id
+
+    def _best(self, scores: Logits) -> int:
+        return int(scores.argmax())
+
+    def _draw(self, scores: Logits) -> int:
+        settings = self._settings
+        # From the best score down, so that a low temperature tends to -inf and never to inf - inf.
+        with np.errstate(over="ignore"):
+            below = scores.astype(np.float64) - scores.max()
+            scores = (below / settings.temperature).astype(np.float32)
+        scores = keep_top_k(scores, settings.top_k)
+        scores = keep_top_p(scores, settings.top_p)
+        return int(self._random.choice(len(scores), p=softmax(scores)))
+
+
+def penalise_repetition(logits: Logits, generated: set[int], penalty: float) -> Logits:
+    """Scores whose generated tokens are pushed down: s / penalty, or s * penalty when s < 0.
+
+    The prompt does not count, as in generation from embeddings (arXiv 1909.05858, section 4.1).
+    """
+    if penalty == 1 or not generated:
+        return logits
+    ids = np.fromiter(generated, dtype=np.int64)
+    scores: Logits = logits.copy()
+    old = scores[ids]
+    scores[ids] = np.where(old < 0, old * np.float32(penalty), old / np.float32(penalty))
+    return scores
+
+
+def keep_top_k(scores: Logits, top_k: int) -> Logits:
+    """Scores with all but the k best at -inf; ties with the k-th stay."""
+    if top_k == 0 or top_k >= len(scores):
+        return scores
+    smallest_kept = np.partition(scores, -top_k)[-top_k]
+    kept: Logits = np.where(scores < smallest_kept, np.float32(-np.inf), scores)
+    return kept
+
+
+def keep_top_p(scores: Logits, top_p: float) -> Logits:
+    """Scores with -inf outside the smallest set of best tokens that reaches top_p; one stays."""
+    if top_p == 1:
+        return scores
+    ascending = np.argsort(scores, kind="stable")
+    dropped = np.cumsum(softmax(scores[ascending])) <= 1 - top_p
+    dropped[-1] = False
+    kept: Logits = scores.copy()
+    kept[ascending[dropped]] = -np.inf
+    return kept
+
+
+def softmax(scores: Logits) -> NDArray[np.float64]:
+    """Probabilities in float64, which sum to 1 closely enough for a draw."""
+    weights = np.exp(scores.astype(np.float64) - scores.max())
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise PromptError(f"{name} is {value!r}; pass {expected}")

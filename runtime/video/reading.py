@@ -1,0 +1,204 @@
+"""Frames of a video, image, directory or array, ready for preprocessing.
+
+Knows how a source is told apart and how sampled frames are handed over, one at a time. The formats
+are in the sibling modules, loaded only when they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from hicom_edge.errors import InputError, VideoError
+from hicom_edge.runtime.video.frame_sampling import FrameSampling, Int64Array, sample_indices
+from hicom_edge.runtime.video.source import (
+    Float64Array,
+    FrameSource,
+    Modality,
+    UInt8Array,
+    digest,
+)
+
+VideoInput = Union[str, "os.PathLike[str]", UInt8Array]
+Progress = Callable[[int, int], None]
+
+LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp"})
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Sampled frames: iterate for (h, w, 3) uint8 RGB arrays, decoded as they are asked for.
+
+    Each iteration decodes anew and holds only a few frames. A frame that is sampled several times
+    in a row is yielded several times, as the same array: do not write into it.
+
+    indices: (n,) int64 frame numbers. timestamps: (n,) float64 seconds from the first frame, None
+    without a clock (image, array). source_fps: mean rate, 0.0 without a clock. width, height:
+    upright, after rotation. fingerprint: equal only for the same frames of an unchanged source.
+    """
+
+    indices: Int64Array
+    timestamps: Float64Array | None
+    source_fps: float
+    num_available: int
+    duration_seconds: float | None
+    width: int
+    height: int
+    modality: Modality
+    fingerprint: str
+    source: FrameSource
+    progress: Progress | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[UInt8Array]:
+        for frame, count in self.runs():
+            for _ in range(count):
+                yield frame
+
+    @property
+    def num_distinct(self) -> int:
+        """How many different frames were sampled."""
+        return len(np.unique(self.indices))
+
+    def runs(self) -> Iterator[tuple[UInt8Array, int]]:
+        """Each distinct frame with how many times in a row it was sampled, decoded anew.
+
+        A short video repeats frames; who works on runs does the work of a frame once.
+        """
+        distinct, repeats = np.unique(self.indices, return_counts=True)
+        done = 0
+        for frame, count in zip(self.source.decode(distinct), repeats.tolist(), strict=True):
+            yield frame, count
+            done += count
+            if self.progress is not None:
+                self.progress(done, len(self))
+
+
+def read_frames(
+    source: VideoInput, options: FrameSampling, progress: Progress | None = None
+) -> Frames:
+    """Choose the frames of ``source``; they are decoded while the result is iterated.
+
+    source: a file that FFmpeg or Pillow can read, a URL that FFmpeg can open, a directory of images
+    (three frames per second are assumed), or an array (t, h, w, 3) uint8, which is used as it is,
+    frame for frame. Live streams need ``options.end``: the seconds to watch.
+    progress: called as progress(done, total) after each distinct frame has been consumed.
+
+    Raises VideoError when the source cannot be read, InputError when the options do not fit it.
+    """
+    frames = open_source(source, options)
+    if frames.sampled:
+        indices = sample_indices(frames.num_available, frames.source_fps, options)
+    else:
+        indices = np.arange(frames.num_available, dtype=np.int64)
+    return Frames(
+        indices=indices,
+        timestamps=frames.timestamps(indices),
+        source_fps=frames.source_fps,
+        num_available=frames.num_available,
+        duration_seconds=frames.duration_seconds,
+        width=frames.width,
+        height=frames.height,
+        modality=frames.modality,
+        fingerprint=digest(frames.identity(indices), indices.tobytes()),
+        source=frames,
+        progress=progress,
+    )
+
+
+def open_source(source: VideoInput, options: FrameSampling) -> FrameSource:
+    """The FrameSource for a path, URL or array. Raises VideoError, InputError."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        if not text:
+            raise VideoError("the path of the video is empty; pass a file, a directory or a URL")
+        return _open_url(text, options) if "://" in text else _open_path(Path(text))
+    if isinstance(source, np.ndarray):
+        return _open_array(source, options)
+    raise InputError(
+        f"a video of type {type(source).__name__} was given; expected a path, a URL or a "
+        "NumPy array (t, h, w, 3) of uint8"
+    )
+
+
+def _open_url(url: str, options: FrameSampling) -> FrameSource:
+    if url.split("://", 1)[0].lower() in LIVE_SCHEMES:
+        from hicom_edge.runtime.video.live import LiveStream
+
+        return LiveStream(url, options)
+    from hicom_edge.runtime.video.file import VideoFile
+
+    return VideoFile(url)
+
+
+def _open_path(path: Path) -> FrameSource:
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
+        from hicom_edge.runtime.video.pictures import ImageDirectory
+
+        return ImageDirectory(path)
+    if not stat.S_ISREG(mode):
+        raise VideoError(
+            f"{path}: is a pipe or a device, but a video is read more than once; save it to a file "
+            "first"
+        )
+    head = _read_head(path)
+    if _is_picture(path, head):
+        from hicom_edge.runtime.video.pictures import open_picture
+
+        return open_picture(path)
+    from hicom_edge.runtime.video.file import VideoFile
+
+    return VideoFile(str(path))
+
+
+def _open_array(array: np.ndarray[Any, Any], options: FrameSampling) -> FrameSource:
+    from hicom_edge.runtime.video.pictures import ArrayFrames
+
+    if options.start is not None or options.end is not None:
+        raise InputError(
+            "start and end were given with an array, which has no clock; "
+            "slice the array to the frames you want"
+        )
+    return ArrayFrames(array)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError as error:
+        raise VideoError(
+            f"{path}: no such file or directory; expected a video, an image or a directory of "
+            "frames"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{path}: cannot be opened ({reason}); check it") from error
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be opened ({error.strerror}); check it") from error
+    if not head:
+        raise VideoError(f"{path}: the file is empty (0 bytes); expected a video or an image")
+    return head
+
+
+def _is_picture(path: Path, head: bytes) -> bool:
+    """True for what Pillow reads: still images, and the animated GIF, PNG and WebP."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return path.suffix.lower() not in {".mjpeg", ".mjpg"}
+    signatures = (b"GIF8", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith(signatures) or is_webp or head[4:12] == b"ftypavif"

@@ -1,0 +1,73 @@
+"""Checkpoints are whole before a build reads them, engines before they count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorrt_llm_stand_in import write_checkpoint
+
+from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
+from hicom_edge.engines.tensorrt_llm.files import check_engine, read_config
+from hicom_edge.errors import BundleError, EngineError
+
+
+@pytest.mark.parametrize(("tp_size", "pp_size"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_a_whole_checkpoint_of_any_split_passes(tmp_path: Path, tp_size: int, pp_size: int) -> None:
+    write_checkpoint(tmp_path, tp_size=tp_size, pp_size=pp_size, vocab_size=8)
+    tables = check_checkpoint(tmp_path)
+    assert len(tables) == tp_size * pp_size
+    for rank, table in enumerate(tables):
+        stored = (tmp_path / f"rank{rank}.safetensors").stat().st_size
+        assert 0 < sum(layout.nbytes for layout in table.values()) < stored
+
+
+def test_a_stage_without_its_tensors_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, pp_size=2)
+    (tmp_path / "rank0.safetensors").replace(tmp_path / "rank1.safetensors")
+    write_checkpoint(tmp_path / "other", pp_size=2)
+    (tmp_path / "other" / "rank0.safetensors").replace(tmp_path / "rank0.safetensors")
+    with pytest.raises(BundleError, match=r"rank1.safetensors .* missing \(2\): lm_head.weight"):
+        check_checkpoint(tmp_path)
+
+
+def test_a_length_that_is_no_length_is_not_allocated(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "rank0.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        check_checkpoint(tmp_path)
+
+
+def test_a_config_without_a_key_is_refused(tmp_path: Path) -> None:
+    config = write_checkpoint(tmp_path)
+    del config["head_size"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=r"config.json lacks 'head_size'; export the bundle"):
+        read_config(tmp_path)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    model = write_checkpoint(tmp_path / "llm")
+    body = {"version": "0.12.0", "build_config": {"max_seq_len": 64}, "pretrained_config": model}
+    built = tmp_path / "engine"
+    built.mkdir()
+    (built / "config.json").write_text(json.dumps(body))
+    (built / "rank0.engine").write_bytes(b"engine")
+    return built
+
+
+def test_a_whole_engine_says_its_version_and_files(engine: Path) -> None:
+    config = read_config(engine.parent / "llm")
+    version, names = check_engine(engine, config, {"max_seq_len": 64})
+    assert (version, names) == ("0.12.0", ("config.json", "rank0.engine"))
+
+
+def test_an_engine_that_is_not_what_was_asked_is_refused(engine: Path) -> None:
+    config = read_config(engine.parent / "llm")
+    with pytest.raises(EngineError, match=r"max_seq_len is 64, asked for was 65"):
+        check_engine(engine, config, {"max_seq_len": 65})
+    (engine / "rank0.engine").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"rank0.engine was not written"):
+        check_engine(engine, config, {"max_seq_len": 64})

@@ -1,0 +1,105 @@
+"""What goes into each graph of a bundle for one video and one question.
+
+It knows the graphs' inputs and where they come from. It does not know what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from hicom_edge.engines import load_engine
+from hicom_edge.engines.decoder_form import CONCAT_GRAPH, PAST, PRESENT
+from hicom_edge.engines.tensorrt.profiles import PREFILL, STEP
+from hicom_edge.runtime.token_embedding import open_token_embedding
+from hicom_edge.verify.pipelines import compressor_graph, embed_prompt, frame_chunks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.verify.pipelines import Pipeline, Prompt
+
+    Array = NDArray[Any]
+    Feed = dict[str, Array]
+
+
+class GraphInputs(NamedTuple):
+    """One run of a graph.
+
+    name: the graph's, or for the decoder "decoder_prefill" and "decoder_step".
+    profile: the optimization profile that an engine runs it in.
+    """
+
+    name: str
+    graph: str
+    feed: Feed
+    profile: int = 0
+
+
+def graph_inputs(
+    bundle: Bundle,
+    source: Pipeline,
+    pixel_values: NDArray[np.float32],
+    modality: str,
+    prompt: Prompt,
+) -> Iterator[GraphInputs]:
+    """The inputs of every graph, in the order in which they run.
+
+    The vision tower gets its first run of frames, the decoder the prompt and then the token that
+    follows it. Every graph is given what `source` computed before it, so that one that is wrong
+    does not hide those after it. The scatter form of the decoder, which has the same layers over
+    another cache, is left out.
+
+    Args:
+        source: the side whose outputs are believed.
+        pixel_values: (t, 3, S, S).
+        modality: "video" or "image".
+    """
+    graphs, guide = bundle.manifest.graphs, source.guide(prompt)
+    found = {**source.maps(), "pixel_values": next(frame_chunks(pixel_values))}
+    yield GraphInputs("vision", "vision", _feed(bundle, "vision", found))
+    if "guide" in graphs and guide is not None and prompt.guide_input_ids is not None:
+        found |= {"guide_input_ids": prompt.guide_input_ids, "guide": guide}
+        yield GraphInputs("guide", "guide", _feed(bundle, "guide", found))
+    compressor = compressor_graph(bundle, modality)
+    yield GraphInputs(compressor, compressor, _feed(bundle, compressor, found))
+    if CONCAT_GRAPH in graphs:
+        visual_tokens = source.visual_tokens(guide)
+        yield from _decoder_inputs(bundle, prompt, visual_tokens)
+
+
+def _decoder_inputs(bundle: Bundle, prompt: Prompt, visual_tokens: Array) -> Iterator[GraphInputs]:
+    """The prefill, and a step after it whose past ONNX Runtime computes on the CPU."""
+    table: Array = open_token_embedding(bundle)
+    prefill = _rows(bundle, embed_prompt(table, prompt, visual_tokens), past={})
+    yield GraphInputs("decoder_prefill", CONCAT_GRAPH, prefill, PREFILL)
+    with load_engine(bundle, CONCAT_GRAPH, "onnxruntime-cpu") as decoder:
+        outputs = decoder.infer(prefill)
+    row = table[[int(outputs["logits"].argmax())]]
+    past = {n.replace(PRESENT, PAST): a for n, a in outputs.items() if n.startswith(PRESENT)}
+    yield GraphInputs("decoder_step", CONCAT_GRAPH, _rows(bundle, row, past), STEP)
+
+
+def _rows(bundle: Bundle, rows: Array, past: Feed) -> Feed:
+    """The decoder's inputs for rows (l, Dl) after a past, whose last logits are asked for."""
+    specs = {spec.name: spec for spec in bundle.graph(CONCAT_GRAPH).inputs}
+    model = bundle.manifest.model
+    nothing = np.empty((1, model.num_kv_heads, 0, model.head_dim), np.float32)
+    past = {name: past.get(name, nothing) for name in specs if name.startswith(PAST)}
+    start = next(iter(past.values())).shape[2]
+    found = {
+        "inputs_embeds": rows[None],
+        "position_ids": np.arange(start, start + len(rows))[None],
+        "logit_indices": np.array([len(rows) - 1]),
+        **past,
+    }
+    return _feed(bundle, CONCAT_GRAPH, found)
+
+
+def _feed(bundle: Bundle, graph: str, found: Mapping[str, Array]) -> Feed:
+    """The inputs of a graph among what was found, in the graph's own precision."""
+    specs = bundle.graph(graph).inputs
+    return {s.name: np.ascontiguousarray(found[s.name], dtype=s.dtype) for s in specs}

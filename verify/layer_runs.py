@@ -1,0 +1,95 @@
+"""Inputs of graphs as files, with the Polygraphy command that compares each graph's layers on them.
+
+It knows Polygraphy's options. What Polygraphy calls back is in `layer_hooks`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hicom_edge.engines.tensorrt.profiles import ShapeRange, limits_from_manifest, profiles_of
+from hicom_edge.verify import layer_hooks
+
+if TYPE_CHECKING:
+    from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.tensorrt.profiles import Profile, Shape
+    from hicom_edge.verify.graph_inputs import GraphInputs
+
+
+def save_layer_runs(
+    bundle: Bundle, inputs: Iterable[GraphInputs], directory: Path
+) -> tuple[str, ...]:
+    """Write NAME.json and NAME.sh for each of the inputs, and return the names.
+
+    NAME.json holds the inputs for Polygraphy's `--load-inputs`. NAME.sh is `polygraphy run` of the
+    graph on them; it takes the runners (`--trt --onnxrt`) and any other of its options.
+
+    Raises:
+        ModuleNotFoundError: Polygraphy is not installed.
+        OSError: the directory cannot be written.
+    """
+    from polygraphy.json import save_json
+
+    directory.mkdir(parents=True, exist_ok=True)
+    names = []
+    for run in inputs:
+        save_json([run.feed], str(directory / f"{run.name}.json"))
+        script = directory / f"{run.name}.sh"
+        script.write_text(_script(bundle, run), encoding="utf-8")
+        script.chmod(0o755)
+        names.append(run.name)
+    return tuple(names)
+
+
+def _script(bundle: Bundle, run: GraphInputs) -> str:
+    """The shell script; the graph may be replaced, for `polygraphy debug reduce`."""
+    graph = bundle.file(bundle.graph(run.graph).file).resolve()
+    options = " \\\n  ".join(_options(bundle, run))
+    return f"""#!/bin/sh
+# The layers of {run.graph} on the inputs beside this file: sh {run.name}.sh --trt --onnxrt
+graph=${{GRAPH:-{shlex.quote(str(graph))}}}
+exec polygraphy run "$graph" --quiet --load-inputs "$(dirname "$0")/{run.name}.json" \\
+  {options} "$@"
+"""
+
+
+def _options(bundle: Bundle, run: GraphInputs) -> list[str]:
+    entry = bundle.graph(run.graph)
+    precision = "quantized" if entry.quantization is not None else entry.precision
+    profile = _profile(bundle, run)
+    hooks = shlex.quote(str(Path(layer_hooks.__file__).resolve()))
+    return [
+        "--onnx-outputs '*' --strongly-typed",
+        *(_shapes(end, profile, place) for place, end in enumerate(("min", "opt", "max"))),
+        f"--trt-npps {hooks}:mark_layers",
+        f"--trt-cpps {hooks}:without_tf32",
+        f"--compare-func-script {hooks}:compare_{precision}",
+    ]
+
+
+def _profile(bundle: Bundle, run: GraphInputs) -> Profile:
+    """The profile of the graph's engine, up to no more than these inputs need.
+
+    The typical sizes, for which TensorRT chooses its kernels, are the engine's. With every layer an
+    output, the largest would not fit where the engine does.
+    """
+    limits = limits_from_manifest(bundle.manifest)
+    built = profiles_of(run.graph, bundle.graph(run.graph), limits)[run.profile]
+    return {name: _enough(shapes, run.feed[name].shape) for name, shapes in built.items()}
+
+
+def _enough(built: ShapeRange, shape: Shape) -> ShapeRange:
+    """At least 1, because TensorRT takes no range that ends at nothing."""
+    most = tuple(max(1, *sizes) for sizes in zip(built.typical, shape, strict=True))
+    return ShapeRange(built.minimum, built.typical, most)
+
+
+def _shapes(end: str, profile: Profile, place: int) -> str:
+    shapes = (
+        shlex.quote(f"{name}:[{','.join(map(str, shapes[place]))}]")
+        for name, shapes in profile.items()
+    )
+    return f"--trt-{end}-shapes {' '.join(shapes)}"
