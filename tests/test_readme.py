@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+COMMANDS = ROOT / "docs" / "commands.md"
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 RIGHT = "right"
 
 pytestmark = pytest.mark.skipif(
@@ -21,8 +23,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), flags=re.M | re.S)
+def blocks(language: str, page: Path = README) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.M | re.S)
     return [text for name, text in fenced if name == language]
 
 
@@ -54,10 +57,10 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys) -> Non
     assert capsys.readouterr().out.startswith(RIGHT)
 
 
-def test_every_verb_that_readme_names_exists_and_the_other_way_round() -> None:
+def test_the_page_of_commands_names_every_verb_and_no_other() -> None:
     from hicom_edge.cli import app
 
-    named = set(re.findall(r"`hicom-edge (\w+)", README.read_text()))
+    named = set(re.findall(r"^\| `hicom-edge (\w+)", COMMANDS.read_text(), flags=re.M))
     verbs = {command.callback.__name__.rstrip("_") for command in app.registered_commands}
     groups = {group.name for group in app.registered_groups}
     assert named == verbs | groups
@@ -72,10 +75,17 @@ def test_the_example_script_runs_the_vision_tower_once(capsys) -> None:
 
 
 def test_every_folder_in_the_tree_exists() -> None:
-    tree = next(block for block in blocks("") if "errors.py bundle/manifest.py" in block)
+    tree = next(block for block in blocks("", ARCHITECTURE) if "errors.py" in block)
     for line in tree.strip().splitlines():
         for name in re.findall(r"^\S+|(?<=\.py )\S+\.py", line):
             assert (ROOT / name).exists(), name
+
+
+def test_links_lead_to_files_that_exist() -> None:
+    for page in (README, ARCHITECTURE, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_no_file_names_the_machine_it_was_written_on() -> None:
