@@ -23,8 +23,8 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 
-from hicom_edge.export.compressor import build_compressor_graph
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.compressor_graph import build_compressor_graph
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.model import HicomConfig
 from hicom_edge.model.hicom import build_compressor_from

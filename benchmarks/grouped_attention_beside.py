@@ -81,7 +81,7 @@ def body_session(
     import onnx_ir as ir
     import onnxruntime
 
-    from hicom_edge.export.graph import GraphBuilder
+    from hicom_edge.export.graph_builder import GraphBuilder
     from hicom_edge.export.grouped_attention import Windows, grouped_attention
     from hicom_edge.export.opsets import CURRENT, Precision
 

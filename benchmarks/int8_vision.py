@@ -34,8 +34,8 @@ from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.ort.backend import session_options
 from hicom_edge.export.opsets import Precision, family_for_opset
-from hicom_edge.export.towers import TowerSizes
-from hicom_edge.export.vision import VisionPlan, build_vision_graph
+from hicom_edge.export.tower_nodes import TowerSizes
+from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph
 from hicom_edge.model.stored_tensors import StoredTensor
 
 SIDE, PATCH, WIDTH, INNER, HEADS = 27, 14, 1152, 4304, 16

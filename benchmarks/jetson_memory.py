@@ -34,8 +34,8 @@ from hicom_edge.engines.tensorrt.memory import (
 )
 from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.export.description import frame_spec, model_spec
+from hicom_edge.export.export_plan import Plan, plan_export
 from hicom_edge.export.opsets import Precision, family_for_opset
-from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry
 from hicom_edge.export.save import weight_bytes as graph_bytes
 from hicom_edge.export.text_files import write_text_files

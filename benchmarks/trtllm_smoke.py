@@ -69,7 +69,7 @@ def prepared_for(work: Path) -> dict[str, Any] | None:
 def prepare(work: Path, checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
     from hicom_edge.export.exporter import export_bundle
-    from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+    from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
     from hicom_edge.shapes.clips import write_scene
     from hicom_edge.shapes.scene import sample_scene
 

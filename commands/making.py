@@ -72,7 +72,10 @@ def export(
     """
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
-        from hicom_edge.export.tensorrt_llm.options import EDGE_LLM, choose_language_model
+        from hicom_edge.export.tensorrt_llm.checkpoint_options import (
+            EDGE_LLM,
+            choose_language_model,
+        )
 
         tensorrt_llm = choose_language_model(
             llm,

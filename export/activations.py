@@ -10,7 +10,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 
 
 def activation(b: GraphBuilder, x: ir.Value, name: str) -> ir.Value:

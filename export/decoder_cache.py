@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from hicom_edge.engines.decoder_form import CAPACITY_AXIS, CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 
 CONCAT, SCATTER = "concat", "scatter"
 FORMS = (CONCAT, SCATTER)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle.manifest import FrameSpec, ModelSpec
 from hicom_edge.errors import ExportError
-from hicom_edge.export.decoder import DecoderPlan
-from hicom_edge.export.vision import VisionPlan
+from hicom_edge.export.decoder_graph import DecoderPlan
+from hicom_edge.export.vision_graph import VisionPlan
 
 if TYPE_CHECKING:
     from hicom_edge.model.checkpoint import Checkpoint

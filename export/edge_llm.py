@@ -16,9 +16,9 @@ from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
+from hicom_edge.export.tensorrt_llm.checkpoint_options import EDGE_LLM
 from hicom_edge.export.tensorrt_llm.convert import ConversionReport
-from hicom_edge.export.tensorrt_llm.options import EDGE_LLM
-from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
+from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.model.checkpoint import Checkpoint
 
 # the release whose exporter has read such a checkpoint

@@ -21,16 +21,16 @@ from hicom_edge.bundle.manifest_checks import check_values
 from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError, ResourceError
-from hicom_edge.export.decoder import EMBEDDING
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER
+from hicom_edge.export.decoder_graph import EMBEDDING
 from hicom_edge.export.description import created_with, frame_spec, model_spec
 from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
+from hicom_edge.export.export_plan import Plan, plan_export
 from hicom_edge.export.opsets import Family, family_for_opset, precision_for
-from hicom_edge.export.plan import Plan, plan_export
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import ConversionReport, convert_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.text_files import generation_notes, write_text_files
 from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.model.checkpoint import Checkpoint

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from hicom_edge.export.graph import GraphBuilder
-from hicom_edge.export.injection import inject
-from hicom_edge.export.layers import l2_normalised, mlp
+from hicom_edge.export.graph_builder import GraphBuilder
+from hicom_edge.export.injection_nodes import inject
+from hicom_edge.export.layer_nodes import l2_normalised, mlp
 from hicom_edge.export.opsets import Precision
-from hicom_edge.export.positions import frame_table, spatial_table
+from hicom_edge.export.position_nodes import frame_table, spatial_table
 from hicom_edge.model.layers import head_count
 from hicom_edge.model.projector_type import GlobalSpec
 

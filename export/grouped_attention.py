@@ -20,8 +20,8 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.export.function_builder import FunctionBuilder
-from hicom_edge.export.graph import GraphBuilder
-from hicom_edge.export.layers import flattened_rows
+from hicom_edge.export.graph_builder import GraphBuilder
+from hicom_edge.export.layer_nodes import flattened_rows
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.model.windows import window_indices
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.grouped_attention import Windows, grouped_attention
-from hicom_edge.export.injection import inject
+from hicom_edge.export.injection_nodes import inject
 from hicom_edge.export.interpolation import grid_taps, resized_video
-from hicom_edge.export.layers import adapted, l2_normalised, mlp
+from hicom_edge.export.layer_nodes import adapted, l2_normalised, mlp
 from hicom_edge.model.projector_type import LocalSpec
 from hicom_edge.model.windows import group_counts
 

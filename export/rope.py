@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 
 _DEFAULT_THETA = 10000.0
 ROPE_TYPES = ("default", "linear", "llama3")

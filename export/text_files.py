@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hicom_edge.bundle.manifest import ChatSpec, GenerationSpec, GuideSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.chat_template import chat_spec
-from hicom_edge.export.guide_tokenizer import write_guide_tokenizer
+from hicom_edge.export.guide_tokenizer_file import write_guide_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -42,7 +42,7 @@ class CheckpointReference:
 
     def check(self, bundle: Bundle, engine: str) -> None:
         """Raise InputError unless the bundle can have been exported from this checkpoint."""
-        from hicom_edge.export.plan import model_of
+        from hicom_edge.export.export_plan import model_of
 
         own, other = asdict(bundle.manifest.model), asdict(model_of(self._open()))
         differing = [f"{k} {own[k]!r} and {v!r}" for k, v in other.items() if own[k] != v]

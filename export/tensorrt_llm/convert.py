@@ -28,10 +28,10 @@ from hicom_edge.engines.tensorrt_llm.names import source_names
 from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.errors import ExportError
 from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.tensorrt_llm.config import checkpoint_config
+from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
 from hicom_edge.export.tensorrt_llm.language_model import read_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
 from hicom_edge.export.tensorrt_llm.stage import StageSource, write_stage
 from hicom_edge.model.checkpoint import Checkpoint

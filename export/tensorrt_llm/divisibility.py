@@ -12,7 +12,11 @@ from hicom_edge.engines.tensorrt_llm.layout import AWQ
 from hicom_edge.engines.tensorrt_llm.names import layer_linears
 from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.errors import ExportError
-from hicom_edge.export.tensorrt_llm.options import GROUP_SIZES, WEIGHT_ONLY, TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.checkpoint_options import (
+    GROUP_SIZES,
+    WEIGHT_ONLY,
+    TensorRTLLMOptions,
+)
 
 # the narrowest tile of TensorRT-LLM's weight-only kernels
 _TILE = 64

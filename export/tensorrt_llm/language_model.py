@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.decoder import DecoderPlan, plan_decoder
+from hicom_edge.export.decoder_graph import DecoderPlan, plan_decoder
 from hicom_edge.model.checkpoint import Checkpoint
 
 FAMILIES = {"hicom_qwen2": "qwen2", "hicom_llama": "llama"}

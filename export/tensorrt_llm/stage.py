@@ -33,8 +33,8 @@ from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.blocks import converted, filled_blocks, row_blocks
 from hicom_edge.export.tensorrt_llm.encoders import TORCH_DTYPES, encoder_for
+from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
-from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
 from hicom_edge.export.weights import WeightSource
 
 _INT8_MAX = 127

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hicom_edge.bundle.inspection import describe_bundle, print_description
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 
 
 @pytest.fixture

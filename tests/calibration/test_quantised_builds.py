@@ -28,11 +28,11 @@ from hicom_edge.engines.tensorrt.network import (
     write_engine,
 )
 from hicom_edge.engines.tensorrt.profiles import Limits, profiles_of
-from hicom_edge.export.decoder import build_decoder_graph, plan_decoder
+from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
-from hicom_edge.export.towers import TowerSizes
-from hicom_edge.export.vision import VisionPlan, build_vision_graph
+from hicom_edge.export.tower_nodes import TowerSizes
+from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph
 
 pytestmark = [
     pytest.mark.tensorrt,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
+from hicom_edge.export.compressor_graph import build_compressor_graph, image_graph_differs
 from hicom_edge.export.opsets import CURRENT, PLAIN, Family, Precision
 from hicom_edge.model import Compressor, HicomConfig
 from hicom_edge.model.hicom import build_compressor_from

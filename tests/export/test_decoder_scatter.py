@@ -15,7 +15,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder
 from hicom_edge.errors import ExportError
 from hicom_edge.export import save
-from hicom_edge.export.decoder import build_decoder_graph, plan_decoder
+from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 

@@ -19,7 +19,7 @@ from hicom_edge.engines.text_generator import load_text_generator
 from hicom_edge.errors import EngineError, ExportError
 from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
 from hicom_edge.export.exporter import export_bundle
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.loading import load_checkpoint
 

@@ -16,7 +16,7 @@ from hicom_edge.engines import load_decoder
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.runtime.generation import GenerationOptions, generate
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.verify import language_models

@@ -45,7 +45,7 @@ from hicom_edge.engines.tensorrt.network import (
 from hicom_edge.engines.tensorrt.profiles import Limits, limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError, InputError, ResourceError
 from hicom_edge.export import save
-from hicom_edge.export.decoder import build_decoder_graph, plan_decoder
+from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry

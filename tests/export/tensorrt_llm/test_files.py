@@ -16,9 +16,9 @@ from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
 from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.errors import BundleError, ExportError
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
-from hicom_edge.export.tensorrt_llm.writer import SafetensorsWriter
+from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 
 BY_COLUMNS = ("attention.dense.weight", "mlp.proj.weight")
 
@@ -260,7 +260,7 @@ from pathlib import Path
 from tensorrt_llm_models import opened
 from hicom_edge.export.tensorrt_llm import stage
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.model.stored_tensors import StoredTensor
 
 def peak_mb():

@@ -13,8 +13,8 @@ from tensorrt_llm_models import checkpoint_of, decoder_scales, logits_of, random
 
 from hicom_edge.errors import BundleError, ExportError
 from hicom_edge.export.tensorrt_llm import blocks
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.quantized import AwqEncoder, pack_int4
 
 INPUT_IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 50, 0, 35, 8])

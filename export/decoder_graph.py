@@ -17,7 +17,7 @@ from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask, split_heads
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, DecoderCache, cache_of, graph_name
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Family, Precision, with_tensor_scatter
 from hicom_edge.export.rope import cos_sin, inverse_frequencies, rope_settings, rotate
 from hicom_edge.export.weights import WeightSource

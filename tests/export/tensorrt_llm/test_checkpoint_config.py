@@ -19,15 +19,15 @@ from hicom_edge.engines.tensorrt_llm.layout import (
     ranks_of,
 )
 from hicom_edge.errors import ExportError
-from hicom_edge.export.decoder import DecoderPlan
-from hicom_edge.export.tensorrt_llm.config import checkpoint_config
-from hicom_edge.export.tensorrt_llm.convert import plan_conversion
-from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
-from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
-from hicom_edge.export.tensorrt_llm.options import (
+from hicom_edge.export.decoder_graph import DecoderPlan
+from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
+from hicom_edge.export.tensorrt_llm.checkpoint_options import (
     TensorRTLLMOptions,
     choose_language_model,
 )
+from hicom_edge.export.tensorrt_llm.convert import plan_conversion
+from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
+from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
 
 GOLDEN = Path(__file__).parent / "golden"
 QWEN_7B = LanguageModel(

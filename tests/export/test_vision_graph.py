@@ -6,7 +6,7 @@ import torch
 
 from hicom_edge.errors import ExportError
 from hicom_edge.export.opsets import CURRENT, Precision
-from hicom_edge.export.vision import build_vision_graph, plan_vision
+from hicom_edge.export.vision_graph import build_vision_graph, plan_vision
 
 
 def frames(num_frames: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ import pytest
 from reference_data import reference_dir
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.guide_tokenizer import write_guide_tokenizer
+from hicom_edge.export.guide_tokenizer_file import write_guide_tokenizer
 from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 
 spm = pytest.importorskip("sentencepiece")

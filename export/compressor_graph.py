@@ -10,9 +10,9 @@ import math
 import onnx_ir as ir
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.baselines import baseline_tokens
+from hicom_edge.export.baseline_nodes import baseline_tokens
 from hicom_edge.export.global_compression import GlobalCompression
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.local_compression import LocalCompression
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.model.checkpoint import Checkpoint

@@ -14,9 +14,9 @@ import onnx_ir as ir
 import torch
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Family, Precision
-from hicom_edge.export.towers import TowerSizes, encoder_layer, mlp, tower_sizes
+from hicom_edge.export.tower_nodes import TowerSizes, encoder_layer, mlp, tower_sizes
 from hicom_edge.export.weights import WeightSource
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Precision
 from hicom_edge.model.positions import BASE, axis_table
 

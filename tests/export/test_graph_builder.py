@@ -11,7 +11,7 @@ from hicom_edge.bundle.manifest import TensorSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import (
     CURRENT,
     PLAIN,

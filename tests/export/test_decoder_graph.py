@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
+from hicom_edge.export.decoder_graph import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.opsets import CURRENT, PLAIN, Precision
 from hicom_edge.export.rope import inverse_frequencies, rope_settings
 

@@ -13,9 +13,9 @@ from typing import Any
 import onnx_ir as ir
 
 from hicom_edge.export.attention import attention_mask
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Family, Precision
-from hicom_edge.export.towers import TowerSizes, encoder_layer, tower_sizes
+from hicom_edge.export.tower_nodes import TowerSizes, encoder_layer, tower_sizes
 from hicom_edge.export.weights import WeightSource
 
 _HEADS = {"siglip": "head", "clip": "text_projection"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from hicom_edge.export.graph import GraphBuilder
-from hicom_edge.export.layers import adapted, layer_norm, mlp
+from hicom_edge.export.graph_builder import GraphBuilder
+from hicom_edge.export.layer_nodes import adapted, layer_norm, mlp
 from hicom_edge.model.layers import head_count
 
 

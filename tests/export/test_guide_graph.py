@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hicom_edge.export.guide import build_guide_graph, plan_guide
+from hicom_edge.export.guide_graph import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import CURRENT, Precision
 
 EOS = 59

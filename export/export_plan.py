@@ -13,17 +13,17 @@ from hicom_edge.bundle.manifest import ModelSpec
 from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.tensorrt_llm.layout import checkpoint_bytes
 from hicom_edge.errors import ExportError
-from hicom_edge.export.compressor import build_compressor_graph, image_graph_differs
-from hicom_edge.export.decoder import DecoderPlan, build_decoder_graph, plan_decoder
+from hicom_edge.export.compressor_graph import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
+from hicom_edge.export.decoder_graph import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.description import model_spec
 from hicom_edge.export.edge_llm import edge_llm_bytes
-from hicom_edge.export.guide import build_guide_graph, plan_guide
+from hicom_edge.export.guide_graph import build_guide_graph, plan_guide
 from hicom_edge.export.opsets import Family, Precision
 from hicom_edge.export.save import weight_bytes
+from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import plan_conversion
-from hicom_edge.export.tensorrt_llm.options import TensorRTLLMOptions
-from hicom_edge.export.vision import VisionPlan, build_vision_graph, plan_vision
+from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph, plan_vision
 from hicom_edge.model.checkpoint import Checkpoint
 
 

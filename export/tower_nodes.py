@@ -15,7 +15,7 @@ import onnx_ir as ir
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, split_heads
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 
 TOWER_TYPES = ("siglip", "clip")
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.export.global_compression import GlobalCompression
-from hicom_edge.export.graph import GraphBuilder
+from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.grouped_attention import Windows, grouped_attention
 from hicom_edge.export.interpolation import grid_taps, resized_frames
-from hicom_edge.export.layers import flattened_rows, mlp
+from hicom_edge.export.layer_nodes import flattened_rows, mlp
 from hicom_edge.model.projector_type import BaselineSpec, GlobalSpec
 
 
