@@ -19,7 +19,7 @@ from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.demo import demo_data
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.speed import machine_in_words
-from hicom_edge.datasets.video_questions import by_video
+from hicom_edge.datasets.sample import by_video
 from hicom_edge.runtime.qa import demo_bundle
 
 SMOOTHING: tuple[str | float | None, ...] = ("search", 0.5, None)

@@ -1,10 +1,10 @@
-"""The demo bundle on held-out questions, answered from mp4 files by the runtime.
+"""Accuracy of the demo bundle on held-out questions, answered from mp4 files by the runtime.
 
     python benchmarks/demo_accuracy.py [--questions 1000] [--seed 1000] [--bundle DIR]
 
-The clips are written anew (H.264), from seeds that training never saw and of the size that the
-bundle was trained for; a second set asks about combinations of colour and shape that training never
-saw. The last line is JSON.
+The clips are generated (H.264) from seeds that training does not use, at the size that the bundle
+was trained for. A second set asks about combinations of colour and shape that never occur in
+training. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 from hicom_edge import VideoQA
-from hicom_edge.shapes.held_out import HELD_OUT_SEED, Score, score_answers, write_held_out
+from hicom_edge.datasets.video_folder import read_samples
+from hicom_edge.evaluation.scoring import Score, score_answers
+from hicom_edge.shapes.held_out import HELD_OUT_SEED, write_held_out
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def scored(qa: VideoQA, directory: Path) -> Score:
     def answer(video: Path, question: str) -> str:
         return qa.ask(qa.watch(str(video)), question, max_new_tokens=12).text
 
-    return score_answers(directory, answer)
+    return score_answers(read_samples(directory), answer)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.runtime.qa import demo_bundle
 from hicom_edge.shapes.held_out import write_held_out
 

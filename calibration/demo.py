@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 
 CALIBRATION_SEED = 50_000

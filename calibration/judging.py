@@ -12,7 +12,8 @@ from hicom_edge.calibration.quality.quality import Quality, measure_quality
 from hicom_edge.calibration.quality.speed import measure_speed
 from hicom_edge.calibration.report.report import SpeedReport
 from hicom_edge.calibration.run import Run
-from hicom_edge.datasets.video_questions import Sample, choose
+from hicom_edge.datasets.sample import Sample
+from hicom_edge.datasets.selection import choose
 from hicom_edge.errors import ResourceError
 
 TIMED_SAMPLES = 4

@@ -35,7 +35,8 @@ from hicom_edge.calibration.readable import is_image
 from hicom_edge.calibration.recipe import PreparedGraph, layers_of
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_rows
-from hicom_edge.datasets.video_questions import Sample, choose
+from hicom_edge.datasets.sample import Sample
+from hicom_edge.datasets.selection import choose
 
 _STEP, _CHOICE = "sensitivity", "choice"
 _PROBED_VIDEOS = 4

@@ -14,7 +14,8 @@ from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import by_video, data_manifest
+from hicom_edge.datasets.data_manifest import data_manifest
+from hicom_edge.datasets.sample import by_video
 
 _IMAGE_GRAPH = "compressor_image"
 _ENOUGH_VIDEOS = 10

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import Sample, by_video
+from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.errors import PromptError
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling

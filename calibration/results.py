@@ -40,7 +40,7 @@ from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_d
 from hicom_edge.calibration.scales.tensorrt_cache import cache_text
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.versions import installed_versions
-from hicom_edge.datasets.video_questions import data_manifest
+from hicom_edge.datasets.data_manifest import data_manifest
 
 DIRECTORY = "calibration"
 

@@ -18,7 +18,7 @@ from hicom_edge.calibration.disk import disk_full_is_one_line
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey, bundle_fingerprint
-from hicom_edge.datasets.video_questions import data_manifest
+from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.errors import VideoError
 
 Progress: TypeAlias = "Callable[[str, int, int], None]"

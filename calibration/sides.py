@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.datasets.video_questions import Sample, by_video, choose, split
+from hicom_edge.datasets.sample import Sample, by_video
+from hicom_edge.datasets.selection import choose, split
 from hicom_edge.errors import InputError
 
 

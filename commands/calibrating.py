@@ -184,7 +184,7 @@ def _data(
 ) -> CalibrationData:
     from hicom_edge.calibration.demo import demo_data
     from hicom_edge.calibration.sides import CalibrationData
-    from hicom_edge.datasets.video_questions import read_samples
+    from hicom_edge.datasets.video_folder import read_samples
 
     if demo:
         if videos or questions or held_out:

@@ -1,1 +1,1 @@
-"""Data for training, calibration and evaluation: mixes, video folders, question files."""
+"""Datasets for training, calibration and evaluation: mixes, video folders and question files."""

@@ -1,12 +1,9 @@
 """Training data as LLaVA-style conversations: a YAML mix of JSON and JSONL files.
 
-Knows the mix file, the sampling strategies, and how a conversation becomes samples. Refuses to know
-frames, token ids and stages.
-
-    datasets:
-      - json_path: videos.jsonl
-        data_root: videos
-        sampling_strategy: random:10%
+datasets:
+  - json_path: videos.jsonl
+    data_root: videos
+    sampling_strategy: random:10%
 """
 
 from __future__ import annotations
@@ -15,42 +12,17 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hicom_edge.datasets.sample import Modality, Sample, Turn
 from hicom_edge.errors import InputError
 
 GuideOf = Callable[[str], str]
 
 _KEYS = {"json_path", "data_root", "sampling_strategy"}
 _STRATEGIES = "all, first:N, end:N, random:N, each N a number or a percentage such as 10%"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One question and its answer."""
-
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one training step sees of one video or image.
-
-    Attributes:
-        path: the video or image; None for text alone.
-        modality: "video", "image" or "text".
-        turns: the conversation up to here.
-        guide: the text that steers the compression; None: every answer is trained on, otherwise
-            the last one alone.
-    """
-
-    path: Path | None
-    modality: str
-    turns: tuple[Turn, ...]
-    guide: str | None
+_MODALITIES: tuple[Modality, ...] = ("video", "image")
 
 
 def read_mix(path: Path, *, guide_of: GuideOf | None, seed: int = 0) -> list[Sample]:
@@ -59,25 +31,26 @@ def read_mix(path: Path, *, guide_of: GuideOf | None, seed: int = 0) -> list[Sam
     Paths in the mix are relative to the mix file.
 
     Args:
-        guide_of: the guide of a prompt. With it a conversation of n turns becomes n samples, the
-            i-th ending with the i-th answer. None: no guides, one sample per conversation.
-        seed: of the random sampling strategies.
+        guide_of: computes the guide of a prompt. With it, a conversation of n turns becomes n
+            samples, the i-th of which ends with the i-th answer. None: no guides, one sample per
+            conversation.
+        seed: for the random sampling strategies.
 
     Raises:
-        InputError: the mix, one of its files or one of their records cannot be read.
+        InputError: the mix, one of its files or one of their records is invalid.
     """
     rng = random.Random(seed)
     samples: list[Sample] = []
     for dataset in _datasets(path):
         source = path.parent / dataset["json_path"]
         root = path.parent / dataset.get("data_root", ".")
-        chosen = choose(_records(source), dataset.get("sampling_strategy", "all"), rng)
+        chosen = apply_strategy(_records(source), dataset.get("sampling_strategy", "all"), rng)
         for record in chosen:
             samples += samples_of(record, root, guide_of)
     return samples
 
 
-def choose(records: Sequence[Any], strategy: str, rng: random.Random) -> list[Any]:
+def apply_strategy(records: Sequence[Any], strategy: str, rng: random.Random) -> list[Any]:
     """The records that a sampling strategy keeps.
 
     Raises:
@@ -102,24 +75,39 @@ def samples_of(record: dict[str, Any], root: Path, guide_of: GuideOf | None) -> 
     """The samples of one record.
 
     Raises:
-        InputError: the conversation is not alternating human and gpt turns.
+        InputError: the conversation does not alternate between human and gpt.
     """
     turns = _turns(record)
-    modality = next((kind for kind in ("video", "image") if kind in record), "text")
+    modality: Modality = next((kind for kind in _MODALITIES if kind in record), "text")
     path = root / str(record[modality]) if modality != "text" else None
     if guide_of is None or path is None:
-        yield Sample(path, modality, turns, None)
+        yield _sample(turns, path, modality, guide=None)
         return
     for end in range(1, len(turns) + 1):
-        yield Sample(path, modality, turns[:end], guide_of(turns[end - 1].question))
+        guide = guide_of(turns[end - 1].question)
+        yield _sample(turns[:end], path, modality, guide)
+
+
+def _sample(
+    turns: Sequence[Turn], path: Path | None, modality: Modality, guide: str | None
+) -> Sample:
+    *earlier, last = turns
+    return Sample(
+        path,
+        last.question,
+        last.answer,
+        modality=modality,
+        earlier=tuple(earlier),
+        guide=guide,
+    )
 
 
 def _datasets(path: Path) -> list[dict[str, str]]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not a readable YAML mix ({reason})") from error
     datasets = content.get("datasets") if isinstance(content, dict) else None
@@ -136,28 +124,34 @@ def _datasets(path: Path) -> list[dict[str, str]]:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # splitlines() would also split at U+2028, which JSON strings may contain
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             records = json.loads(text)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable JSON or JSONL ({error})") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise InputError(f"{path} holds no list of records, expected LLaVA-style conversations")
+        raise InputError(f"{path} has no list of records, expected LLaVA-style conversations")
     return records
 
 
 def _turns(record: dict[str, Any]) -> tuple[Turn, ...]:
     listed = record.get("conversations")
-    said = listed if isinstance(listed, list) else []
-    speakers = [turn.get("from") for turn in said]
+    messages = listed if isinstance(listed, list) else []
+    if not all(isinstance(m, dict) and isinstance(m.get("value"), str) for m in messages):
+        raise InputError(
+            f"record {record.get('id', '')!r} has a turn without text, expected "
+            '{"from": "human" or "gpt", "value": text}; correct its conversations'
+        )
+    speakers = [message.get("from") for message in messages]
     if not speakers or speakers != ["human", "gpt"] * (len(speakers) // 2):
         raise InputError(
             f"record {record.get('id', '')!r} has turns by {speakers}, expected human and gpt in "
             "alternation; correct its conversations"
         )
-    pairs = zip(said[::2], said[1::2], strict=True)
+    pairs = zip(messages[::2], messages[1::2], strict=True)
     return tuple(Turn(human["value"], gpt["value"]) for human, gpt in pairs)
 
 

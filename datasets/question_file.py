@@ -1,7 +1,4 @@
-"""A file of questions: JSON lines, read strictly.
-
-It knows keys and lines. It does not know videos beyond the text that names them.
-"""
+"""Strict reader of question files: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -30,19 +27,20 @@ def read_question_file(path: Path) -> list[QuestionLine]:
     """All lines of {"question": text} with an optional "video", "answer" and "kind".
 
     Raises:
-        InputError: not a file of text, a broken line, an unknown key, or no question at all.
+        InputError: not a text file, an invalid line, an unknown key, or no question at all.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark first
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); pass a JSONL file") from error
     lines = [
         _read_line(line, f"{path}:{number}")
-        for number, line in enumerate(text.split("\n"), 1)  # a text may hold U+2028
+        # splitlines() would also split at U+2028, which JSON strings may contain
+        for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
     if not lines:
-        raise InputError(f"{path} holds no questions; expected one JSON object per line")
+        raise InputError(f"{path} contains no questions; expected one JSON object per line")
     return lines
 
 
@@ -57,7 +55,7 @@ def _read_line(line: str, where: str) -> QuestionLine:
     for key, value in record.items():
         if not isinstance(value, str | None):
             raise InputError(f"{where}: {key} is {value!r}, expected text")
-        if key != "video" and not _is_unicode(value):  # a file's name need not be
+        if key != "video" and not _is_unicode(value):  # file names may have any bytes
             raise InputError(f"{where}: {key} is not valid Unicode ({value!r}); expected text")
     if not (record.get("question") or "").strip():
         raise InputError(f'{where}: no question; expected {{"video": path, "question": text}}')
@@ -65,7 +63,7 @@ def _read_line(line: str, where: str) -> QuestionLine:
 
 
 def _is_unicode(text: str | None) -> bool:
-    """Whether there is no half of a surrogate pair in it."""
+    """False if the text contains a lone surrogate, which JSON escapes can produce."""
     try:
         (text or "").encode()
     except UnicodeEncodeError:

@@ -1,7 +1,4 @@
-"""What a video holds, as a hash.
-
-It knows files and directories of frames. It does not decode them.
-"""
+"""Hash of a video's content."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from hicom_edge.runtime.video.source import file_identity
 
 
 def video_sha256(path: Path) -> str:
-    """sha256 of a file; of a directory of frames, over its files' names and contents.
+    """sha256 of a file; for a directory of frames, of its files' names and contents.
 
     Raises:
-        VideoError: it is gone, or may not be read.
+        VideoError: the video is missing or cannot be read.
     """
     try:
         if not path.is_dir():
@@ -27,12 +24,12 @@ def video_sha256(path: Path) -> str:
         lines = [f"{p.name} {_hash(p, file_identity(p))}\n" for p in files]
     except OSError as error:
         raise VideoError(
-            f"{path} cannot be read ({error.strerror}); put it back, or leave it out"
+            f"{path} cannot be read ({error.strerror}); restore it or leave it out"
         ) from error
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1 << 16)
 def _hash(path: Path, identity: str) -> str:
-    """A run asks three times what its videos hold, and they may be large."""
+    """Cached because a calibration hashes every video three times, and videos may be large."""
     return sha256_of(path)

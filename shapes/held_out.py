@@ -1,22 +1,17 @@
-"""The held-out questions about moving shapes: writing the mp4 files, and scoring any answerer.
+"""The held-out set of the demo's world: clips as mp4 files with a question file.
 
-Knows which clips and questions make the set, and when an answer counts as right. Refuses to know
-what answers: a checkpoint in PyTorch, an exported bundle and a guess are all
-`answer(video_path, question) -> text`.
+`datasets.video_folder.read_samples` reads a set back, `evaluation.scoring` scores answers to it.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hicom_edge.errors import InputError
 from hicom_edge.shapes.clips import write_scene
 from hicom_edge.shapes.questions import (
     KINDS,
@@ -29,31 +24,18 @@ from hicom_edge.shapes.scene import HELD_OUT_COMBINATIONS, MovingObject, Scene, 
 from hicom_edge.shapes.wording import spoken, with_article
 
 HELD_OUT_SEED = 1000
-FORMAT_VERSION = 1
 QUESTIONS_FILE = "questions.jsonl"
 _PER_CLIP = 5
-
-Answer = Callable[[Path, str], str]
 
 
 @dataclass(frozen=True)
 class HeldOutQuestion:
-    """One question of the set; `video` is relative to the set's directory."""
+    """One line of the question file; `video` is relative to the set's directory."""
 
     video: str
     question: str
     answer: str
     kind: str
-
-
-@dataclass(frozen=True)
-class Score:
-    """Shares of right answers, overall and by kind of question."""
-
-    questions: int
-    accuracy: float
-    by_kind: dict[str, float]
-    wrong: tuple[tuple[HeldOutQuestion, str], ...]
 
 
 def write_held_out(
@@ -65,12 +47,13 @@ def write_held_out(
     side: int = 84,
     num_frames: int = 8,
 ) -> list[HeldOutQuestion]:
-    """Write clips as mp4 files with a questions.jsonl, which comes last and marks the set whole.
+    """Write the clips and then the question file, whose presence marks the set as complete.
 
     Args:
-        unseen_combinations: every question is about an object whose colour and shape never occur
-            together in training; by default no clip holds such an object.
-        side, num_frames: the size of the video, and the frames its model samples.
+        unseen_combinations: ask only about objects whose colour and shape never occur together in
+            training; by default no clip contains such an object.
+        side: frame side in pixels.
+        num_frames: the number of frames that the model samples from each clip.
     """
     directory.mkdir(parents=True, exist_ok=True)
     items: list[HeldOutQuestion] = []
@@ -90,52 +73,8 @@ def write_held_out(
     return items
 
 
-def read_held_out(directory: Path) -> list[HeldOutQuestion]:
-    """Read a set back.
-
-    Raises:
-        InputError: the directory holds no complete set.
-    """
-    place = directory / QUESTIONS_FILE
-    if not place.is_file():
-        raise InputError(
-            f"{directory} holds no {QUESTIONS_FILE}, expected a set of held-out questions; "
-            "write it with write_held_out"
-        )
-    return [HeldOutQuestion(**json.loads(line)) for line in place.read_text().splitlines()]
-
-
-def score_answers(
-    directory: Path, answer: Answer, *, limit: int | None = None, wrong_kept: int = 50
-) -> Score:
-    """Ask every question of the set and count exact answers (without case and punctuation)."""
-    items = read_held_out(directory)[:limit]
-    return score(
-        items, [answer(directory / item.video, item.question) for item in items], wrong_kept
-    )
-
-
-def score(items: Sequence[HeldOutQuestion], given: Sequence[str], wrong_kept: int = 50) -> Score:
-    """Compare given answers with the right ones."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    wrong = []
-    for item, text in zip(items, given, strict=True):
-        is_right = normalised(text) == normalised(item.answer)
-        right[item.kind].append(is_right)
-        if not is_right:
-            wrong.append((item, text))
-    by_kind = {kind: sum(right[kind]) / len(right[kind]) for kind in KINDS if right[kind]}
-    accuracy = 1 - len(wrong) / len(items) if items else 0.0
-    return Score(len(items), accuracy, by_kind, tuple(wrong[:wrong_kept]))
-
-
-def normalised(text: str) -> str:
-    """Lower case, letters and digits alone, single spaces."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
-
-
 def _about_all(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    """Five kinds of question about a clip; always both orders of appearance where there is one."""
+    """Five questions about a clip; in a staggered one, two of them ask for first and last."""
     kinds = list(KINDS[:_PER_CLIP])
     if scene.is_staggered:
         kept = [kinds[i] for i in sorted(rng.permutation(_PER_CLIP)[: _PER_CLIP - 2])]
@@ -147,7 +86,7 @@ def _about_all(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _about_unseen(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    """Every question to which the unseen combination matters."""
+    """All questions whose answer depends on the unseen combination."""
     item = next(o for o in scene.objects if (o.colour, o.shape) in HELD_OUT_COMBINATIONS)
     yield ask_about(scene, item, "colour", rng)
     yield ask_about(scene, item, "shape", rng)

@@ -19,7 +19,7 @@ from hicom_edge.calibration.ranges.chain import DECODER, Chain, Watched, compres
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.scales.absorbers import Array
-    from hicom_edge.datasets.video_questions import Sample
+    from hicom_edge.datasets.sample import Sample
     from hicom_edge.engines.base import EngineOptions
 
 VISION, GUIDE = "vision", "guide"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hicom_edge.shapes.held_out import normalised
+from hicom_edge.evaluation.scoring import equal_when_normalised
 
 SAME, LOST, GAINED, CHANGED = "same", "lost", "gained", "changed"
 
@@ -68,4 +68,4 @@ class Comparison:
 
 
 def _is_right(text: str, expected: str | None) -> bool | None:
-    return None if expected is None else normalised(text) == normalised(expected)
+    return None if expected is None else equal_when_normalised(text, expected)

@@ -27,7 +27,8 @@ from hicom_edge.calibration.quality.trace_store import (
     sample_key,
 )
 from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE, DEFAULT_NEW_TOKENS, Chain, Trace
-from hicom_edge.datasets.video_questions import Sample, by_video, short_names
+from hicom_edge.datasets.data_manifest import short_names
+from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.errors import InputError
 

@@ -12,7 +12,7 @@ from statistics import median
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE
 from hicom_edge.calibration.report.report import SpeedReport, StageSpeed
-from hicom_edge.datasets.video_questions import Sample
+from hicom_edge.datasets.sample import Sample
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.doctor import examine
 from hicom_edge.errors import InputError

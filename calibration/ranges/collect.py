@@ -21,7 +21,7 @@ from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngin
 from hicom_edge.calibration.ranges.tensor_statistics import DEFAULT_ROWS, TensorStatistics
 from hicom_edge.calibration.ranges.views import View, view_of
 from hicom_edge.calibration.workplace import bundle_fingerprint
-from hicom_edge.datasets.video_questions import Sample, by_video
+from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from hicom_edge.calibration.report.report import (
     RangeReport,
 )
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_histogram
-from hicom_edge.datasets.video_questions import Sample, data_manifest
+from hicom_edge.datasets.data_manifest import data_manifest
+from hicom_edge.datasets.sample import Sample
 
 HISTOGRAM_BINS = 64
 CALIBRATION, HELD_OUT = "calibration", "held-out"

@@ -10,7 +10,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import judging
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.shapes.held_out import write_held_out
 

@@ -20,7 +20,7 @@ from hicom_edge.calibration.graphs import derived
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.export import save
 from hicom_edge.export.exporter import export_bundle
 

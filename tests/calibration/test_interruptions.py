@@ -20,7 +20,7 @@ from hicom_edge.calibration.calibrate import Calibrated, calibrate
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
@@ -39,7 +39,7 @@ import os, signal, sys
 from pathlib import Path
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.runtime.qa import DEMO_BUNDLE

@@ -21,7 +21,7 @@ from hicom_edge.calibration.quality.quality import measure_quality
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import read_samples
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
 
 OPTIONS = CalibrationOptions(

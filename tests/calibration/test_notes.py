@@ -12,7 +12,7 @@ from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import Sample
+from hicom_edge.datasets.sample import Sample
 
 
 def test_copies_of_a_video_on_both_sides_and_a_choice_without_layers_are_remarked(

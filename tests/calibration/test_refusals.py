@@ -22,7 +22,8 @@ from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.recipe import graphs_to_quantise
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.datasets.video_questions import Sample, read_samples
+from hicom_edge.datasets.sample import Sample
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import (
     BundleError,
     EngineError,

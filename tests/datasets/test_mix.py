@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hicom_edge.datasets.mix import Sample, Turn, choose, read_mix, samples_of
+from hicom_edge.datasets.mix import apply_strategy, read_mix, samples_of
+from hicom_edge.datasets.sample import Sample, Turn
 from hicom_edge.errors import InputError
 from hicom_edge.training.guided_prompt import guide_of_prompt
 
@@ -31,8 +32,9 @@ def write_mix(directory: Path, text: str) -> Path:
 def test_with_a_guide_a_conversation_becomes_one_sample_a_turn() -> None:
     first, second = samples_of(RECORD, Path("root"), guide_of=guide_of_prompt)
     assert first == Sample(
-        Path("root/a.mp4"), "video", (Turn("<video>\nWho is there?", "A dog."),), "Who is there?"
+        Path("root/a.mp4"), "<video>\nWho is there?", "A dog.", guide="Who is there?"
     )
+    assert second.earlier == (Turn("<video>\nWho is there?", "A dog."),)
     assert [turn.answer for turn in second.turns] == ["A dog.", "A cat."]
     assert second.guide == "And then?"
 
@@ -77,11 +79,11 @@ def test_a_mix_reads_json_and_jsonl_relative_to_itself(tmp_path: Path) -> None:
     ],
 )
 def test_strategies(strategy: str, expected: list[int]) -> None:
-    assert choose(range(10), strategy, random.Random(0)) == expected
+    assert apply_strategy(range(10), strategy, random.Random(0)) == expected
 
 
 def test_random_sampling_is_without_repetition_and_by_seed() -> None:
-    draws = [choose(range(100), "random:10%", random.Random(seed)) for seed in (0, 0, 1)]
+    draws = [apply_strategy(range(100), "random:10%", random.Random(seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0])) == 10
 
@@ -89,7 +91,7 @@ def test_random_sampling_is_without_repetition_and_by_seed() -> None:
 @pytest.mark.parametrize("strategy", ["last:3", "first", "random:-1", "first:x%"])
 def test_unknown_strategies_are_refused(strategy: str) -> None:
     with pytest.raises(InputError, match=r"sampling_strategy is .* expected one of all, first:N"):
-        choose(range(10), strategy, random.Random(0))
+        apply_strategy(range(10), strategy, random.Random(0))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,22 @@ def test_bad_mixes_are_refused_in_one_line(text: str, message: str, tmp_path: Pa
     with pytest.raises(InputError, match=message) as caught:
         read_mix(write_mix(tmp_path, text), guide_of=guide_of_prompt)
     assert "\n" not in str(caught.value)
+
+
+def test_a_line_may_contain_a_unicode_line_separator(tmp_path: Path) -> None:
+    line = {
+        "conversations": [{"from": "human", "value": "a\u2028b"}, {"from": "gpt", "value": "c"}]
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
+    (sample,) = read_mix(write_mix(tmp_path, "datasets:\n- json_path: a.jsonl\n"), guide_of=None)
+    assert (sample.question, sample.answer) == ("a\u2028b", "c")
+
+
+@pytest.mark.parametrize("turn", ["text", {"from": "human"}, {"from": "human", "value": 3}])
+def test_a_turn_without_text_is_refused(turn: object) -> None:
+    record = {"id": "9", "conversations": [turn, {"from": "gpt", "value": "A dog."}]}
+    with pytest.raises(InputError, match="record '9' has a turn without text, expected"):
+        list(samples_of(record, Path(), guide_of=None))
 
 
 def test_a_conversation_out_of_turn_is_refused() -> None:

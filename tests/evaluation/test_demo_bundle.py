@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hicom_edge import VideoQA
-from hicom_edge.shapes.held_out import score_answers, write_held_out
+from hicom_edge.datasets.video_folder import read_samples
+from hicom_edge.evaluation.scoring import score_answers
+from hicom_edge.shapes.held_out import write_held_out
 
 
 def test_nine_in_ten_held_out_questions_are_answered_from_mp4_files(tmp_path: Path) -> None:
@@ -15,7 +17,7 @@ def test_nine_in_ten_held_out_questions_are_answered_from_mp4_files(tmp_path: Pa
         def answer(video: Path, question: str) -> str:
             return qa.ask(qa.watch(str(video)), question, max_new_tokens=12).text
 
-        found = score_answers(tmp_path / "held-out", answer)
+        found = score_answers(read_samples(tmp_path / "held-out"), answer)
     assert found.questions == 300
     assert found.accuracy >= 0.9, found.by_kind
 
@@ -29,7 +31,7 @@ def test_another_questions_guide_wrecks_the_answer(tmp_path: Path) -> None:
             foreign = "which way does the white triangle move"
             return qa.ask(qa.watch(str(video)), question, guide=foreign, max_new_tokens=12).text
 
-        found = score_answers(tmp_path / "held-out", answer)
+        found = score_answers(read_samples(tmp_path / "held-out"), answer)
     assert found.accuracy < 0.6, found.by_kind
 
 

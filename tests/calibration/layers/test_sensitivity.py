@@ -33,7 +33,7 @@ from hicom_edge.calibration.scales.fake_quantisation import (
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.scales.smoothed_statistics import smoothed_ranges, smoothed_rows
 from hicom_edge.calibration.scales.smoothing import factors_by_input, smoothed_amax, smoothquant
-from hicom_edge.datasets.video_questions import Sample
+from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import EngineError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.shapes.held_out import write_held_out

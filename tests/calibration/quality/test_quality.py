@@ -30,9 +30,11 @@ from hicom_edge.calibration.quality.quality import (
 )
 from hicom_edge.calibration.quality.speed import measure_speed
 from hicom_edge.calibration.quality.trace_store import ComparisonLog, StoredTrace, TraceStore
-from hicom_edge.datasets.video_questions import Sample, read_samples
+from hicom_edge.datasets.sample import Sample
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
-from hicom_edge.shapes.held_out import score, write_held_out
+from hicom_edge.evaluation.scoring import score
+from hicom_edge.shapes.held_out import write_held_out
 
 DEMO = Path(__file__).resolve().parents[3] / "demo" / "bundle"
 TOKENS = hnp.arrays(np.float32, (5, 3), elements=st.floats(-8, 8, width=32))
@@ -92,11 +94,9 @@ def test_a_bundle_agrees_with_itself_entirely(demo: Bundle, samples) -> None:
     assert gate(same, min_agreement=1.0, max_accuracy_loss=0.0) == []
 
 
-def test_accuracy_is_that_of_the_evaluation(demo: Bundle, samples, held_out: Path) -> None:
-    from hicom_edge.shapes.held_out import read_held_out
-
+def test_accuracy_is_that_of_the_evaluation(demo: Bundle, samples) -> None:
     found = measure_quality(demo, demo, samples)
-    expected = score(read_held_out(held_out), [c.reference for c in found.comparisons])
+    expected = score(samples, [c.reference for c in found.comparisons])
     assert found.labelled == len(samples)
     assert found.reference_accuracy == pytest.approx(expected.accuracy)
     assert {k.kind: k.reference for k in found.by_kind} == pytest.approx(expected.by_kind)

@@ -19,7 +19,8 @@ from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statis
 from hicom_edge.calibration.ranges.methods import RangeMethod
 from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
-from hicom_edge.datasets.video_questions import Sample, by_video, read_samples
+from hicom_edge.datasets.sample import Sample, by_video
+from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.shapes.held_out import write_held_out

@@ -67,7 +67,7 @@ from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
 from hicom_edge.commands.calibrating import calibrate
-from hicom_edge.datasets.video_questions import Sample
+from hicom_edge.datasets.sample import Sample
 from hicom_edge.runtime.timings import Timings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hicom_edge.datasets.video_questions import (
-    DEFAULT_QUESTIONS,
-    Sample,
-    by_video,
-    choose,
-    data_manifest,
-    read_samples,
-    split,
-)
+from hicom_edge.datasets.data_manifest import data_manifest
+from hicom_edge.datasets.sample import Sample, by_video
+from hicom_edge.datasets.selection import choose, split
+from hicom_edge.datasets.video_folder import DEFAULT_QUESTIONS, read_samples
 from hicom_edge.errors import InputError
 from hicom_edge.shapes.held_out import write_held_out
 
@@ -95,7 +90,7 @@ def test_a_set_of_held_out_questions_is_read_with_its_answers(tmp_path: Path) ->
         ('{"video": "b.mp4", "question": "\\ud800"}', "question is not valid Unicode"),
         ('{"video": "z.mp4", "question": "b"}', r"z\.mp4 does not exist; paths are relative to"),
         ('{"question": "b", "answer": "c"}', "an answer without a video"),
-        ("", "holds no questions"),
+        ("", "contains no questions"),
     ],
 )
 def test_a_broken_line_is_named(folder: Path, tmp_path: Path, line: str, message: str) -> None:
@@ -107,7 +102,7 @@ def test_a_broken_line_is_named(folder: Path, tmp_path: Path, line: str, message
 
 def test_a_line_without_a_video_needs_a_folder(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "q.jsonl", {"question": "What?"})
-    with pytest.raises(InputError, match="names no video; add one, or pass a folder"):
+    with pytest.raises(InputError, match="no video; add one, or pass a folder"):
         read_samples(None, file)
 
 
@@ -120,7 +115,7 @@ def test_missing_places_are_named(tmp_path: Path) -> None:
         read_samples(tmp_path / "gone")
     with pytest.raises(InputError, match="file is a file; pass a folder of videos"):
         read_samples(tmp_path / "file")
-    with pytest.raises(InputError, match="empty holds no videos; expected files such as"):
+    with pytest.raises(InputError, match="empty contains no videos; expected files such as"):
         read_samples(tmp_path / "empty")
     with pytest.raises(InputError, match=r"gone\.jsonl cannot be read"):
         read_samples(None, tmp_path / "gone.jsonl")
@@ -149,7 +144,7 @@ def test_another_seed_chooses_others_and_none_chooses_all() -> None:
     samples = imagined([3] * 20)
     assert set(choose(samples, 10, 0)) != set(choose(samples, 10, 1))
     assert set(choose(samples, None, 0)) == set(samples)
-    with pytest.raises(InputError, match="0 samples were asked for; pass 1 or more"):
+    with pytest.raises(InputError, match="0 samples were requested; pass 1 or more"):
         choose(samples, 0, 0)
 
 
