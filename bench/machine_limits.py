@@ -92,7 +92,7 @@ def _gpu_products(half: bool) -> float:
 
 
 def _gpu_bytes() -> float:
-    from hicom_edge.engines.cuda.memory import shared_device
+    from hicom_edge.engines.cuda.device import shared_device
     from hicom_edge.engines.device_array import empty, write
 
     device = shared_device()

@@ -16,8 +16,8 @@ from hicom_edge.bench.machine_limits import UNKNOWN, MachineLimits, measure_limi
 from hicom_edge.engines import AUTO, choose_backend
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
-from hicom_edge.engines.tensorrt.memory import weight_bytes
 from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.planning.engine_memory import weight_bytes
 from hicom_edge.runtime.qa import DECODER, VideoQA
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ import grouped_attention_beside as others  # type: ignore[import-not-found]  # b
 import numpy as np
 
 import hicom_edge.engines
-from hicom_edge.engines.cuda.driver import find_gpus
+from hicom_edge.planning.gpus import find_gpus
 
 SOURCES = Path(hicom_edge.engines.__file__).parent / "plugins"
 DTYPE_CODES = {"fp32": 0, "fp16": 1, "bf16": 2}

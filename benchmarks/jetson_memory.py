@@ -4,7 +4,7 @@
 
 Nothing is measured. The graphs are built and quantised at their full size from checkpoints whose
 weights are holes in a file, so that no weight is ever read or stored; their tensors are counted and
-go through the estimate that `hicom-edge build` makes (engines/tensorrt/memory.py).
+go through the estimate that `hicom-edge build` makes (planning/engine_memory.py).
 """
 
 from __future__ import annotations
@@ -24,15 +24,6 @@ from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import FLOATS, find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH
-from hicom_edge.engines.tensorrt.memory import (
-    RunNeed,
-    build_host_bytes,
-    map_bytes,
-    run_need,
-    weight_bytes,
-)
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.export.description import frame_spec, model_spec
 from hicom_edge.export.export_plan import Plan, plan_export
 from hicom_edge.export.opsets import Precision, family_for_opset
@@ -40,6 +31,15 @@ from hicom_edge.export.save import graph_entry
 from hicom_edge.export.save import weight_bytes as graph_bytes
 from hicom_edge.export.text_files import write_text_files
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH
+from hicom_edge.planning.engine_memory import (
+    RunNeed,
+    build_host_bytes,
+    map_bytes,
+    run_need,
+    weight_bytes,
+)
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 MODELS = {"7B": "7b", "0.5B": "0.5b"}
 FORMS = ("fp16", "int8", "int4")

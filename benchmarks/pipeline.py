@@ -35,11 +35,11 @@ import torch
 from hicom_edge.bench.stage_times import StageTimes, time_stages
 from hicom_edge.bundle import Bundle
 from hicom_edge.commands.benching import print_times
-from hicom_edge.engines.cuda.driver import find_gpus
-from hicom_edge.engines.cuda.memory import CudaDevice
+from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.tensorrt.api import FLAVOURS
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.export.exporter import export_bundle
+from hicom_edge.planning.gpus import find_gpus
 from hicom_edge.verify.reference import CheckpointReference
 from hicom_edge.verify.verification import print_table, verify_bundle
 

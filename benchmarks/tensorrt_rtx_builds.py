@@ -37,7 +37,7 @@ import json, sys
 from pathlib import Path
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
-from hicom_edge.engines.tensorrt.memory import weight_bytes
+from hicom_edge.planning.engine_memory import weight_bytes
 bundle = Bundle.open(sys.argv[1])
 
 

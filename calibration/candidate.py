@@ -17,7 +17,7 @@ from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.recipe import PreparedGraph
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.engines.decoder_form import SCATTER_GRAPH
+from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 
 
 def write_candidate(

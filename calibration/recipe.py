@@ -32,8 +32,8 @@ from hicom_edge.calibration.scales.smoothing import (
     searched_smoothquant,
     smoothquant,
 )
-from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.errors import EngineError, InputError
+from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 
 SEARCHED = "search"
 # QuantizeLinear of opset 23 came to ONNX Runtime with 1.24.

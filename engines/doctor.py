@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from hicom_edge.engines import engine_names, why_not
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
-from hicom_edge.engines.jetson import Jetson, find_jetson
-from hicom_edge.engines.tensorrt.memory import available_memory
+from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.jetson import Jetson, find_jetson
+from hicom_edge.planning.main_memory import available_memory
 
 _DISTRIBUTIONS = (
     "hicom-edge",

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle import ENGINES_DIR, is_unaltered
-from hicom_edge.engines.decoder_form import weight_files
-from hicom_edge.engines.tensorrt.profiles import Profile, ShapeRange
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.decoder_form import weight_files
+from hicom_edge.planning.profiles import Profile, ShapeRange
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import Manifest
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 FORMAT_VERSION = 1
 # The places of engines that are not for one kind of device.

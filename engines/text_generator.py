@@ -96,6 +96,6 @@ def load_text_generator(bundle: Bundle) -> TextGenerator:
             f"{bundle.path} has a language model for {entry.runtime!r}; this hicom-edge runs "
             "tensorrt-llm only"
         )
-    from hicom_edge.engines.tensorrt_llm.decoder import load_generator
+    from hicom_edge.engines.tensorrt_llm.generator import load_generator
 
     return load_generator(bundle)

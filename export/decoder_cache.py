@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 
 import onnx_ir as ir
 
-from hicom_edge.engines.decoder_form import CAPACITY_AXIS, CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError
 from hicom_edge.export.graph_builder import GraphBuilder
+from hicom_edge.planning.decoder_form import CAPACITY_AXIS, CONCAT_GRAPH, SCATTER_GRAPH
 
 CONCAT, SCATTER = "concat", "scatter"
 FORMS = (CONCAT, SCATTER)

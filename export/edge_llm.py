@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
-from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
 from hicom_edge.export.tensorrt_llm.checkpoint_options import EDGE_LLM
 from hicom_edge.export.tensorrt_llm.convert import ConversionReport
 from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.planning.llm.layout import Layout
 
 # the release whose exporter has read such a checkpoint
 _VERSION = "0.11"

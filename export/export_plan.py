@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from hicom_edge.bundle.manifest import ModelSpec
-from hicom_edge.engines.decoder_form import SCATTER_GRAPH
-from hicom_edge.engines.tensorrt_llm.layout import checkpoint_bytes
 from hicom_edge.errors import ExportError
 from hicom_edge.export.compressor_graph import build_compressor_graph, image_graph_differs
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER, check_form
@@ -25,6 +23,8 @@ from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import plan_conversion
 from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph, plan_vision
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.planning.decoder_form import SCATTER_GRAPH
+from hicom_edge.planning.llm.layout import checkpoint_bytes
 
 
 @dataclass(frozen=True)

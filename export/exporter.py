@@ -19,7 +19,6 @@ from hicom_edge.bundle import Bundle, text_of
 from hicom_edge.bundle.manifest import GraphEntry, Manifest, Provenance
 from hicom_edge.bundle.manifest_checks import check_values
 from hicom_edge.bundle.writer import BundleWriter
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.errors import ExportError, ResourceError
 from hicom_edge.export.decoder_cache import CONCAT, SCATTER
 from hicom_edge.export.decoder_graph import EMBEDDING
@@ -34,6 +33,7 @@ from hicom_edge.export.tensorrt_llm.convert import ConversionReport, convert_lan
 from hicom_edge.export.text_files import generation_notes, write_text_files
 from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
 LLM_DIR = "llm"

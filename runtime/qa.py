@@ -19,10 +19,10 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.bundle import Progress as BundleProgress
 from hicom_edge.engines import AUTO, load_decoder, load_engine, why_not_built
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
-from hicom_edge.engines.decoder_form import DECODER_GRAPHS
 from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
 from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_generator
 from hicom_edge.errors import BundleError, InputError
+from hicom_edge.planning.decoder_form import DECODER_GRAPHS
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
 from hicom_edge.runtime.checks import check_question, check_text
 from hicom_edge.runtime.features.encoding import encode_frames, preprocessor_from_spec

@@ -21,7 +21,7 @@ from hicom_edge.bundle.manifest import FileEntry, LanguageModelEntry
 from hicom_edge.engines.base import DecoderEngine
 
 SIGNATURES = json.loads(
-    (Path(__file__).parent / "engines" / "trtllm" / "signatures.json").read_text()
+    (Path(__file__).parent / "engines" / "tensorrt_llm" / "signatures.json").read_text()
 )["versions"]
 DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
 

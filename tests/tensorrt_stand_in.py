@@ -16,15 +16,15 @@ import onnxruntime
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine
-from hicom_edge.engines.decoder_form import PAST, PRESENT, SCATTER_GRAPH, decoder_graph
 from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 from hicom_edge.engines.tensorrt.engine import TensorRtEngine
-from hicom_edge.engines.tensorrt.profiles import (
+from hicom_edge.engines.tensorrt.session import TensorRtSession
+from hicom_edge.planning.decoder_form import PAST, PRESENT, SCATTER_GRAPH, decoder_graph
+from hicom_edge.planning.profiles import (
     Profile,
     limits_from_manifest,
     profiles_of,
 )
-from hicom_edge.engines.tensorrt.session import TensorRtSession
 
 ALIGNMENT = 256  # of addresses that a context takes
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hicom_edge.engines import load_engine
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, PAST, PRESENT
-from hicom_edge.engines.tensorrt.profiles import PREFILL, STEP
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, PRESENT
+from hicom_edge.planning.profiles import PREFILL, STEP
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.verify.pipelines import compressor_graph, embed_prompt, frame_chunks
 

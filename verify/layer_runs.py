@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.tensorrt.profiles import ShapeRange, limits_from_manifest, profiles_of
+from hicom_edge.planning.profiles import ShapeRange, limits_from_manifest, profiles_of
 from hicom_edge.verify import layer_hooks
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.tensorrt.profiles import Profile, Shape
+    from hicom_edge.planning.profiles import Profile, Shape
     from hicom_edge.verify.graph_inputs import GraphInputs
 
 

@@ -1,31 +1,38 @@
-"""Work that was queued once on a stream, kept as a CUDA graph and launched again as a whole.
+"""CUDA graphs: work queued on a stream is captured once and launched again as a whole.
 
-It knows the driver's capture and graph functions through a `CudaDevice`. Not yet run on a device:
-written against the documented driver interface (CUDA Driver API, "Graph Management").
+Written against the CUDA Driver API ("Graph Management"). Not yet run on a device.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from hicom_edge.engines.cuda.memory import CudaDevice
-
-# Calls of other threads that the capture would not allow stay possible.
+# Other threads may go on making calls that a capture does not allow.
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
-class CudaGraph:
-    """Captured work of a device's stream; addresses and shapes are those of the capture."""
+class CapturingDevice(Protocol):
+    """The part of `CudaDevice` that a capture uses."""
 
-    def __init__(self, device: CudaDevice, executable: ctypes.c_void_p) -> None:
+    @property
+    def stream(self) -> int: ...
+
+    def call(self, name: str, *arguments: Any) -> None: ...
+
+    def give_back(self, name: str, *arguments: Any) -> None: ...
+
+
+class CudaGraph:
+    """Work captured from a device's stream, with the addresses and shapes of the capture."""
+
+    def __init__(self, device: CapturingDevice, executable: ctypes.c_void_p) -> None:
         self._device, self._executable = device, executable
 
     @classmethod
-    def capture(cls, device: CudaDevice, work: Callable[[], None]) -> CudaGraph:
-        """Record what `work` queues on the device's stream; nothing of it runs.
+    def capture(cls, device: CapturingDevice, work: Callable[[], None]) -> CudaGraph:
+        """Record what `work` queues on the device's stream, without running it.
 
         Raises:
             EngineError: the driver refuses, or `work` does something that cannot be captured.
@@ -35,20 +42,20 @@ class CudaGraph:
         try:
             try:
                 work()
-            finally:  # also ends a capture that went wrong, or the stream could not be used again
+            finally:  # a failed capture must be ended too, or the stream stays unusable
                 device.call("cuStreamEndCapture", device.stream, ctypes.byref(graph))
             device.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
         finally:
-            if graph.value is not None:  # what was queued before `work` failed is a graph, too
+            if graph.value is not None:  # also if `work` failed after it had queued something
                 device.give_back("cuGraphDestroy", graph)
         return cls(device, executable)
 
     def launch(self) -> None:
-        """Queue the work once more."""
+        """Queue the captured work."""
         self._device.call("cuGraphLaunch", self._executable, self._device.stream)
 
     def close(self) -> None:
-        """Give the graph back; idempotent."""
+        """Destroy the graph; idempotent."""
         if self._executable.value is not None:
             self._device.give_back("cuGraphExecDestroy", self._executable)
             self._executable.value = None

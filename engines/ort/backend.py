@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
-from hicom_edge.engines.cpu_features import sums_of_bytes_saturate
-from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.engines.ort.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -31,6 +29,8 @@ from hicom_edge.engines.ort.providers import (
     session_providers,
 )
 from hicom_edge.errors import EngineError, HicomEdgeError, ResourceError
+from hicom_edge.planning.gpus import find_gpus
+from hicom_edge.planning.processor import sums_of_bytes_saturate
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -25,7 +25,7 @@ def driver_too_old() -> str | None:
     """
     import onnxruntime
 
-    from hicom_edge.engines.cuda.memory import driver_version
+    from hicom_edge.planning.gpus import driver_version
 
     built_with, driver = onnxruntime.cuda_version.partition(".")[0], driver_version()
     if not built_with or driver is None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
 from hicom_edge.engines.ort.placement import RECORD_PLACEMENT
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.gpus import Gpu, find_gpus
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -50,7 +50,7 @@ def memory_of(provider: str) -> Memory:
 
     if provider == CPU_PROVIDER:
         return MAIN_MEMORY
-    from hicom_edge.engines.cuda.memory import shared_device
+    from hicom_edge.engines.cuda.device import shared_device
 
     return shared_device()
 

@@ -15,23 +15,23 @@ import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
 from hicom_edge.engines.ort.cuda_libraries import loads
-from hicom_edge.engines.tensorrt.memory import weight_bytes
-from hicom_edge.engines.tensorrt.profiles import (
+from hicom_edge.errors import EngineError
+from hicom_edge.planning.decoder_form import SCATTER_GRAPH
+from hicom_edge.planning.engine_memory import weight_bytes
+from hicom_edge.planning.profiles import (
     Profile,
     ShapeRange,
     limits_from_manifest,
     profiles_of,
 )
-from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 ENGINE = "onnxruntime-tensorrt"
 # Of TensorRT 10, which ONNX Runtime's provider is linked to (up to 1.31), and no later one.

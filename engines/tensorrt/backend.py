@@ -10,13 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
-from hicom_edge.engines.cuda.driver import find_gpus
-from hicom_edge.engines.decoder_form import (
-    CONCAT_GRAPH,
-    SCATTER_GRAPH,
-    decoder_graph,
-    graphs_to_run,
-)
 from hicom_edge.engines.tensorrt.api import (
     TENSORRT,
     TENSORRT_RTX,
@@ -26,14 +19,21 @@ from hicom_edge.engines.tensorrt.api import (
     why_not_installed,
 )
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.decoder_form import (
+    CONCAT_GRAPH,
+    SCATTER_GRAPH,
+    decoder_graph,
+    graphs_to_run,
+)
+from hicom_edge.planning.gpus import find_gpus
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.cuda.driver import Gpu
-    from hicom_edge.engines.cuda.memory import DeviceMemory
+    from hicom_edge.engines.cuda.device import DeviceMemory
     from hicom_edge.engines.engine_files import EngineFiles, Expected, Sidecar
     from hicom_edge.engines.tensorrt.jit import JitOptions
     from hicom_edge.engines.tensorrt.session import TensorRtSession
+    from hicom_edge.planning.gpus import Gpu
 
 # Where TensorRT-RTX 1.7's portable engines run: no Jetson Orin, no H100, and no Turing, for which
 # it builds engines of their own only.
@@ -128,7 +128,7 @@ def _unfit(flavour: Flavour, bundle: Bundle) -> str | None:
 
 
 def _load_engine(flavour: Flavour, bundle: Bundle, graph: str, options: EngineOptions) -> Engine:
-    from hicom_edge.engines.cuda.memory import CudaDevice
+    from hicom_edge.engines.cuda.device import CudaDevice
     from hicom_edge.engines.tensorrt.engine import TensorRtEngine
 
     del options  # threads are the CPU's
@@ -138,7 +138,7 @@ def _load_engine(flavour: Flavour, bundle: Bundle, graph: str, options: EngineOp
 
 
 def _load_decoder(flavour: Flavour, bundle: Bundle, options: EngineOptions) -> DecoderEngine:
-    from hicom_edge.engines.cuda.memory import CudaDevice
+    from hicom_edge.engines.cuda.device import CudaDevice
     from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 
     del options

@@ -13,25 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.cuda.memory import shares_memory_with_host
-from hicom_edge.engines.decoder_form import graphs_to_run
 from hicom_edge.engines.tensorrt.api import flavour_named
-from hicom_edge.engines.tensorrt.memory import (
-    available_memory,
+from hicom_edge.engines.tensorrt.graph_build import BuiltEngine, Progress, Workplace
+from hicom_edge.engines.tensorrt.network import BuilderSettings
+from hicom_edge.engines.tensorrt.target import choose_target
+from hicom_edge.errors import EngineError, InputError, ResourceError
+from hicom_edge.planning.decoder_form import graphs_to_run
+from hicom_edge.planning.engine_memory import (
     check_build,
     check_disk,
     check_run,
     run_need,
 )
-from hicom_edge.engines.tensorrt.network import BuilderSettings
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
-from hicom_edge.engines.tensorrt.target import choose_target
-from hicom_edge.engines.tensorrt.workplace import BuiltEngine, Progress, Workplace
-from hicom_edge.errors import EngineError, InputError, ResourceError
+from hicom_edge.planning.gpus import shares_memory_with_host
+from hicom_edge.planning.main_memory import available_memory
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 __all__ = ["BuildOptions", "BuiltEngine", "build_engines"]
 

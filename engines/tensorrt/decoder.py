@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, PAST, SCATTER_GRAPH
 from hicom_edge.engines.device_array import DeviceArray
-from hicom_edge.engines.tensorrt.cache import CacheShape, FixedCache, KvCache, SwappedCache
-from hicom_edge.engines.tensorrt.profiles import PREFILL, STEP
-from hicom_edge.engines.tensorrt.step import CapturedStep
+from hicom_edge.engines.tensorrt.captured_step import CapturedStep
+from hicom_edge.engines.tensorrt.kv_cache import CacheShape, FixedCache, KvCache, SwappedCache
 from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, SCATTER_GRAPH
+from hicom_edge.planning.profiles import PREFILL, STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
-    from hicom_edge.engines.cuda.memory import DeviceMemory
+    from hicom_edge.engines.cuda.device import DeviceMemory
     from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.engines.tensorrt.engine import OpenSession
-    from hicom_edge.engines.tensorrt.profiles import Profile
     from hicom_edge.engines.tensorrt.session import TensorRtSession
+    from hicom_edge.planning.profiles import Profile
 
 _ROWS = "inputs_embeds"
 

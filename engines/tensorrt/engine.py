@@ -13,18 +13,18 @@ import numpy as np
 
 from hicom_edge.engines.base import Engine
 from hicom_edge.engines.device_array import DeviceArray, empty
-from hicom_edge.engines.tensorrt.profiles import ShapeRange
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.profiles import ShapeRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array, DeviceFeed, FeedDict
-    from hicom_edge.engines.cuda.memory import DeviceMemory
+    from hicom_edge.engines.cuda.device import DeviceMemory
     from hicom_edge.engines.device_array import AnyArray
-    from hicom_edge.engines.tensorrt.profiles import Profile
     from hicom_edge.engines.tensorrt.session import TensorRtSession
+    from hicom_edge.planning.profiles import Profile
 
     OpenSession = Callable[[DeviceMemory], TensorRtSession]
 

@@ -16,7 +16,7 @@ from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.logger import Logger
-    from hicom_edge.engines.tensorrt.profiles import Profile
+    from hicom_edge.planning.profiles import Profile
 
 Steps: TypeAlias = "Callable[[str, int, int], None]"
 """progress(phase, steps done, steps in all)"""

@@ -14,7 +14,7 @@ from hicom_edge.engines.tensorrt.api import link_rtx_library
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 _loaded: set[tuple[str, str]] = set()  # (module, library): the registry is one per process
 

@@ -18,7 +18,7 @@ from hicom_edge.errors import EngineError, ResourceError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.jit import JitOptions
-    from hicom_edge.engines.tensorrt.profiles import Shape
+    from hicom_edge.planning.profiles import Shape
 
 _LONGEST_REASON = 300
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle import sha256_of
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
 from hicom_edge.engines.engine_files import (
     AMPERE_AND_LATER,
     ANY_DEVICE,
@@ -23,6 +22,7 @@ from hicom_edge.engines.engine_files import (
 from hicom_edge.engines.tensorrt.api import Flavour, load_api, takes_scatter
 from hicom_edge.engines.tensorrt.plugin import compile_plugin
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.gpus import Gpu, find_gpus
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.network import BuilderSettings

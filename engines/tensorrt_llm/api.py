@@ -12,7 +12,6 @@ from importlib import metadata
 
 from hicom_edge.errors import EngineError
 
-NAME = "tensorrt-llm"
 BUILD_COMMAND = "trtllm-build"
 # Its sampling kernels keep no more candidates than this (TOP_K_MAX).
 TOP_K_MAX = 1024
@@ -48,9 +47,6 @@ _NAMES = {
         ApiNames("1.x", "max_tokens", "seed", content_hashes=True),
     )
 }
-
-
-VERSIONS = tuple(_NAMES)
 
 
 def names_of(version: str) -> ApiNames:

@@ -18,17 +18,14 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.bundle import sha256_of
 from hicom_edge.engines.build_lock import alone_in
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
-from hicom_edge.engines.cuda.memory import driver_version, shares_memory_with_host
 from hicom_edge.engines.engine_files import capability_text, device_name
-from hicom_edge.engines.tensorrt.memory import available_memory
-from hicom_edge.engines.tensorrt.workplace import BuiltEngine
+from hicom_edge.engines.tensorrt.graph_build import BuiltEngine
 from hicom_edge.engines.tensorrt_llm.api import (
     BUILD_COMMAND,
-    NAME,
     check_version,
     installed_version,
 )
+from hicom_edge.engines.tensorrt_llm.built_engine import check_engine
 from hicom_edge.engines.tensorrt_llm.command import (
     BuildPlan,
     LlmBuildOptions,
@@ -44,11 +41,13 @@ from hicom_edge.engines.tensorrt_llm.engine_files import (
     LlmSidecar,
     checkpoint_sha256,
 )
-from hicom_edge.engines.tensorrt_llm.files import check_engine
 from hicom_edge.engines.tensorrt_llm.kernels import check_kernels
-from hicom_edge.engines.tensorrt_llm.memory import check_device, check_host, llm_memory
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.planning.gpus import Gpu, driver_version, find_gpus, shares_memory_with_host
+from hicom_edge.planning.llm.memory import check_device, check_host, llm_memory
+from hicom_edge.planning.llm.versions import NAME
+from hicom_edge.planning.main_memory import available_memory
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.tensorrt_llm.api import (
     BUILD_COMMAND,
-    NAME,
     ApiNames,
     check_version,
     installed_version,
     names_of,
 )
-from hicom_edge.engines.tensorrt_llm.check import RankTable, check_checkpoint
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig, read_config
 from hicom_edge.engines.tensorrt_llm.kernels import reuses_cache
-from hicom_edge.engines.tensorrt_llm.limits import LlmLimits, llm_limits
 from hicom_edge.errors import BundleError, EngineError, InputError
+from hicom_edge.planning.llm.checkpoint import RankTable, check_checkpoint
+from hicom_edge.planning.llm.config import CheckpointConfig, read_config
+from hicom_edge.planning.llm.limits import LlmLimits, llm_limits
+from hicom_edge.planning.llm.versions import NAME
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle

@@ -25,14 +25,14 @@ from hicom_edge.engines.engine_files import (
     device_place,
     engine_directory,
 )
-from hicom_edge.engines.tensorrt_llm.api import NAME
-from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.llm.limits import LlmLimits
+from hicom_edge.planning.llm.versions import NAME
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import FileEntry, Manifest
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 FORMAT_VERSION = 1
 

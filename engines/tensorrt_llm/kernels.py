@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.cuda.driver import Gpu
     from hicom_edge.engines.tensorrt_llm.api import ApiNames
-    from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
+    from hicom_edge.planning.gpus import Gpu
+    from hicom_edge.planning.llm.config import CheckpointConfig
 
 # of the attention that generates (the plugin refuses others while the network is made)
 HEAD_SIZES = (32, 48, 64, 80, 96, 104, 112, 128, 144, 160, 192, 224, 256)

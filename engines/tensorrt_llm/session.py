@@ -21,10 +21,10 @@ from hicom_edge.engines.tensorrt_llm.several_ranks import parallel_arguments
 from hicom_edge.errors import EngineError, InputError, ResourceError
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
-    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
     from hicom_edge.engines.tensorrt_llm.prompt import TablePrompt
     from hicom_edge.engines.text_generator import GenerationRequest
+    from hicom_edge.planning.llm.config import CheckpointConfig
+    from hicom_edge.planning.llm.limits import LlmLimits
 
 _BINDINGS = "tensorrt_llm.bindings.executor"
 # Blocks of the paged cache hold 32 or 64 tokens, and every sequence may waste part of one.

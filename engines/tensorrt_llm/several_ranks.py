@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.cuda.driver import Gpu
+    from hicom_edge.planning.gpus import Gpu
 
 # of the package tensorrt_llm
 _WORKER = Path("bin", "executorWorker")

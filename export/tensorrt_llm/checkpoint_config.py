@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hicom_edge.engines.tensorrt_llm.layout import AWQ
 from hicom_edge.export.tensorrt_llm.checkpoint_options import DTYPES, TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.divisibility import filled_inner_size
 from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
+from hicom_edge.planning.llm.layout import AWQ
 
 # Modules that stay in floating point, by their last name (0.12 and before) and as patterns.
 _EXCLUDED = ["lm_head", "*lm_head", "vocab_embedding", "*vocab_embedding"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hicom_edge.engines.tensorrt_llm.api import NAME, VERSIONS
-from hicom_edge.engines.tensorrt_llm.layout import AWQ, SMOOTH_QUANT
 from hicom_edge.errors import ExportError
+from hicom_edge.planning.llm.layout import AWQ, SMOOTH_QUANT
+from hicom_edge.planning.llm.versions import NAME, VERSIONS
 
 # the other runtime of language models; its checkpoint has no options (export/edge_llm.py)
 EDGE_LLM = "tensorrt-edge-llm"

@@ -16,16 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
-from hicom_edge.engines.tensorrt_llm.api import NAME
-from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
-from hicom_edge.engines.tensorrt_llm.layout import (
-    CONFIG_FILE,
-    checkpoint_bytes,
-    rank_layouts,
-    ranks_of,
-)
-from hicom_edge.engines.tensorrt_llm.names import source_names
-from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.errors import ExportError
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
@@ -35,6 +25,16 @@ from hicom_edge.export.tensorrt_llm.language_model import read_language_model
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
 from hicom_edge.export.tensorrt_llm.stage import StageSource, write_stage
 from hicom_edge.model.checkpoint import Checkpoint
+from hicom_edge.planning.llm.checkpoint import check_checkpoint
+from hicom_edge.planning.llm.layout import (
+    CONFIG_FILE,
+    checkpoint_bytes,
+    rank_layouts,
+    ranks_of,
+)
+from hicom_edge.planning.llm.linears import source_names
+from hicom_edge.planning.llm.sharding import Rank
+from hicom_edge.planning.llm.versions import NAME
 
 
 @dataclass(frozen=True)

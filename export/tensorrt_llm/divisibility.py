@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hicom_edge.engines.tensorrt_llm.layout import AWQ
-from hicom_edge.engines.tensorrt_llm.names import layer_linears
-from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.errors import ExportError
 from hicom_edge.export.tensorrt_llm.checkpoint_options import (
     GROUP_SIZES,
     WEIGHT_ONLY,
     TensorRTLLMOptions,
 )
+from hicom_edge.planning.llm.layout import AWQ
+from hicom_edge.planning.llm.linears import layer_linears
+from hicom_edge.planning.llm.sharding import Rank
 
 # the narrowest tile of TensorRT-LLM's weight-only kernels
 _TILE = 64

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from hicom_edge.engines.tensorrt_llm.layout import AWQ, SMOOTH_QUANT
 from hicom_edge.export.tensorrt_llm.quantized import (
     AwqEncoder,
     FloatEncoder,
@@ -17,6 +16,7 @@ from hicom_edge.export.tensorrt_llm.quantized import (
     prequant_of,
 )
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
+from hicom_edge.planning.llm.layout import AWQ, SMOOTH_QUANT
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -14,8 +14,8 @@ from types import TracebackType
 
 import torch
 
-from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.export.save import TensorProgress
+from hicom_edge.planning.llm.layout import Layout
 
 _ALIGNMENT = 8
 _DTYPES = {

@@ -15,8 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hicom_edge.engines.tensorrt_llm.layout import rank_file, rank_layouts
-from hicom_edge.engines.tensorrt_llm.names import (
+from hicom_edge.export.save import TensorProgress
+from hicom_edge.export.tensorrt_llm.blocks import converted, filled_blocks, row_blocks
+from hicom_edge.export.tensorrt_llm.encoders import TORCH_DTYPES, encoder_for
+from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
+from hicom_edge.export.tensorrt_llm.scales import DecoderScales
+from hicom_edge.export.weights import WeightSource
+from hicom_edge.planning.llm.layout import rank_file, rank_layouts
+from hicom_edge.planning.llm.linears import (
     EMBEDDING,
     FINAL_NORM,
     HEAD,
@@ -29,13 +35,7 @@ from hicom_edge.engines.tensorrt_llm.names import (
     source_layer,
     target_layer,
 )
-from hicom_edge.engines.tensorrt_llm.sharding import Rank
-from hicom_edge.export.save import TensorProgress
-from hicom_edge.export.tensorrt_llm.blocks import converted, filled_blocks, row_blocks
-from hicom_edge.export.tensorrt_llm.encoders import TORCH_DTYPES, encoder_for
-from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
-from hicom_edge.export.tensorrt_llm.scales import DecoderScales
-from hicom_edge.export.weights import WeightSource
+from hicom_edge.planning.llm.sharding import Rank
 
 _INT8_MAX = 127
 

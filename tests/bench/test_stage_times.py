@@ -19,7 +19,7 @@ from hicom_edge.bench.machine_limits import MachineLimits, measure_limits
 from hicom_edge.bench.stage_times import StageTimes, time_stages
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.engines.cuda import memory as cuda_memory
+from hicom_edge.engines.cuda import device as cuda_memory
 from hicom_edge.errors import InputError, ResourceError
 from hicom_edge.runtime.qa import VideoQA, demo_bundle
 

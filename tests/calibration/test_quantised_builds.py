@@ -16,23 +16,23 @@ from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, load_api, why_not_installed
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.logger import logger_of
-from hicom_edge.engines.tensorrt.model import model_for_parser
 from hicom_edge.engines.tensorrt.network import (
     BuilderSettings,
     builder_config,
     parse_network,
     write_engine,
 )
-from hicom_edge.engines.tensorrt.profiles import Limits, profiles_of
+from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
 from hicom_edge.export.tower_nodes import TowerSizes
 from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
+from hicom_edge.planning.profiles import Limits, profiles_of
 
 pytestmark = [
     pytest.mark.tensorrt,

@@ -10,9 +10,9 @@ import pytest
 
 from hicom_edge.commands import terminal
 from hicom_edge.engines import doctor, engine_names
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.doctor import examine
-from hicom_edge.engines.jetson import Jetson
+from hicom_edge.planning.gpus import Gpu
+from hicom_edge.planning.jetson import Jetson
 
 
 def test_every_engine_is_listed_with_a_reason_when_it_is_not_here() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from hicom_edge.bundle import sha256_of
 from hicom_edge.engines import why_not_built
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.engine_files import (
     EngineFiles,
     Expected,
@@ -21,8 +20,9 @@ from hicom_edge.engines.engine_files import (
     graph_sha256,
 )
 from hicom_edge.engines.tensorrt.backend import find_engine
-from hicom_edge.engines.tensorrt.profiles import ShapeRange
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.gpus import Gpu
+from hicom_edge.planning.profiles import ShapeRange
 
 DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"
 ORIN = Gpu("Orin (nvgpu)", (8, 7), 8 << 30, 8)

@@ -17,9 +17,9 @@ from hicom_edge.engines.tensorrt.api import (
     prefers_functions,
     takes_scatter,
 )
-from hicom_edge.engines.tensorrt.model import PLUGIN_DOMAIN, PLUGIN_NAME, model_for_parser
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.engines.tensorrt.parser_input import PLUGIN_DOMAIN, PLUGIN_NAME, model_for_parser
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 
 from hicom_edge.engines import choose_backend, engine_names, load_decoder, load_engine, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.errors import BundleError, EngineError, InputError
+from hicom_edge.planning.gpus import find_gpus
 
 
 def test_auto_takes_the_first_engine_that_is_available() -> None:

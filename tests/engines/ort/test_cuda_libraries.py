@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import onnxruntime
 import pytest
 
-from hicom_edge.engines.cuda import memory as cuda_memory
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import cuda_libraries
 from hicom_edge.engines.ort.backend import CUDA, CUDA_PROVIDER
+from hicom_edge.planning import gpus as planning_gpus
+from hicom_edge.planning.gpus import Gpu
 
 GPU = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
 
@@ -42,7 +42,7 @@ def test_with_all_libraries_there_is_no_reason(monkeypatch) -> None:
 
 def test_a_driver_of_an_older_cuda_is_the_reason(monkeypatch) -> None:
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0")
-    monkeypatch.setattr(cuda_memory, "driver_version", lambda: "12.8")
+    monkeypatch.setattr(planning_gpus, "driver_version", lambda: "12.8")
     assert "is built with CUDA 13.0, the driver runs CUDA up to 12.8 (update the driver, or" in (
         CUDA.unavailable() or ""
     )
@@ -55,7 +55,7 @@ def test_a_driver_of_the_same_major_version_or_a_later_one_does(
     monkeypatch, built: str, driver: str
 ) -> None:
     monkeypatch.setattr(onnxruntime, "cuda_version", built)
-    monkeypatch.setattr(cuda_memory, "driver_version", lambda: driver)
+    monkeypatch.setattr(planning_gpus, "driver_version", lambda: driver)
     monkeypatch.setattr(cuda_libraries, "loads", lambda library: True)
     assert CUDA.unavailable() is None
 

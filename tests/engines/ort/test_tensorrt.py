@@ -15,8 +15,6 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, engine_names, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
-from hicom_edge.engines.decoder_form import SCATTER_GRAPH
 from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.engines.ort import providers as onnxruntime_providers
 from hicom_edge.engines.ort import tensorrt_provider
@@ -32,8 +30,10 @@ from hicom_edge.engines.ort.tensorrt_provider import (
     why_not_built,
 )
 from hicom_edge.engines.tensorrt import api as tensorrt_api
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.decoder_form import SCATTER_GRAPH
+from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.model.windows import group_index
+from hicom_edge.planning.gpus import find_gpus
 
 
 def test_bfloat16_is_rounded_as_pytorch_rounds_it(benchmark) -> None:

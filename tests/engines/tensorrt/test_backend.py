@@ -20,7 +20,6 @@ from hicom_edge.engines import (
     why_not,
     why_not_built,
 )
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
 from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.tensorrt import api as tensorrt_api
 from hicom_edge.engines.tensorrt import backend as tensorrt_backend
@@ -29,6 +28,7 @@ from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.logger import make_with
 from hicom_edge.engines.tensorrt.session import TensorRtSession
 from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.planning.gpus import Gpu, find_gpus
 
 RTX = "tensorrt-rtx"
 DEMO = Path(__file__).parents[3] / "docs" / "demo.mp4"

@@ -22,10 +22,9 @@ from reference_data import read_json
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines import why_not
-from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.tensorrt import build as tensorrt_build
-from hicom_edge.engines.tensorrt import workplace as tensorrt_workplace
+from hicom_edge.engines.tensorrt import graph_build as tensorrt_workplace
 from hicom_edge.engines.tensorrt.api import (
     TENSORRT,
     TENSORRT_RTX,
@@ -35,20 +34,21 @@ from hicom_edge.engines.tensorrt.api import (
 )
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.logger import logger_of
-from hicom_edge.engines.tensorrt.model import model_for_parser
 from hicom_edge.engines.tensorrt.network import (
     BuilderSettings,
     builder_config,
     parse_network,
     write_engine,
 )
-from hicom_edge.engines.tensorrt.profiles import Limits, limits_from_manifest, profiles_of
+from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.errors import EngineError, InputError, ResourceError
 from hicom_edge.export import save
 from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
+from hicom_edge.planning.gpus import find_gpus
+from hicom_edge.planning.profiles import Limits, limits_from_manifest, profiles_of
 
 RTX = "tensorrt-rtx"
 DEMO_CHECKPOINT = Path(__file__).parents[3] / "demo" / "checkpoint"

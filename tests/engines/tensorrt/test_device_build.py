@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.tensorrt import api as tensorrt_api
 from hicom_edge.engines.tensorrt import backend as tensorrt_backend
@@ -22,6 +21,7 @@ from hicom_edge.engines.tensorrt.api import Flavour
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.gpus import Gpu
 
 pytestmark = [
     pytest.mark.tensorrt,

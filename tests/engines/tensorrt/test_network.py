@@ -8,7 +8,6 @@ import pytest
 
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, load_api
 from hicom_edge.engines.tensorrt.logger import logger_of, make_with
-from hicom_edge.engines.tensorrt.model import model_for_parser
 from hicom_edge.engines.tensorrt.network import (
     BuilderSettings,
     builder_config,
@@ -16,7 +15,8 @@ from hicom_edge.engines.tensorrt.network import (
     uses_plugin,
     write_engine,
 )
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.engines.tensorrt.parser_input import model_for_parser
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 pytestmark = pytest.mark.tensorrt
 pytest.importorskip(

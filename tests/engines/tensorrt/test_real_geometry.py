@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX
+from hicom_edge.engines.tensorrt.graph_build import Workplace
 from hicom_edge.engines.tensorrt.network import BuilderSettings
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
 from hicom_edge.engines.tensorrt.target import choose_target
-from hicom_edge.engines.tensorrt.workplace import Workplace
 from hicom_edge.export.exporter import export_bundle
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.slow]
 pytest.importorskip(

@@ -16,19 +16,19 @@ from tensorrt_stand_in import HostGraph, HostMemory, OpenMemory, session_opener
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder, load_engine
-from hicom_edge.engines.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.engines.device_array import DeviceArray, empty, placed
 from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 from hicom_edge.engines.tensorrt.engine import TensorRtEngine
-from hicom_edge.engines.tensorrt.profiles import (
+from hicom_edge.engines.tensorrt.session import TensorRtSession
+from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
+from hicom_edge.planning.profiles import (
     FRAMES_PER_RUN,
     STEP,
     STEP_ROWS,
     limits_from_manifest,
     profiles_of,
 )
-from hicom_edge.engines.tensorrt.session import TensorRtSession
-from hicom_edge.errors import BundleError, EngineError, ResourceError
 
 CPU = "onnxruntime-cpu"
 MAX_FRAMES = 24

@@ -23,9 +23,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.engines import load_decoder
 from hicom_edge.engines.tensorrt_llm.api import names_of
-from hicom_edge.engines.tensorrt_llm.decoder import TensorRtLlmGenerator
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
-from hicom_edge.engines.tensorrt_llm.limits import LlmLimits, llm_limits
+from hicom_edge.engines.tensorrt_llm.generator import TensorRtLlmGenerator
 from hicom_edge.engines.tensorrt_llm.prompt import table_prompt
 from hicom_edge.engines.tensorrt_llm.session import (
     ExecutorSession,
@@ -34,6 +32,8 @@ from hicom_edge.engines.tensorrt_llm.session import (
 )
 from hicom_edge.engines.text_generator import VISUAL, GenerationRequest, load_text_generator
 from hicom_edge.errors import EngineError, InputError, PromptError, ResourceError
+from hicom_edge.planning.llm.config import CheckpointConfig
+from hicom_edge.planning.llm.limits import LlmLimits, llm_limits
 from hicom_edge.runtime import qa as qa_module
 from hicom_edge.runtime.token_embedding import open_token_embedding
 

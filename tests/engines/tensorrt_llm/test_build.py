@@ -14,19 +14,19 @@ from tensorrt_llm_stand_in import BuildCommand, arguments_of, with_language_mode
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines.build_lock import alone_in
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.tensorrt_llm import build as tensorrt_llm_build
-from hicom_edge.engines.tensorrt_llm import decoder as tensorrt_llm_decoder
+from hicom_edge.engines.tensorrt_llm import generator as tensorrt_llm_decoder
 from hicom_edge.engines.tensorrt_llm.build import (
     LlmBuildOptions,
     build_command,
     build_language_model,
 )
 from hicom_edge.engines.tensorrt_llm.command import command_of, plan_build
-from hicom_edge.engines.tensorrt_llm.decoder import load_generator
 from hicom_edge.engines.tensorrt_llm.engine_files import LlmEngineFiles
+from hicom_edge.engines.tensorrt_llm.generator import load_generator
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
+from hicom_edge.planning.gpus import Gpu
 
 ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)
 OPTIONS = LlmBuildOptions(max_frames=4, max_new_tokens=5)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.tensorrt_llm.api import names_of
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
 from hicom_edge.engines.tensorrt_llm.kernels import check_kernels, reuses_cache
 from hicom_edge.errors import EngineError
+from hicom_edge.planning.gpus import Gpu
+from hicom_edge.planning.llm.config import CheckpointConfig
 
 QWEN_7B = CheckpointConfig("float16", 152064, 3584, 18944, 28, 28, 4, 128, 1, 1, None, None)
 B200 = Gpu("B200", (10, 0), 180 << 30, 148)

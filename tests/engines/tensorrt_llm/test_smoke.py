@@ -14,12 +14,12 @@ from tensorrt_llm_stand_in import TORCH, BuildCommand, HostExecutor, bindings
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder
-from hicom_edge.engines.cuda.driver import Gpu
 from hicom_edge.engines.tensorrt_llm import build as tensorrt_llm_build
 from hicom_edge.engines.tensorrt_llm import command as tensorrt_llm_command
-from hicom_edge.engines.tensorrt_llm import decoder as tensorrt_llm_decoder
+from hicom_edge.engines.tensorrt_llm import generator as tensorrt_llm_decoder
 from hicom_edge.engines.tensorrt_llm import session as tensorrt_llm_session
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
+from hicom_edge.planning.gpus import Gpu
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
 SAME = ["--max-new-tokens", "6"]

@@ -12,12 +12,6 @@ from pathlib import Path
 import pytest
 from tensorrt_llm_models import LLAMA3, checkpoint_of, random_model
 
-from hicom_edge.engines.tensorrt_llm.layout import (
-    Layout,
-    checkpoint_bytes,
-    rank_layouts,
-    ranks_of,
-)
 from hicom_edge.errors import ExportError
 from hicom_edge.export.decoder_graph import DecoderPlan
 from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
@@ -28,6 +22,12 @@ from hicom_edge.export.tensorrt_llm.checkpoint_options import (
 from hicom_edge.export.tensorrt_llm.convert import plan_conversion
 from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
 from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
+from hicom_edge.planning.llm.layout import (
+    Layout,
+    checkpoint_bytes,
+    rank_layouts,
+    ranks_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 QWEN_7B = LanguageModel(
@@ -316,6 +316,6 @@ def test_the_smallest_stage_is_the_last_one():
 
 
 def test_a_checkpoint_is_checked_without_pytorch():
-    code = "import sys, hicom_edge.engines.tensorrt_llm.check; print(*sys.modules)"
+    code = "import sys, hicom_edge.planning.llm.checkpoint; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "safetensors", "numpy"} & set(done.stdout.split())

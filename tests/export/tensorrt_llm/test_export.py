@@ -15,12 +15,12 @@ from tensorrt_llm_forward import NumpyTensorRTLLM
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.cli import main
-from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
 from hicom_edge.errors import BundleError, ExportError
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.loading import load_checkpoint
+from hicom_edge.planning.llm.checkpoint import check_checkpoint
 
 LLM = ["--llm", "tensorrt-llm"]
 

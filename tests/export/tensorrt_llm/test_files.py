@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from tensorrt_llm_models import MODELS, checkpoint_of, config_of, random_model
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
-from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
-from hicom_edge.engines.tensorrt_llm.layout import Layout
 from hicom_edge.errors import BundleError, ExportError
 from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
 from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
+from hicom_edge.planning.llm.checkpoint import check_checkpoint
+from hicom_edge.planning.llm.layout import Layout
 
 BY_COLUMNS = ("attention.dense.weight", "mlp.proj.weight")
 

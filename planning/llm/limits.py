@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.tensorrt.profiles import ANSWER_TEXT, DEFAULT_MAX_FRAMES, PROMPT_TEXT
 from hicom_edge.errors import InputError
+from hicom_edge.planning.profiles import ANSWER_TEXT, DEFAULT_MAX_FRAMES, PROMPT_TEXT
 
 if TYPE_CHECKING:
     from hicom_edge.bundle.manifest import Manifest

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.decoder_form import CAPACITY_AXIS, PAST, SCATTER_GRAPH
 from hicom_edge.engines.onnx_bytes import with_fixed_axis, without_function
 from hicom_edge.engines.tensorrt.api import prefers_functions
+from hicom_edge.planning.decoder_form import CAPACITY_AXIS, PAST, SCATTER_GRAPH
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.api import Flavour
-    from hicom_edge.engines.tensorrt.profiles import Profile
+    from hicom_edge.planning.profiles import Profile
 
 # The node that the plugin stands for, and the function that says the same.
 PLUGIN_DOMAIN, PLUGIN_NAME = "hicom.edge", "GroupedAttention"

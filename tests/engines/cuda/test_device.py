@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hicom_edge.engines.cuda import driver as cuda_driver
-from hicom_edge.engines.cuda.memory import CudaDevice, driver_version, shares_memory_with_host
+from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.device_array import empty, placed, write
 from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.planning import gpus as cuda_driver
+from hicom_edge.planning.gpus import driver_version, shares_memory_with_host
 
 # The functions of cuda.h that are called, with its signatures; a call without the context fails.
 DRIVER = """

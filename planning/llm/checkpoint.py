@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hicom_edge.engines.tensorrt_llm.layout import (
+from hicom_edge.errors import BundleError
+from hicom_edge.planning.llm.layout import (
     CONFIG_FILE,
     STORED_DTYPES,
     Layout,
@@ -20,7 +21,6 @@ from hicom_edge.engines.tensorrt_llm.layout import (
     rank_layouts,
     ranks_of,
 )
-from hicom_edge.errors import BundleError
 
 _AGAIN = "run hicom-edge export again"
 # more than any header of a model has, and less than what would fill memory

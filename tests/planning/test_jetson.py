@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hicom_edge.engines.jetson import Jetson, find_jetson
+from hicom_edge.planning.jetson import Jetson, find_jetson
 
 BOARD = "NVIDIA Jetson AGX Orin Developer Kit"
 RELEASE = (

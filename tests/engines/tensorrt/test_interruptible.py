@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from hicom_edge.engines.tensorrt.aside import run_aside
+from hicom_edge.engines.tensorrt.interruptible import run_aside
 
 
 def test_what_the_work_returns_or_raises_comes_back() -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tiny_graphs import tiny_manifest
 
-from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import Manifest
-from hicom_edge.engines.tensorrt_llm.limits import llm_limits
 from hicom_edge.errors import InputError
+from hicom_edge.planning.llm.limits import llm_limits
 
 
 @pytest.fixture
-def manifest(tiny_bundle: Bundle) -> Manifest:
+def manifest() -> Manifest:
     """The released geometry: 27 x 27 patches, kernel 4 x 3 x 3, 32 global tokens."""
-    model = replace(tiny_bundle.manifest.model, grid=(27, 27), max_context=32768)
-    return replace(tiny_bundle.manifest, model=model)
+    tiny = tiny_manifest({})
+    model = replace(tiny.model, grid=(27, 27), max_context=32768)
+    return replace(tiny, model=model)
 
 
 @pytest.mark.parametrize(("frames", "visual"), [(32, 680), (64, 1328), (128, 2624)])

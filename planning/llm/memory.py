@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig
-from hicom_edge.engines.tensorrt_llm.sharding import Rank
 from hicom_edge.errors import ResourceError
+from hicom_edge.planning.llm.config import CheckpointConfig
+from hicom_edge.planning.llm.sharding import Rank
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.tensorrt_llm.check import RankTable
-    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
+    from hicom_edge.planning.llm.checkpoint import RankTable
+    from hicom_edge.planning.llm.limits import LlmLimits
 
 _ITEM_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 # Weight-only quantisation happens in the build: the checkpoint holds floating-point weights, the

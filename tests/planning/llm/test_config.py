@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tensorrt_llm_stand_in import write_checkpoint
 
-from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
-from hicom_edge.engines.tensorrt_llm.files import check_engine, read_config
+from hicom_edge.engines.tensorrt_llm.built_engine import check_engine
 from hicom_edge.errors import BundleError, EngineError
+from hicom_edge.planning.llm.checkpoint import check_checkpoint
+from hicom_edge.planning.llm.config import read_config
 
 
 @pytest.mark.parametrize(("tp_size", "pp_size"), [(1, 1), (2, 1), (1, 2), (2, 2)])

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from hicom_edge.bundle.manifest import FileEntry
-from hicom_edge.engines.decoder_form import decoder_graph, graphs_to_run, weight_files
 from hicom_edge.engines.engine_files import graph_sha256
-from hicom_edge.engines.tensorrt.memory import kv_cache_bytes, run_need, weight_bytes
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
+from hicom_edge.planning.decoder_form import decoder_graph, graphs_to_run, weight_files
+from hicom_edge.planning.engine_memory import kv_cache_bytes, run_need, weight_bytes
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hicom_edge.engines.tensorrt.memory import (
+from hicom_edge.errors import ResourceError
+from hicom_edge.planning.engine_memory import (
     RunNeed,
-    available_memory,
     build_host_bytes,
     check_build,
     check_disk,
@@ -20,8 +20,8 @@ from hicom_edge.engines.tensorrt.memory import (
     run_need,
     weight_bytes,
 )
-from hicom_edge.engines.tensorrt.profiles import limits_from_manifest, profiles_of
-from hicom_edge.errors import ResourceError
+from hicom_edge.planning.main_memory import available_memory
+from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 
 @pytest.fixture

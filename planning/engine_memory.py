@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.decoder_form import DECODER_GRAPHS, SCATTER_GRAPH, weight_files
 from hicom_edge.errors import ResourceError
+from hicom_edge.planning.decoder_form import DECODER_GRAPHS, SCATTER_GRAPH, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import Manifest, TensorSpec
-    from hicom_edge.engines.tensorrt.profiles import Limits, Profile
+    from hicom_edge.planning.profiles import Limits, Profile
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
 # Peak resident memory over the largest graph's weights was 2.7 to 3.2 in TensorRT-RTX 1.7, the
@@ -160,34 +160,6 @@ def check_disk(manifest: Manifest, graph_names: Iterable[str], directory: Path) 
             f"the engines take about {_gb(need)}, the disk of {directory} has {_gb(free)} free; "
             "free some space"
         )
-
-
-def available_memory(
-    meminfo: Path = Path("/proc/meminfo"),
-    with_swap: bool = False,
-    swaps: Path = Path("/proc/swaps"),
-) -> int | None:
-    """Main memory that is free or can be freed, in bytes; None where the system does not say.
-
-    Args:
-        with_swap: count free swap in, which a build may use and a GPU may not; swap in zram, which
-            JetPack 6 sets up, lies in main memory itself and is not counted.
-    """
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-        sizes = {name: int(rest.split()[0]) << 10 for name, rest in (x.split(":") for x in lines)}
-        return sizes["MemAvailable"] + (_free_swap(swaps) if with_swap else 0)
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _free_swap(swaps: Path) -> int:
-    """Bytes of free swap outside of zram; the file's columns end in size, used and priority."""
-    try:
-        rows = [line.split() for line in swaps.read_text(encoding="utf-8").splitlines()[1:]]
-        return sum((int(r[-3]) - int(r[-2])) << 10 for r in rows if "/zram" not in r[0])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _smaller_weights(manifest: Manifest) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from tensorrt_llm_stand_in import write_checkpoint
 
-from hicom_edge.engines.tensorrt_llm.check import check_checkpoint
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig, read_config
-from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
-from hicom_edge.engines.tensorrt_llm.memory import (
+from hicom_edge.errors import ResourceError
+from hicom_edge.planning.llm.checkpoint import check_checkpoint
+from hicom_edge.planning.llm.config import CheckpointConfig, read_config
+from hicom_edge.planning.llm.limits import LlmLimits
+from hicom_edge.planning.llm.memory import (
     activation_bytes,
     attention_score_bytes,
     check_device,
@@ -20,7 +21,6 @@ from hicom_edge.engines.tensorrt_llm.memory import (
     kv_cache_bytes,
     llm_memory,
 )
-from hicom_edge.errors import ResourceError
 
 QWEN_7B = CheckpointConfig("float16", 152064, 3584, 18944, 28, 28, 4, 128, 1, 1, None, None)
 LIMITS = LlmLimits(1, 1192, 1704, 1192, 1192)

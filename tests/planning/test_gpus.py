@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hicom_edge.engines.cuda import driver as cuda_driver
-from hicom_edge.engines.cuda.driver import Gpu, find_gpus
+from hicom_edge.planning import gpus as cuda_driver
+from hicom_edge.planning.gpus import Gpu, find_gpus
 
 # The functions of cuda.h that are called, with its signatures, for a machine of two Orins.
 DRIVER = """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _NAMES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 _MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76  # CUdevice_attribute
+_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,23 @@ def find_gpus() -> tuple[Gpu, ...]:
     if driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
     return tuple(_describe(driver, index) for index in range(count.value))
+
+
+def driver_version() -> str | None:
+    """CUDA version of the driver, such as "12.6"; None without a driver."""
+    driver, number = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def shares_memory_with_host() -> bool:
+    """Whether the first GPU works in main memory, as on a Jetson."""
+    driver, device = load_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0:
+        return False
+    found = driver.cuDeviceGet(ctypes.byref(device), 0) == 0
+    return found and _attribute(driver, _INTEGRATED, device) == 1
 
 
 def load_driver() -> ctypes.CDLL | None:

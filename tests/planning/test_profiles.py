@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tiny_graphs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hicom_edge.engines.tensorrt.profiles import (
+from hicom_edge.errors import BundleError, InputError
+from hicom_edge.planning.profiles import (
     FRAMES_PER_RUN,
     PREFILL,
     STEP,
@@ -16,7 +18,6 @@ from hicom_edge.engines.tensorrt.profiles import (
     limits_from_manifest,
     profiles_of,
 )
-from hicom_edge.errors import BundleError, InputError
 from hicom_edge.runtime.features import encoding as vision
 
 
@@ -82,7 +83,7 @@ def test_no_frames_at_all_are_refused(reference_bundle) -> None:
         limits_from_manifest(reference_bundle.manifest, 0)
 
 
-def test_a_graph_with_an_unknown_axis_is_refused(tiny_bundle, reference_bundle) -> None:
+def test_a_graph_with_an_unknown_axis_is_refused(reference_bundle) -> None:
     limits = limits_from_manifest(reference_bundle.manifest)
     with pytest.raises(BundleError, match=r"pixel_values has dynamic axes \['t'\], engines are"):
-        profiles_of("vision", tiny_bundle.graph("vision"), limits)
+        profiles_of("vision", tiny_graphs.entry("vision", tiny_graphs.vision_graph()), limits)

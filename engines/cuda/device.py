@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hicom_edge.engines.cuda.driver import load_driver
+from hicom_edge.engines.cuda.graph import CudaGraph
 from hicom_edge.engines.device_array import CUDA_PLACE, Memory
 from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.planning.gpus import load_driver
 
 if TYPE_CHECKING:
     from hicom_edge.engines.base import Array
 
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuInit": (ctypes.c_uint,),
@@ -151,8 +151,6 @@ class CudaDevice:
 
     def capture(self, work: Callable[[], None]) -> DeviceGraph:
         """Record what `work` queues on the stream, without running it."""
-        from hicom_edge.engines.cuda.graph import CudaGraph
-
         return CudaGraph.capture(self, work)
 
     def close(self) -> None:
@@ -190,23 +188,6 @@ class CudaDevice:
 def shared_device() -> CudaDevice:
     """The device of this process for arrays that outlive an engine; it is never closed."""
     return CudaDevice()
-
-
-def driver_version() -> str | None:
-    """The CUDA version of the driver, such as "12.6"; None without a driver."""
-    driver, number = load_driver(), ctypes.c_int(0)
-    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
-        return None
-    return f"{number.value // 1000}.{number.value % 1000 // 10}"
-
-
-def shares_memory_with_host() -> bool:
-    """Whether the first GPU works in main memory, as on a Jetson."""
-    driver, integrated = load_driver(), ctypes.c_int(0)
-    if driver is None or driver.cuInit(0) != 0:
-        return False
-    status = driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, _device(driver))
-    return status == 0 and integrated.value == 1
 
 
 def _bound_driver() -> ctypes.CDLL:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines import cpu_features, load_engine
-from hicom_edge.engines.cpu_features import sums_of_bytes_saturate
+from hicom_edge.engines import load_engine
 from hicom_edge.engines.ort import backend as onnxruntime_backend
+from hicom_edge.planning import processor as cpu_features
+from hicom_edge.planning.processor import sums_of_bytes_saturate
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
 

@@ -12,7 +12,7 @@ from hicom_edge.errors import EngineError, ResourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hicom_edge.engines.cuda.memory import DeviceGraph, DeviceMemory
+    from hicom_edge.engines.cuda.device import DeviceGraph, DeviceMemory
 
 
 class CapturedStep:

@@ -10,24 +10,24 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.cuda.driver import find_gpus
 from hicom_edge.engines.tensorrt_llm.api import check_version, installed_version, names_of
 from hicom_edge.engines.tensorrt_llm.engine_files import (
     LlmEngineFiles,
     LlmSidecar,
     checkpoint_sha256,
 )
-from hicom_edge.engines.tensorrt_llm.files import CheckpointConfig, read_config
 from hicom_edge.engines.tensorrt_llm.prompt import table_prompt
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError, PromptError
+from hicom_edge.planning.gpus import find_gpus
+from hicom_edge.planning.llm.config import CheckpointConfig, read_config
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import LanguageModelEntry
-    from hicom_edge.engines.tensorrt_llm.limits import LlmLimits
+    from hicom_edge.planning.llm.limits import LlmLimits
 
 # NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
 _TABLE_DTYPE = {"float32": "float32", "float16": "float16", "bfloat16": "float32"}

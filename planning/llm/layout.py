@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hicom_edge.engines.tensorrt_llm.names import (
+from hicom_edge.planning.llm.linears import (
     EMBEDDING,
     FINAL_NORM,
     HEAD,
@@ -21,7 +21,7 @@ from hicom_edge.engines.tensorrt_llm.names import (
     layer_linears,
     target_layer,
 )
-from hicom_edge.engines.tensorrt_llm.sharding import Rank, padded_vocab_size
+from hicom_edge.planning.llm.sharding import Rank, padded_vocab_size
 
 CONFIG_FILE = "config.json"
 AWQ = "W4A16_AWQ"

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hicom_edge.engines.decoder_form import PAST, PRESENT
-from hicom_edge.engines.tensorrt.profiles import Shape
+from hicom_edge.planning.decoder_form import PAST, PRESENT
+from hicom_edge.planning.profiles import Shape
 
 
 @dataclass(frozen=True)

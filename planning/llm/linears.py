@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hicom_edge.engines.tensorrt_llm.sharding import (
+from hicom_edge.planning.llm.sharding import (
     ALL,
     Rank,
     Shard,

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hicom_edge.bundle import sha256_of
 from hicom_edge.engines.build_lock import alone_in
-from hicom_edge.engines.cuda.memory import driver_version
 from hicom_edge.engines.engine_files import (
     FORMAT_VERSION,
     EngineFiles,
@@ -28,9 +27,8 @@ from hicom_edge.engines.engine_files import (
     engine_directory,
     graph_sha256,
 )
-from hicom_edge.engines.tensorrt.aside import run_aside
+from hicom_edge.engines.tensorrt.interruptible import run_aside
 from hicom_edge.engines.tensorrt.logger import logger_of, make_with, memory_ran_out, reason_of
-from hicom_edge.engines.tensorrt.model import model_for_parser
 from hicom_edge.engines.tensorrt.network import (
     BuilderSettings,
     builder_config,
@@ -38,14 +36,16 @@ from hicom_edge.engines.tensorrt.network import (
     uses_plugin,
     write_engine,
 )
+from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.engines.tensorrt.plugin import load_plugin
 from hicom_edge.engines.tensorrt.timing_cache import timing_cache
 from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.planning.gpus import driver_version
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.tensorrt.profiles import Profile
     from hicom_edge.engines.tensorrt.target import BuildTarget
+    from hicom_edge.planning.profiles import Profile
 
 Progress: TypeAlias = "Callable[[str, str, int, int], None]"
 """progress(graph, phase, steps done, steps in all)"""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from hicom_edge.engines.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.errors import BundleError, InputError
+from hicom_edge.planning.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATTER_GRAPH
 
 if TYPE_CHECKING:
     from hicom_edge.bundle.manifest import GraphEntry, Manifest

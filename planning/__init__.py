@@ -1,0 +1,1 @@
+"""Arithmetic before a build: devices, optimization profiles, limits and memory estimates."""

@@ -1,0 +1,1 @@
+"""TensorRT-LLM checkpoints: tensor layout, limits and memory, computed without TensorRT-LLM."""
