@@ -50,19 +50,34 @@ class Rendering:
 def render(scene: Scene, side: int, num_frames: int) -> Rendering:
     """Draw every video frame of a scene: background, objects from back to front, noise."""
     rng = np.random.default_rng(scene.noise_seed)
-    canvas = _background(rng, side, num_frames)
-    owners = np.full((num_frames, side, side), -1, np.int8)
+    return paint_scene(scene, _dark_background(rng, side), num_frames, rng)
+
+
+def paint_scene(
+    scene: Scene, background: np.ndarray, num_frames: int, rng: np.random.Generator
+) -> Rendering:
+    """Draw the objects of a scene on a still background (h, w, 3) float32, and add noise.
+
+    Positions are fractions of width and height, sizes are fractions of the shorter side.
+    """
+    canvas = np.repeat(background[None], num_frames, axis=0)  # (t, h, w, 3)
+    owners = np.full(canvas.shape[:3], -1, np.int8)
     for number, item in enumerate(scene.objects):
         _paint(canvas, owners, item, number, rng)
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(rng.uniform(1, 5))
     return Rendering(np.clip(canvas + noise, 0, 255).astype(np.uint8), owners)
 
 
-def write_mp4(frames: np.ndarray, target: Path | BinaryIO, crf: int = 20) -> None:
+def write_mp4(
+    frames: np.ndarray,
+    target: Path | BinaryIO,
+    crf: int = 20,
+    frame_rate: float | Fraction = FRAME_RATE,
+) -> None:
     """Write (t, h, w, 3) uint8 frames as an H.264 mp4; `crf` 0-51, higher is coarser."""
     place = str(target) if isinstance(target, Path) else target
     with av.open(place, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE))
+        stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         # x264's vector code looks past the rows of so small a frame: with it, or with several
@@ -115,13 +130,13 @@ def decoded_scene(
     return frames, _coverage(picked, patches, len(scene.objects))
 
 
-def _background(rng: np.random.Generator, side: int, num_frames: int) -> np.ndarray:
+def _dark_background(rng: np.random.Generator, side: int) -> np.ndarray:
+    """The background of the training clips: (side, side, 3) float32."""
     level = rng.uniform(22, 72) + rng.uniform(-8, 8, size=3)
     slope = rng.uniform(-12, 12, size=2)
     ramp = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     shade = slope[0] * ramp[:, None, None] + slope[1] * ramp[None, :, None]
-    still = (level + shade).astype(np.float32)
-    return np.repeat(still[None], num_frames, axis=0)
+    return (level + shade).astype(np.float32)
 
 
 def _paint(
@@ -131,16 +146,16 @@ def _paint(
     number: int,
     rng: np.random.Generator,
 ) -> None:
-    num_frames, side = canvas.shape[:2]
+    num_frames, height, width = canvas.shape[:3]
     colour = (np.array(RGB[item.colour]) + rng.uniform(-16, 16, size=3)).astype(np.float32)
-    mask = _sprite(item.shape, item.radius * side)
+    mask = _sprite(item.shape, item.radius * min(width, height))
     size = len(mask)
     for frame in range(num_frames):
         if not item.is_visible(frame, num_frames):
             continue
         x, y = item.centre(frame / (num_frames - 1))
-        left = min(max(round(x * side - size / 2), 0), side - size)
-        top = min(max(round(y * side - size / 2), 0), side - size)
+        left = min(max(round(x * width - size / 2), 0), width - size)
+        top = min(max(round(y * height - size / 2), 0), height - size)
         window = np.s_[frame, top : top + size, left : left + size]
         canvas[window] += mask[..., None] * (colour - canvas[window])
         owners[window][mask > 0.5] = number

@@ -9,6 +9,7 @@ at any size and any frame rate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,18 @@ def sample_scene(
     return Scene(_place(rng, names, appears), is_staggered, (*key, 1))
 
 
+def scene_of(objects: Sequence[tuple[str, str, str]], seed: int) -> Scene:
+    """A scene of given (colour, shape, direction), all visible from the beginning.
+
+    The seed decides where the objects are, their sizes and how far they move.
+    """
+    rng = np.random.default_rng((seed, len(_SPLITS)))
+    names = [(colour, shape) for colour, shape, _ in objects]
+    directions = np.array([DIRECTIONS.index(direction) for *_, direction in objects], np.int64)
+    placed = _placed(rng, names, directions, [0] * len(objects))
+    return Scene(placed, False, (seed, len(_SPLITS), 1))
+
+
 def _sample_names(
     rng: np.random.Generator, count: int, with_held_out: bool
 ) -> list[tuple[str, str]]:
@@ -131,8 +144,19 @@ def _sample_appearances(rng: np.random.Generator, count: int) -> list[int]:
 def _place(
     rng: np.random.Generator, names: list[tuple[str, str]], appears: list[int]
 ) -> tuple[MovingObject, ...]:
-    """Paths inside the frame: of 40 random sets, the one whose objects overlap least."""
     directions = rng.integers(len(DIRECTIONS), size=len(names))
+    return _placed(rng, names, directions, appears)
+
+
+def _placed(
+    rng: np.random.Generator,
+    names: list[tuple[str, str]],
+    directions: np.ndarray,
+    appears: list[int],
+) -> tuple[MovingObject, ...]:
+    """Paths inside the frame: of 40 random sets, the one whose objects overlap least."""
+    if not names:
+        return ()
     trials = [_sample_paths(rng, directions) for _ in range(40)]
     _, paths = min(((_overlap(path), path) for path in trials), key=lambda pair: pair[0])
     return tuple(

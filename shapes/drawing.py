@@ -1,0 +1,143 @@
+"""Clips of moving shapes as somebody asks for them: which shapes, which background, which size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageColor
+
+from hicom_edge.errors import InputError
+from hicom_edge.shapes.clips import paint_scene, write_mp4
+from hicom_edge.shapes.scene import COLOURS, DIRECTIONS, SHAPES, Scene, sample_scene, scene_of
+
+MAX_SHAPES = 6
+MAX_PIXELS = 1920 * 1080
+MAX_SECONDS = 60.0
+BACKGROUNDS = {
+    "dark": (44, 42, 50),
+    "light": (222, 224, 228),
+    "grey": (128, 128, 128),
+}
+"""Names besides those of CSS; "dark" is what the packaged demo was trained on."""
+_FILLER = {"a", "an", "moves", "moving", "stays", "staying", "goes", "going"}
+
+
+@dataclass(frozen=True)
+class ClipStyle:
+    """How a drawn clip looks.
+
+    Attributes:
+        background: dark, light, grey, a CSS colour name or #rrggbb.
+        width, height: of a frame in pixels, even and at least 32.
+        seconds: length of the clip.
+        frame_rate: frames per second.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    background: str = "dark"
+    width: int = 336
+    height: int = 336
+    seconds: float = 2.0
+    frame_rate: float = 12.0
+
+    def __post_init__(self) -> None:
+        background_rgb(self.background)
+        for name in ("width", "height"):
+            pixels = getattr(self, name)
+            if pixels < 32 or pixels % 2:
+                raise InputError(f"{name} is {pixels}; pass an even number of at least 32 pixels")
+        if self.width * self.height > MAX_PIXELS:
+            raise InputError(
+                f"frames of {self.width}x{self.height} were asked for; "
+                f"pass at most {MAX_PIXELS} pixels, such as 1920x1080"
+            )
+        if not (0 < self.seconds <= MAX_SECONDS):
+            raise InputError(f"seconds is {self.seconds}; pass more than 0, up to {MAX_SECONDS:g}")
+        if not (1 <= self.frame_rate <= 120):
+            raise InputError(f"frame_rate is {self.frame_rate}; pass 1 to 120")
+
+    @property
+    def num_frames(self) -> int:
+        return max(2, round(self.seconds * self.frame_rate))
+
+
+def draw_clip(output: Path, shapes: str | None, style: ClipStyle, seed: int = 0) -> Scene:
+    """Draw a clip of moving shapes and write it as an H.264 mp4; returns what is in it.
+
+    Args:
+        shapes: as `objects_from_text` reads them; None: three to five at random.
+        seed: decides positions, sizes, noise and, without `shapes`, everything in the clip.
+
+    Raises:
+        InputError: shapes that cannot be understood.
+    """
+    if shapes is None:
+        scene = sample_scene(seed, "held-out", 0, staggered=0.0)
+    else:
+        scene = scene_of(objects_from_text(shapes), seed)
+    rng = np.random.default_rng(scene.noise_seed)
+    backdrop = np.empty((style.height, style.width, 3), np.float32)
+    backdrop[:] = background_rgb(style.background)
+    frames = paint_scene(scene, backdrop, style.num_frames, rng).frames
+    write_mp4(frames, output, frame_rate=style.frame_rate)
+    return scene
+
+
+def objects_from_text(text: str) -> list[tuple[str, str, str]]:
+    """(colour, shape, direction) of "red circle right, blue square still".
+
+    The direction may be left out, which means still. An empty text means no shapes.
+
+    Raises:
+        InputError: a part that is not a colour, a shape and a direction, or too many parts.
+    """
+    parts = [part for part in text.replace(";", ",").split(",") if part.strip()]
+    if len(parts) > MAX_SHAPES:
+        raise InputError(f"{len(parts)} shapes were asked for; at most {MAX_SHAPES} fit a clip")
+    return [_object_from_text(part) for part in parts]
+
+
+def _object_from_text(part: str) -> tuple[str, str, str]:
+    words = [word for word in part.lower().split() if word not in _FILLER]
+    colour, shape, direction = (*words, "still")[:3] if len(words) in (2, 3) else ("", "", "")
+    if colour in COLOURS and shape in SHAPES and direction in DIRECTIONS:
+        return colour, shape, direction
+    raise InputError(
+        f"{part.strip()!r} is not a shape; say a colour ({', '.join(COLOURS)}), "
+        f"a shape ({', '.join(SHAPES)}) and a direction ({', '.join(DIRECTIONS)}), "
+        "such as 'red circle right'"
+    )
+
+
+def background_rgb(name: str) -> tuple[int, int, int]:
+    """The colour of a background by its name.
+
+    Raises:
+        InputError: no such colour.
+    """
+    if name in BACKGROUNDS:
+        return BACKGROUNDS[name]
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(name)
+    except ValueError as error:
+        raise InputError(
+            f"there is no background {name!r}; pass {', '.join(BACKGROUNDS)}, a colour name such "
+            "as white or skyblue, or #rrggbb"
+        ) from error
+    return red, green, blue
+
+
+def size_from_text(text: str) -> tuple[int, int]:
+    """(width, height) of "640x360".
+
+    Raises:
+        InputError: not two whole numbers with an x between them.
+    """
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()) or len(text) > 16:
+        raise InputError(f"the size is {text!r}; pass width x height, such as 640x360")
+    return int(width), int(height)
