@@ -39,7 +39,14 @@ from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
 from hicom_edge.runtime.text_stream import TextStream
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.runtime.video import Frames, FrameSampling, VideoInput, read_frames
+from hicom_edge.runtime.video import (
+    DEFAULT_READING,
+    Frames,
+    FrameSampling,
+    ReadingOptions,
+    VideoInput,
+    read_frames,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -123,6 +130,7 @@ class VideoQA:
         start: float | None = None,
         end: float | None = None,
         progress: Progress | None = None,
+        reading: ReadingOptions = DEFAULT_READING,
     ) -> Clip:
         """Decode a video and run the vision tower on it, or take what was kept of it.
 
@@ -132,6 +140,7 @@ class VideoQA:
             num_frames, fps: how many frames to look at; by default the bundle's number.
             start, end: the part to look at, in seconds.
             progress: called as progress(done, total) after each frame.
+            reading: how the source is opened; see ReadingOptions.
 
         Raises:
             VideoError: the source cannot be read.
@@ -141,7 +150,8 @@ class VideoQA:
         """
         if num_frames is None and fps is None:
             num_frames = self.bundle.manifest.frames.num_frames
-        frames = read_frames(source, FrameSampling(num_frames, fps, start, end), progress)
+        sampling = FrameSampling(num_frames, fps, start, end)
+        frames = read_frames(source, sampling, progress, reading)
         self._refuse_too_many(frames)
         key = self._feature_key(frames.fingerprint)
         kept = self._store.get(key)

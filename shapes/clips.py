@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from hicom_edge.runtime.video.frame_sampling import uniform_indices
+from hicom_edge.runtime.video.opening import open_container, open_data
 from hicom_edge.shapes.scene import MovingObject, Scene
 
 FRAMES_PER_STEP = 3
@@ -95,7 +96,8 @@ def write_mp4(
 
 def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
     """Decode a whole (short) clip and keep the frames the model samples: (num_frames, h, w, 3)."""
-    with av.open(str(source) if isinstance(source, Path) else source) as container:
+    opened = open_container(str(source)) if isinstance(source, Path) else open_data(source)
+    with opened as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack([frames[i] for i in uniform_indices(len(frames), num_frames)])
 

@@ -2,5 +2,13 @@
 
 from hicom_edge.runtime.video.frame_sampling import FrameSampling
 from hicom_edge.runtime.video.reading import Frames, VideoInput, read_frames
+from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 
-__all__ = ["FrameSampling", "Frames", "VideoInput", "read_frames"]
+__all__ = [
+    "DEFAULT_READING",
+    "FrameSampling",
+    "Frames",
+    "ReadingOptions",
+    "VideoInput",
+    "read_frames",
+]

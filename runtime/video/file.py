@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from hicom_edge.runtime.video.index import (
     index_from_scan,
     scan_packets,
 )
+from hicom_edge.runtime.video.opening import open_video
 from hicom_edge.runtime.video.source import (
     Float64Array,
     FrameSource,
@@ -45,17 +45,14 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-URL_TIMEOUT_SECONDS = 30.0
-THREADED_PIXELS = 4096 * 2304
-"""Above this many pixels a frame is not decoded by frame threads, each of which holds frames."""
-
 
 class VideoFile(FrameSource):
     """A video file, or a URL of one. Raises VideoError when it cannot be read as a whole."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, allow_protocols: tuple[str, ...] = ()) -> None:
         self.location, self._name = location, without_password(location)
-        with open_video(location) as (container, stream):
+        self._allowed = allow_protocols
+        with open_video(location, allow_protocols) as (container, stream):
             scan = scan_packets(container, stream)
             self._refuse_truncated(container, stream, scan)
             self._time_base = float(stream.time_base or 0)
@@ -96,7 +93,7 @@ class VideoFile(FrameSource):
         )
 
     def _decoded(self, wanted: list[int], *, skip: bool) -> Iterator[VideoFrame]:
-        with open_video(self.location) as (container, stream):
+        with open_video(self.location, self._allowed) as (container, stream):
             if self.index is None:
                 yield from CountingDecoder(container, stream).frames(wanted)
             else:
@@ -106,14 +103,14 @@ class VideoFile(FrameSource):
     def _decoded_pts(self) -> Int64Array:
         """Timestamps of all frames that the decoder gives, by decoding everything once."""
         found = array("q")
-        with open_video(self.location) as (container, stream):
+        with open_video(self.location, self._allowed) as (container, stream):
             for frame in CountingDecoder(container, stream).all_frames():
                 found.append(NO_TIMESTAMP if frame.pts is None else frame.pts)
         return np.array(found, np.int64)
 
     def _orientation(self, num_packets: int) -> tuple[DisplayMatrix | None, int, int]:
         """The display matrix, and the upright height and width, of the first frame there is."""
-        with open_video(self.location) as (container, stream):
+        with open_video(self.location, self._allowed) as (container, stream):
             first = next(CountingDecoder(container, stream).all_frames(), None)
             if first is None:
                 raise VideoError(
@@ -161,70 +158,3 @@ class VideoFile(FrameSource):
             f"{self._name}: the file is truncated, {len(scan)} of {of_how_many} can be decoded; "
             "copy or download it again, or re-encode what is left"
         )
-
-
-@contextmanager
-def open_video(location: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open ``location`` and its first real video stream. Raises VideoError in one line."""
-    import av
-
-    try:
-        timeout = URL_TIMEOUT_SECONDS if "://" in location else None
-        # Not a relative path: FFmpeg would take what stands before a colon for a protocol.
-        place = location if timeout else str(Path(location).absolute())
-        container = av.open(place, timeout=timeout)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(_unreadable(location, error)) from error
-    with container:
-        stream = _video_stream(without_password(location), container)
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = av.stream.Discard.all
-        pixels = stream.codec_context.width * stream.codec_context.height
-        stream.thread_type = "AUTO" if pixels <= THREADED_PIXELS else "SLICE"
-        yield container, stream
-
-
-def _video_stream(name: str, container: InputContainer) -> VideoStream:
-    import av
-
-    if container.format.name == "tty":  # FFmpeg draws text files as video
-        raise VideoError(f"{name}: is a text file; expected a video or an image")
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams:
-        kinds = {
-            "a cover picture" if stream.type == "video" else stream.type
-            for stream in container.streams
-        }
-        raise VideoError(
-            f"{name}: has no video stream, only {' and '.join(sorted(kinds)) or 'a header'}; "
-            "expected a file with moving pictures"
-        )
-    if getattr(streams[0], "codec_context", None) is None:
-        raise VideoError(
-            f"{name}: its video is in a format that this FFmpeg has no decoder for; re-encode "
-            "it, for example to H.264"
-        )
-    return streams[0]
-
-
-def _unreadable(location: str, error: Exception) -> str:
-    import av
-
-    name = without_password(location)
-    reason = getattr(error, "strerror", None) or str(error)
-    if "://" in location and not isinstance(error, av.error.InvalidDataError):
-        return f"{name}: cannot be opened ({reason}); check the address and the network"
-    if "://" not in location and _brand_box(location) == b"ftyp":
-        return (
-            f"{name}: an MP4 file whose index (moov) is missing or damaged; "
-            "it was not finished, copy it or record it again"
-        )
-    return f"{name}: is not a video that FFmpeg can read ({reason}); expected a video file"
-
-
-def _brand_box(location: str) -> bytes:
-    """The name of a file's first box, which is "ftyp" in an MP4."""
-    with Path(location).open("rb") as file:
-        return file.read(8)[4:]

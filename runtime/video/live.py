@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.video.decoder import CountingDecoder, display_matrix, upright_rgb
-from hicom_edge.runtime.video.file import open_video
 from hicom_edge.runtime.video.frame_sampling import FrameSampling, Int64Array
+from hicom_edge.runtime.video.opening import open_video
 from hicom_edge.runtime.video.source import FrameSource, UInt8Array, without_password
 
 
@@ -22,14 +22,17 @@ class LiveStream(FrameSource):
     Raises InputError without an end, VideoError when the stream cannot be read.
     """
 
-    def __init__(self, url: str, options: FrameSampling) -> None:
+    def __init__(
+        self, url: str, options: FrameSampling, allow_protocols: tuple[str, ...] = ()
+    ) -> None:
         self.url, self._name = url, without_password(url)
+        self._allowed = allow_protocols
         end = options.window[1]
         if end is None:
             raise InputError(
                 f"{self._name}: a live stream has no end; say how many seconds to watch with end="
             )
-        with open_video(url) as (container, stream):
+        with open_video(url, allow_protocols) as (container, stream):
             self.source_fps = float(stream.average_rate or stream.guessed_rate or 0)
             if not self.source_fps:
                 raise VideoError(f"{self._name}: the stream does not announce its frame rate")
@@ -49,7 +52,7 @@ class LiveStream(FrameSource):
     def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
         """See FrameSource."""
         remaining = wanted.tolist()
-        with open_video(self.url) as (container, stream):
+        with open_video(self.url, self._allowed) as (container, stream):
             for frame in CountingDecoder(container, stream).frames(wanted.tolist()):
                 yield upright_rgb(frame, self._matrix)
                 remaining = remaining[1:]

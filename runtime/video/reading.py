@@ -17,6 +17,7 @@ import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.video.frame_sampling import FrameSampling, Int64Array, sample_indices
+from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 from hicom_edge.runtime.video.source import (
     Float64Array,
     FrameSource,
@@ -83,7 +84,10 @@ class Frames:
 
 
 def read_frames(
-    source: VideoInput, options: FrameSampling, progress: Progress | None = None
+    source: VideoInput,
+    options: FrameSampling,
+    progress: Progress | None = None,
+    reading: ReadingOptions = DEFAULT_READING,
 ) -> Frames:
     """Choose the frames of ``source``; they are decoded while the result is iterated.
 
@@ -91,10 +95,11 @@ def read_frames(
     (three frames per second are assumed), or an array (t, h, w, 3) uint8, which is used as it is,
     frame for frame. Live streams need ``options.end``: the seconds to watch.
     progress: called as progress(done, total) after each distinct frame has been consumed.
+    reading: how the source is opened; see ReadingOptions.
 
     Raises VideoError when the source cannot be read, InputError when the options do not fit it.
     """
-    frames = open_source(source, options)
+    frames = open_source(source, options, reading)
     if frames.sampled:
         indices = sample_indices(frames.num_available, frames.source_fps, options)
     else:
@@ -114,13 +119,17 @@ def read_frames(
     )
 
 
-def open_source(source: VideoInput, options: FrameSampling) -> FrameSource:
+def open_source(
+    source: VideoInput, options: FrameSampling, reading: ReadingOptions = DEFAULT_READING
+) -> FrameSource:
     """The FrameSource for a path, URL or array. Raises VideoError, InputError."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if not text:
             raise VideoError("the path of the video is empty; pass a file, a directory or a URL")
-        return _open_url(text, options) if "://" in text else _open_path(Path(text))
+        if "://" in text:
+            return _open_url(text, options, reading)
+        return _open_path(Path(text), reading)
     if isinstance(source, np.ndarray):
         return _open_array(source, options)
     raise InputError(
@@ -129,17 +138,17 @@ def open_source(source: VideoInput, options: FrameSampling) -> FrameSource:
     )
 
 
-def _open_url(url: str, options: FrameSampling) -> FrameSource:
+def _open_url(url: str, options: FrameSampling, reading: ReadingOptions) -> FrameSource:
     if url.split("://", 1)[0].lower() in LIVE_SCHEMES:
         from hicom_edge.runtime.video.live import LiveStream
 
-        return LiveStream(url, options)
+        return LiveStream(url, options, reading.allow_protocols)
     from hicom_edge.runtime.video.file import VideoFile
 
-    return VideoFile(url)
+    return VideoFile(url, reading.allow_protocols)
 
 
-def _open_path(path: Path) -> FrameSource:
+def _open_path(path: Path, reading: ReadingOptions) -> FrameSource:
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         from hicom_edge.runtime.video.pictures import ImageDirectory
@@ -157,7 +166,7 @@ def _open_path(path: Path) -> FrameSource:
         return open_picture(path)
     from hicom_edge.runtime.video.file import VideoFile
 
-    return VideoFile(str(path))
+    return VideoFile(str(path), reading.allow_protocols)
 
 
 def _open_array(array: np.ndarray[Any, Any], options: FrameSampling) -> FrameSource:

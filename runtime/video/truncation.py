@@ -1,12 +1,16 @@
 """Whether a file is shorter than its own header says.
 
-Knows the outermost size field of RIFF (AVI) and EBML (Matroska, WebM) files, whose demuxers end
-silently where the file was cut. MP4 needs no help: its sample table is compared with its packets.
+Reads the outermost size field of RIFF (AVI) and EBML (Matroska, WebM) files, whose demuxers end
+silently where the file was cut. A size that a writer could not go back and fill in is unknown, and
+not evidence of anything. MP4 is checked elsewhere: its sample table is compared with its packets.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+UNKNOWN_RIFF_SIZE = 0xFFFF_FF00
+"""From here on a size stands for none: writers that cannot seek leave the largest there, or 0."""
 
 EBML_SEGMENT = b"\x18\x53\x80\x67"
 HEAD_BYTES = 4096
@@ -23,9 +27,9 @@ def missing_bytes(path: Path) -> int:
 
 
 def _riff_size(head: bytes) -> int | None:
-    """Total bytes of a RIFF file; a recording that was never finished says 0."""
+    """Total bytes of a RIFF file, None where its writer left the size open."""
     size = int.from_bytes(head[4:8], "little")
-    return size + 8 if head[:4] == b"RIFF" and size else None
+    return size + 8 if head[:4] == b"RIFF" and 0 < size < UNKNOWN_RIFF_SIZE else None
 
 
 def _ebml_size(head: bytes) -> int | None:

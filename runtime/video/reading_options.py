@@ -1,0 +1,27 @@
+"""How a source is opened and turned into frames, beside the choice of the frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hicom_edge.runtime.video.access import checked_protocols
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """Options of reading; the defaults suit one's own videos and URLs.
+
+    allow_protocols: protocols of FFmpeg, such as ("file", "http"), that a source and the files it
+        names may be read by. By default a playlist, concat list or SDP file is refused, unless it
+        is an HLS playlist at a URL, and so is a URL of an unusual protocol.
+
+    Raises InputError for a name that is no protocol's.
+    """
+
+    allow_protocols: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allow_protocols", checked_protocols(self.allow_protocols))
+
+
+DEFAULT_READING = ReadingOptions()
