@@ -46,7 +46,7 @@ from hicom_edge.export.exporter import export_bundle
 imported = kib("VmRSS")
 threading.Thread(target=sample, daemon=True).start()
 start = time.perf_counter()
-bundle = export_bundle(sys.argv[1], sys.argv[2], dtype=sys.argv[3])
+bundle = export_bundle(sys.argv[1], sys.argv[2], dtype=sys.argv[3]).bundle
 seconds = time.perf_counter() - start
 running = False
 size = sum(entry.size for entry in bundle.manifest.files.values())

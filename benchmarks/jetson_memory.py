@@ -25,8 +25,8 @@ from hicom_edge.calibration.graphs.linears import FLOATS, find_linears, quantisa
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.export.description import frame_spec, model_spec
+from hicom_edge.export.export_options import ExportOptions, Opset
 from hicom_edge.export.export_plan import Plan, plan_export
-from hicom_edge.export.opsets import Precision, family_for_opset
 from hicom_edge.export.save import graph_entry
 from hicom_edge.export.save import weight_bytes as graph_bytes
 from hicom_edge.export.text_files import write_text_files
@@ -50,7 +50,7 @@ TYPICAL_FRAMES = 64
 BOARDS_GB = (8, 16, 32, 64)
 # What is left to the system without a desktop, to Python and to TensorRT's activations: assumed.
 RESERVE_GB = 2
-OPSET = 20  # JetPack 6; quantised graphs are raised as far as they need
+OPSET: Opset = 20  # JetPack 6; quantised graphs are raised as far as they need
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def cases_of(model: str) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "checkpoint"
         real_sizes.write_hollow_checkpoint(path, real_sizes.released(MODELS[model]))
-        plan = plan_export(Checkpoint.open(path), Precision.FP16, family_for_opset(OPSET))
+        plan = plan_export(Checkpoint.open(path), ExportOptions("fp16", OPSET))
         for form in FORMS:
             graphs = {name: in_form(form, name, graph) for name, graph in plan.graphs.items()}
             bundle = Bundle(Path(directory), manifest_of(plan, form, graphs, Path(directory)))

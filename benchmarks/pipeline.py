@@ -38,6 +38,7 @@ from hicom_edge.commands.benching import print_times
 from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.tensorrt.api import FLAVOURS
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
+from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.planning.gpus import find_gpus
 from hicom_edge.verify.reference import CheckpointReference
@@ -93,9 +94,11 @@ def prepare(directory: Path, options: argparse.Namespace) -> tuple[Path, Bundle]
         sizes = real_sizes.released(options.language_model, options.layers)
         real_sizes.write_checkpoint(unfinished, sizes)
         unfinished.rename(checkpoint)
-    form = {name: getattr(options, name) for name in ("dtype", "opset", "decoder_form")}
-    path = directory / "-".join(map(str, (name, *form.values())))
-    bundle = Bundle.open(path) if path.is_dir() else export_bundle(checkpoint, path, **form)
+    form = OnnxDecoderOptions(options.decoder_form)
+    export = ExportOptions(options.dtype, options.opset, form)
+    path = directory / "-".join(map(str, (name, export.dtype, export.opset, form.form)))
+    exists = path.is_dir()
+    bundle = Bundle.open(path) if exists else export_bundle(checkpoint, path, export).bundle
     if options.engine in FLAVOURS:
         build = BuildOptions(options.engine, max_frames=max(options.frames, 32))
         for built in build_engines(bundle, build):

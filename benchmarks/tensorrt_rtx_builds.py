@@ -26,6 +26,7 @@ import real_sizes  # type: ignore[import-not-found]
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
+from hicom_edge.export.export_options import GraphDtype, Opset
 from hicom_edge.export.exporter import export_bundle
 
 LAYERS, VOCABULARY = 2, 4096
@@ -68,8 +69,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help="of the decoder")
     parser.add_argument("--directory", type=Path, help="where to write; default: the system's")
     options = parser.parse_args()
-    dtypes = [options.dtype] if options.dtype else ["fp32", "fp16"]
-    opsets = [options.opset] if options.opset else [23, 20]
+    dtypes: list[GraphDtype] = [options.dtype] if options.dtype else ["fp32", "fp16"]
+    opsets: list[Opset] = [options.opset] if options.opset else [23, 20]
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         checkpoint = Path(directory) / "checkpoint"
         widths = real_sizes.released("7b", layers=options.layers)
@@ -84,10 +85,10 @@ def main() -> None:
 
 
 def measure(
-    checkpoint: Path, path: Path, dtype: str, opset: int, form: str | None
+    checkpoint: Path, path: Path, dtype: GraphDtype, opset: Opset, form: str | None
 ) -> dict[str, Any]:
     """Export, quantise if asked, then build in a fresh process."""
-    bundle = export_bundle(checkpoint, path, dtype=dtype, opset=opset)
+    bundle = export_bundle(checkpoint, path, dtype=dtype, opset=opset).bundle
     if form is not None:
         bundle = quantised(bundle, form)
     child = [sys.executable, "-c", CHILD, str(bundle.path)]

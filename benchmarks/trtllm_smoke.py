@@ -68,17 +68,17 @@ def prepared_for(work: Path) -> dict[str, Any] | None:
 
 def prepare(work: Path, checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> None:
     """Write the bundle, a clip and PyTorch's greedy answers."""
+    from hicom_edge.export.export_options import TensorRTLLMOptions
     from hicom_edge.export.exporter import export_bundle
-    from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
     from hicom_edge.shapes.clips import write_scene
     from hicom_edge.shapes.scene import sample_scene
 
     work.mkdir(parents=True, exist_ok=True)
     (work / "expected.json").unlink(missing_ok=True)
     options = TensorRTLLMOptions(dtype="fp16", **how)
-    bundle = export_bundle(checkpoint, work / "bundle", tensorrt_llm=options, overwrite=True)
+    exported = export_bundle(checkpoint, work / "bundle", language_model=options, overwrite=True)
     write_scene(sample_scene(0, "train", 0), work / "clip.mp4", side=168, num_frames=FRAMES)
-    cases = pytorch_answers(bundle, checkpoint, work / "clip.mp4", max_new_tokens)
+    cases = pytorch_answers(exported.bundle, checkpoint, work / "clip.mp4", max_new_tokens)
     expected = {"purpose": purpose(checkpoint, max_new_tokens, how), "cases": cases}
     (work / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 

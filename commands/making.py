@@ -18,7 +18,8 @@ from hicom_edge.commands.progress import byte_progress, step_progress
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from hicom_edge.export.tensorrt_llm.convert import ConversionReport
+    from hicom_edge.export.export_options import LanguageModelOptions
+    from hicom_edge.export.export_result import ExportResult, LanguageModelFiles
 
 
 def export(
@@ -29,12 +30,11 @@ def export(
     dtype: Annotated[
         str, typer.Option(help="fp32 or fp16; with --llm also bf16 (the graphs are then fp32).")
     ] = "fp32",
-    opset: Annotated[
-        int | None, typer.Option(help="23 (default), or 18 to 20 for older TensorRT.")
-    ] = None,
+    opset: Annotated[int, typer.Option(help="23, or 18 to 20 for older TensorRT.")] = 23,
     decoder_form: Annotated[
-        str, typer.Option(help="concat, or scatter: also a decoder with a cache of fixed size.")
-    ] = "concat",
+        str | None,
+        typer.Option(help="concat (default); scatter: also a decoder with a cache of fixed size."),
+    ] = None,
     llm: Annotated[
         str | None,
         typer.Option(help="tensorrt-llm or tensorrt-edge-llm: write its checkpoint, no decoder."),
@@ -70,61 +70,68 @@ def export(
 
     Example: hicom-edge export lntzm/HICom_7B_qwen25_directg_local43_global32 -o bundles/hicom-7b
     """
+    from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
+
+    language_model = _language_model(
+        llm,
+        decoder_form,
+        dtype=dtype,
+        version=trtllm_version,
+        tp_size=tp_size,
+        pp_size=pp_size,
+        quantization=quantization,
+        group_size=group_size,
+        int8_kv_cache=int8_kv_cache or None,
+        scales=scales,
+    )
+    is_graph = isinstance(language_model, OnnxDecoderOptions)
+    options = ExportOptions(
+        dtype="fp32" if dtype == "bf16" and not is_graph else dtype,  # type: ignore[arg-type]
+        opset=opset,  # type: ignore[arg-type]
+        language_model=language_model,
+        base_llm=base_llm,
+        vision_tower=vision_tower,
+        name=name,
+        overwrite=overwrite,
+    )
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
-        from hicom_edge.export.tensorrt_llm.checkpoint_options import (
-            EDGE_LLM,
-            choose_language_model,
-        )
 
-        tensorrt_llm = choose_language_model(
-            llm,
-            dtype=dtype,
-            version=trtllm_version,
-            tp_size=tp_size,
-            pp_size=pp_size,
-            quantization=quantization,
-            group_size=group_size,
-            int8_kv_cache=int8_kv_cache or None,
-        )
-        conversions: list[ConversionReport] = []
-        bundle = export_bundle(
-            checkpoint,
-            output,
-            base_llm=base_llm,
-            vision_tower=vision_tower,
-            dtype="fp32" if tensorrt_llm and dtype == "bf16" else dtype,
-            opset=opset,
-            name=name,
-            overwrite=overwrite,
-            progress=byte_progress("writing"),
-            tensorrt_llm=tensorrt_llm,
-            edge_llm=llm == EDGE_LLM,
-            scales=scales,
-            decoder_form=decoder_form,
-            report=conversions.append,
-        )
+        exported = export_bundle(checkpoint, output, options, progress=byte_progress("writing"))
+    _show_export(exported, json)
+
+
+def _language_model(
+    name: str | None, decoder_form: str | None, dtype: str, **given: object
+) -> LanguageModelOptions:
+    """The language model's options from those of the command line; None was not given."""
+    from hicom_edge.export.export_options import ONNX, language_model_options
+
+    own = {"form": decoder_form} if name is None else {"form": decoder_form, "dtype": dtype}
+    return language_model_options(name or ONNX, **own, **given)
+
+
+def _show_export(exported: ExportResult, json: bool) -> None:
+    bundle, language_model = exported.bundle, exported.language_model
     for note in bundle.manifest.provenance.notes:
         terminal.remark(f"note: {note}")
-    for conversion in conversions:
-        terminal.remark(_left_out(conversion))
+    if language_model is not None:
+        terminal.remark(_left_out(language_model))
     size_bytes = sum(file.size for file in bundle.manifest.files.values())
     if json:
-        left_out = [name for conversion in conversions for name in conversion.dropped]
-        terminal.say_json({"bundle": bundle.path, "size_bytes": size_bytes, "left_out": left_out})
+        parts = {} if language_model is None else language_model.left_out
+        names = [f"{part}: {name}" for part, tensors in parts.items() for name in tensors]
+        terminal.say_json({"bundle": bundle.path, "size_bytes": size_bytes, "left_out": names})
     else:
         terminal.say(f"{bundle.path}: {size_bytes / 1e6:.1f} MB")
 
 
-def _left_out(conversion: ConversionReport) -> str:
-    """One line: how many tensors of each part are not the language model's, and such as which."""
-    parts: dict[str, list[str]] = {}
-    for dropped in conversion.dropped:
-        part, name = dropped.split(": ", 1)
-        parts.setdefault(part, []).append(name)
-    listed = "; ".join(f"{len(v)} of {part} ({v[0]}, …)" for part, v in parts.items())
-    entry, written = conversion.entry, conversion.tensors
-    return f"{entry.directory}/: {written} tensors for {entry.runtime}; left out: {listed}"
+def _left_out(written: LanguageModelFiles) -> str:
+    """One line: how many tensors of each other part were left out, each with an example."""
+    parts = written.left_out.items()
+    listed = "; ".join(f"{len(names)} of {part} ({names[0]}, …)" for part, names in parts if names)
+    entry, count = written.entry, written.tensors
+    return f"{entry.directory}/: {count} tensors for {entry.runtime}; left out: {listed}"
 
 
 def build(

@@ -9,12 +9,9 @@ from abc import ABC, abstractmethod
 
 import onnx_ir as ir
 
-from hicom_edge.errors import ExportError
+from hicom_edge.export.export_options import SCATTER, DecoderForm
 from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.planning.decoder_form import CAPACITY_AXIS, CONCAT_GRAPH, SCATTER_GRAPH
-
-CONCAT, SCATTER = "concat", "scatter"
-FORMS = (CONCAT, SCATTER)
 
 
 class DecoderCache(ABC):
@@ -83,23 +80,12 @@ class ScatterCache(DecoderCache):
         return self._b.op("Shape", past_key, start=2, end=3)
 
 
-def check_form(form: str) -> str:
-    """The form itself.
-
-    Raises:
-        ExportError: there is no such form.
-    """
-    if form not in FORMS:
-        raise ExportError(f"decoder form {form!r} is not one to export; use {', '.join(FORMS)}")
-    return form
-
-
-def cache_of(form: str, b: GraphBuilder, position_ids: ir.Value) -> DecoderCache:
+def cache_of(form: DecoderForm, b: GraphBuilder, position_ids: ir.Value) -> DecoderCache:
     """The cache of a form in a graph that is being built."""
-    kind = ScatterCache if check_form(form) == SCATTER else ConcatCache
+    kind = ScatterCache if form == SCATTER else ConcatCache
     return kind(b, position_ids)
 
 
-def graph_name(form: str) -> str:
+def graph_name(form: DecoderForm) -> str:
     """What the decoder graph of a form is called in a bundle."""
-    return SCATTER_GRAPH if check_form(form) == SCATTER else CONCAT_GRAPH
+    return SCATTER_GRAPH if form == SCATTER else CONCAT_GRAPH

@@ -16,7 +16,8 @@ import torch
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask, split_heads
-from hicom_edge.export.decoder_cache import CONCAT, SCATTER, DecoderCache, cache_of, graph_name
+from hicom_edge.export.decoder_cache import DecoderCache, cache_of, graph_name
+from hicom_edge.export.export_options import CONCAT, SCATTER, DecoderForm
 from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Family, Precision, with_tensor_scatter
 from hicom_edge.export.rope import cos_sin, inverse_frequencies, rope_settings, rotate
@@ -80,7 +81,7 @@ def build_decoder_graph(
     plan: DecoderPlan,
     precision: Precision,
     family: Family,
-    form: str = CONCAT,
+    form: DecoderForm = CONCAT,
 ) -> ir.Model:
     """One call of the language model on a batch of one.
 

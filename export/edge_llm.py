@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
+from hicom_edge.export.export_options import EDGE_LLM
+from hicom_edge.export.export_result import LanguageModelFiles, left_out
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.blocks import converted, row_blocks
-from hicom_edge.export.tensorrt_llm.checkpoint_options import EDGE_LLM
-from hicom_edge.export.tensorrt_llm.convert import ConversionReport
 from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.planning.llm.layout import Layout
@@ -37,7 +37,7 @@ _TEXT_FILES = (
 
 def write_edge_llm_checkpoint(
     checkpoint: Checkpoint, directory: Path, progress: TensorProgress
-) -> ConversionReport:
+) -> LanguageModelFiles:
     """Write the language model in float16 into a new directory.
 
     Args:
@@ -58,9 +58,8 @@ def write_edge_llm_checkpoint(
         if (checkpoint.text_directory / name).is_file():
             shutil.copyfile(checkpoint.text_directory / name, directory / name)
     entry = LanguageModelEntry(EDGE_LLM, _VERSION, directory.name, "fp16", None, 1, 1)
-    parts = (part for part in checkpoint.parts if part != "llm")
-    dropped = tuple(f"{part}: {name}" for part in parts for name in checkpoint.part(part))
-    return ConversionReport(entry, len(layouts), edge_llm_bytes(checkpoint), dropped)
+    nbytes = edge_llm_bytes(checkpoint)
+    return LanguageModelFiles(entry, len(layouts), nbytes, left_out(checkpoint))
 
 
 def edge_llm_bytes(checkpoint: Checkpoint) -> int:

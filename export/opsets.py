@@ -1,7 +1,4 @@
-"""The forms that a graph can be written in: operator families by opset, and precisions.
-
-It knows which standard operators a family may use and why. It does not build graphs.
-"""
+"""Operator families by opset, and the precisions that graphs are written in."""
 
 from __future__ import annotations
 
@@ -11,10 +8,6 @@ from enum import Enum
 import numpy as np
 import onnx_ir as ir
 
-from hicom_edge.errors import ExportError
-
-_PLAIN_OPSETS = (18, 19, 20)
-_CURRENT_OPSETS = (23,)
 _TENSOR_SCATTER = 24
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 23: 11, 24: 12}
 
@@ -47,21 +40,9 @@ CURRENT = Family("current", 23)
 PLAIN = Family("plain", 20)
 
 
-def family_for_opset(opset: int | None) -> Family:
-    """The family that an opset number belongs to; None means the default, current.
-
-    Raises:
-        ExportError: no family is written at that opset.
-    """
-    if opset is None or opset in _CURRENT_OPSETS:
-        return CURRENT if opset is None else Family("current", opset)
-    if opset in _PLAIN_OPSETS:
-        return Family("plain", opset)
-    raise ExportError(
-        f"opset {opset} is not one that graphs are written in; use "
-        f"{_listed(_CURRENT_OPSETS)} (TensorRT 10.15 and later, ONNX Runtime) or "
-        f"{_listed(_PLAIN_OPSETS)} (plain operators, older TensorRT)"
-    )
+def family_for_opset(opset: int) -> Family:
+    """The family of one of the opsets that ExportOptions allows."""
+    return CURRENT if opset == CURRENT.opset else Family("plain", opset)
 
 
 def with_tensor_scatter(family: Family) -> Family:
@@ -84,20 +65,3 @@ class Precision(str, Enum):
     def numpy(self) -> np.dtype[np.floating]:
         """The NumPy dtype."""
         return np.dtype(np.float32 if self is Precision.FP32 else np.float16)
-
-
-def precision_for(dtype: str) -> Precision:
-    """The precision of a `--dtype` value.
-
-    Raises:
-        ExportError: an unknown dtype.
-    """
-    try:
-        return Precision(dtype)
-    except ValueError:
-        names = _listed(p.value for p in Precision)
-        raise ExportError(f"dtype {dtype!r} is not one to export in; use {names}") from None
-
-
-def _listed(values: object) -> str:
-    return ", ".join(str(v) for v in values)  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def variant_bundle(variant_checkpoint, tmp_path_factory: pytest.TempPathFactory)
         key = (name, *sorted(options.items()))
         if key not in opened:
             target = directory / "-".join(map(str, (name, *options.values())))
-            opened[key] = export_bundle(variant_checkpoint(name), target, **options)
+            opened[key] = export_bundle(variant_checkpoint(name), target, **options).bundle
         return opened[key]
 
     return export

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hicom_edge.export.tensorrt_llm.checkpoint_options import DTYPES, TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.divisibility import filled_inner_size
 from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
 from hicom_edge.planning.llm.layout import AWQ
 
+# Our dtype → the name in config.json.
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Modules that stay in floating point, by their last name (0.12 and before) and as patterns.
 _EXCLUDED = ["lm_head", "*lm_head", "vocab_embedding", "*vocab_embedding"]
 _ROPE_NUMBERS = {
@@ -56,7 +58,7 @@ def checkpoint_config(model: LanguageModel, options: TensorRTLLMOptions) -> dict
     family = _qwen2 if model.family == "qwen2" else _llama
     return {
         "architecture": "Qwen2ForCausalLM" if model.family == "qwen2" else "LlamaForCausalLM",
-        "dtype": DTYPES[options.dtype],
+        "dtype": _DTYPES[options.dtype],
         "logits_dtype": "float32",
         "vocab_size": decoder.vocab_size,
         "hidden_size": decoder.hidden_size,

@@ -11,15 +11,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.errors import ExportError
+from hicom_edge.export.export_options import TensorRTLLMOptions
+from hicom_edge.export.export_result import LanguageModelFiles, left_out
 from hicom_edge.export.save import TensorProgress
 from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
 from hicom_edge.export.tensorrt_llm.language_model import read_language_model
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
@@ -37,47 +37,27 @@ from hicom_edge.planning.llm.sharding import Rank
 from hicom_edge.planning.llm.versions import NAME
 
 
-@dataclass(frozen=True)
-class ConversionReport:
-    """What was written, and what was left behind.
-
-    Attributes:
-        entry: for the manifest of the bundle that the directory lies in.
-        tensors: how many tensors lie in all rank files together.
-        nbytes: their bytes.
-        dropped: tensors of the checkpoint that are no part of its language model, as
-            "vision: name".
-    """
-
-    entry: LanguageModelEntry
-    tensors: int
-    nbytes: int
-    dropped: tuple[str, ...]
-
-
 def convert_language_model(
     checkpoint: Checkpoint,
     directory: Path,
     options: TensorRTLLMOptions,
-    scales: Path | None = None,
     progress: TensorProgress | None = None,
-) -> ConversionReport:
+) -> LanguageModelFiles:
     """Write the language model of a checkpoint into a new directory; nothing is left on failure.
 
     Args:
         directory: must not exist; its name is the entry's.
-        scales: a bundle that was calibrated, or its file of scales; for W4A16_AWQ,
-            W8A8_SQ_PER_CHANNEL and an INT8 KV cache.
         progress: called as progress(tensor, bytes) before each block of rows is written.
 
     Raises:
         ExportError: a setting or size that TensorRT-LLM's network does not have, a value that does
             not fit the dtype, or scales that are missing or belong to another checkpoint.
-        BundleError: `scales` is not a calibrated bundle.
+        BundleError: the scales are not those of a calibrated bundle.
     """
     config = plan_conversion(checkpoint, options)
-    opened = _open_scales(checkpoint, options, scales)
-    source = StageSource(config, checkpoint.part("llm"), opened, progress or _silent)
+    path = options.scales_path
+    scales = None if path is None else DecoderScales.open(path, checkpoint)
+    source = StageSource(config, checkpoint.part("llm"), scales, progress or _silent)
     with _new_directory(directory) as partial:
         for stage in _stages(config):
             write_stage(source, stage, partial)
@@ -102,25 +82,6 @@ def plan_conversion(checkpoint: Checkpoint, options: TensorRTLLMOptions) -> dict
             f"TensorRT-LLM's {config['architecture']} has no place; export without --llm"
         )
     return config
-
-
-def _open_scales(
-    checkpoint: Checkpoint, options: TensorRTLLMOptions, scales: Path | None
-) -> DecoderScales | None:
-    if options.needs_scales and scales is None:
-        wanted = options.quantization or "an INT8 KV cache"
-        raise ExportError(
-            f"{wanted} needs calibrated scales; pass --scales with a bundle that "
-            "hicom-edge calibrate wrote"
-        )
-    if scales is None:
-        return None
-    if not options.needs_scales:
-        raise ExportError(
-            f"scales from {scales} have no use in {options.quantization or options.dtype}; "
-            "leave --scales out or choose a --quantization that takes them"
-        )
-    return DecoderScales.open(scales, checkpoint)
 
 
 def _stages(config: Mapping[str, Any]) -> Iterator[list[Rank]]:
@@ -150,7 +111,7 @@ def _report(
     directory: Path,
     options: TensorRTLLMOptions,
     config: Mapping[str, Any],
-) -> ConversionReport:
+) -> LanguageModelFiles:
     entry = LanguageModelEntry(
         runtime=NAME,
         version=options.version,
@@ -161,9 +122,7 @@ def _report(
         pp_size=options.pp_size,
     )
     tensors = sum(len(rank_layouts(config, rank)) for rank in ranks_of(config))
-    parts = (part for part in checkpoint.parts if part != "llm")
-    dropped = tuple(f"{part}: {name}" for part in parts for name in checkpoint.part(part))
-    return ConversionReport(entry, tensors, checkpoint_bytes(config), dropped)
+    return LanguageModelFiles(entry, tensors, checkpoint_bytes(config), left_out(checkpoint))
 
 
 def _silent(_: str, __: int) -> None:

@@ -6,18 +6,15 @@ It knows TensorRT-LLM's conditions on heads, channels and tiles, and says which 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from hicom_edge.errors import ExportError
-from hicom_edge.export.tensorrt_llm.checkpoint_options import (
-    GROUP_SIZES,
-    WEIGHT_ONLY,
-    TensorRTLLMOptions,
-)
+from hicom_edge.export.export_options import WEIGHT_ONLY, GroupSize, TensorRTLLMOptions
 from hicom_edge.planning.llm.layout import AWQ
 from hicom_edge.planning.llm.linears import layer_linears
 from hicom_edge.planning.llm.sharding import Rank
 
+_SMALLEST_GROUP = min(get_args(GroupSize))
 # the narrowest tile of TensorRT-LLM's weight-only kernels
 _TILE = 64
 # this version gives every stage num_layers // pp_size layers and never runs those left over
@@ -78,9 +75,9 @@ def _check_tiles(config: Mapping[str, Any], rank: Rank) -> None:
     """
     kind, group_size = (config["quantization"][key] for key in ("quant_algo", "group_size"))
     whole = _tile_of(kind, group_size) * rank.tp_size
-    smaller = kind == AWQ and group_size > min(GROUP_SIZES)
+    smaller = kind == AWQ and group_size > _SMALLEST_GROUP
     advice = ["a smaller --tp-size"] if rank.tp_size > 1 else []
-    advice += [f"--group-size {min(GROUP_SIZES)}"] if smaller else []
+    advice += [f"--group-size {_SMALLEST_GROUP}"] if smaller else []
     advice += ["another --quantization"]
     for linear in layer_linears(config, rank):
         for what, size in zip(("outputs", "inputs"), linear.whole_size(rank.tp_size), strict=True):

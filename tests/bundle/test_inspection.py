@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hicom_edge.bundle.inspection import describe_bundle, print_description
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_caches_are_shown_once(text):
 
 def test_a_language_model_for_another_runtime_is_shown(variant_bundle):
     options = TensorRTLLMOptions("1.x", "bf16", pp_size=2, quantization="W4A16")
-    bundle = variant_bundle("release", tensorrt_llm=options)
+    bundle = variant_bundle("release", language_model=options)
     description = describe_bundle(bundle)
     model = description.language_model
     assert model.entry == bundle.manifest.language_model

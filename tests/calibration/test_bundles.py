@@ -22,6 +22,7 @@ from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.export import save
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 
 OPTIONS = CalibrationOptions(samples=2, held_out=2)
@@ -54,7 +55,8 @@ def scattered(reference_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(save, "_INLINE_BYTES", 0)
         target = tmp_path_factory.mktemp("scattered") / "bundle"
-        return export_bundle(reference_checkpoint, target, decoder_form="scatter")
+        form = OnnxDecoderOptions("scatter")
+        return export_bundle(reference_checkpoint, target, language_model=form).bundle
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from hicom_edge.engines.tensorrt.network import (
 )
 from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
 from hicom_edge.export.tower_nodes import TowerSizes
@@ -77,7 +78,8 @@ def test_a_calibrated_bundle_builds(
     form: str,
 ) -> None:
     """Also with the output layer quantised, and with factors folded in."""
-    bundle = variant_bundle("release", dtype=dtype, opset=opset, decoder_form=form)
+    language_model = OnnxDecoderOptions(form)
+    bundle = variant_bundle("release", dtype=dtype, opset=opset, language_model=language_model)
     options = CalibrationOptions(decoder=decoder, block=block, lm_head=True)
     data = CalibrationData(little_data.calibration[:1], little_data.held_out[:1])
     done = calibrate(bundle, tmp_path / "out", data, options).bundle

@@ -19,12 +19,13 @@ from hicom_edge.engines.tensorrt.api import (
 )
 from hicom_edge.engines.tensorrt.parser_input import PLUGIN_DOMAIN, PLUGIN_NAME, model_for_parser
 from hicom_edge.errors import EngineError
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 
 @pytest.fixture(scope="module")
 def both_forms(variant_bundle) -> Bundle:
-    return variant_bundle("release", decoder_form="scatter")
+    return variant_bundle("release", language_model=OnnxDecoderOptions("scatter"))
 
 
 def path_of(bundle: Bundle, graph: str) -> Path:

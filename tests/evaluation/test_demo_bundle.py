@@ -45,7 +45,7 @@ def test_the_demo_is_what_its_checkpoint_exports(tmp_path: Path) -> None:
         import pytest
 
         pytest.skip("the wheel carries the bundle alone")
-    exported = export_bundle(checkpoint, tmp_path / "bundle").manifest
+    exported = export_bundle(checkpoint, tmp_path / "bundle").bundle.manifest
     shipped = Bundle.open(DEMO_BUNDLE).manifest
     assert exported.files == shipped.files
     assert exported.provenance.checkpoint_sha256 == shipped.provenance.checkpoint_sha256

@@ -16,6 +16,7 @@ from hicom_edge.engines import load_decoder
 from hicom_edge.errors import ExportError
 from hicom_edge.export import save
 from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 
@@ -113,7 +114,8 @@ def test_the_bundle_has_both_and_keeps_the_weights_once(
     reference_checkpoint, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(save, "_INLINE_BYTES", 0)  # as a decoder of real size
-    bundle = export_bundle(reference_checkpoint, tmp_path / "bundle", decoder_form="scatter")
+    form = OnnxDecoderOptions("scatter")
+    bundle = export_bundle(reference_checkpoint, tmp_path / "bundle", language_model=form).bundle
     assert bundle.manifest.extra["decoder_form"] == "scatter"
     assert bundle.graph("decoder_scatter").opset == 24
     data, graph = (bundle.manifest.files[n] for n in ("decoder.onnx.data", "decoder_scatter.onnx"))
@@ -143,9 +145,6 @@ def test_without_asking_there_is_one_decoder(reference_bundle) -> None:
     assert reference_bundle.manifest.extra["decoder_form"] == "concat"
 
 
-def test_an_unknown_form_is_refused(reference_checkpoint, tmp_path) -> None:
-    with pytest.raises(
-        ExportError, match="decoder form 'ring' is not one to export; use concat, s"
-    ):
-        export_bundle(reference_checkpoint, tmp_path / "bundle", decoder_form="ring")
-    assert not (tmp_path / "bundle").exists()
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ExportError, match="decoder form is 'ring'; expected concat, scatter"):
+        OnnxDecoderOptions("ring")

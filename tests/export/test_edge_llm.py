@@ -16,10 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines.text_generator import load_text_generator
-from hicom_edge.errors import EngineError, ExportError
+from hicom_edge.errors import EngineError
 from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
-from hicom_edge.export.exporter import export_bundle
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.loading import load_checkpoint
 
@@ -42,7 +40,7 @@ def test_transformers_reads_the_same_model(tmp_path, name):
     model = random_model(kind, torch.float16, **sizes)
     checkpoint = checkpoint_of(model, kind, tmp_path / "model")
     report = write_edge_llm_checkpoint(checkpoint, tmp_path / "llm", lambda *_: None)
-    assert report.dropped == ("compressor: readout.weight",)
+    assert report.left_out == {"compressor": ("readout.weight",)}
     read, info = AutoModelForCausalLM.from_pretrained(
         tmp_path / "llm",
         dtype=torch.float32,
@@ -85,10 +83,13 @@ def test_a_whole_checkpoints_language_model_is_read_as_a_plain_one(exported):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--dtype", "bf16"], "tensorrt-edge-llm takes fp16, not bf16; export with --dtype fp16"),
-        (["--tp-size", "2"], "tp_size: for a language model of tensorrt-llm alone"),
-        (["--decoder-form", "scatter"], "which the checkpoint for another runtime stands in for"),
-        (["--scales", "x"], "scales x are for a TensorRT-LLM checkpoint alone"),
+        (["--dtype", "bf16"], "dtype for tensorrt-edge-llm is 'bf16'; expected fp16"),
+        (["--tp-size", "2"], "tp_size: no option of the language model 'tensorrt-edge-llm'"),
+        (
+            ["--decoder-form", "scatter"],
+            "form: no option of the language model 'tensorrt-edge-ll",
+        ),
+        (["--scales", "x"], "scales: no option of the language model 'tensorrt-edge-llm'"),
     ],
 )
 def test_options_that_it_has_not_are_refused(exported, tmp_path, capsys, given, message):
@@ -96,13 +97,6 @@ def test_options_that_it_has_not_are_refused(exported, tmp_path, capsys, given, 
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_bundle_has_one_language_model(exported, tmp_path):
-    with pytest.raises(ExportError, match="a bundle has one language model; choose"):
-        export_bundle(
-            exported[0], tmp_path / "out", tensorrt_llm=TensorRTLLMOptions(), edge_llm=True
-        )
 
 
 @pytest.mark.skipif(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from hicom_edge.bundle import Bundle
 from hicom_edge.errors import BundleError, CheckpointError, ExportError, ResourceError
 from hicom_edge.export import exporter
+from hicom_edge.export.export_options import EdgeLLMOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.model.checkpoint import Checkpoint
 
@@ -56,7 +57,7 @@ def test_a_configuration_with_which_no_bundle_opens_is_refused_before_weights_ar
         export_bundle(
             checkpoint,
             tmp_path / "bundle",
-            edge_llm=llm,
+            language_model=EdgeLLMOptions() if llm else OnnxDecoderOptions(),
             progress=lambda *told: written.append(told),
         )
     assert not written
@@ -125,7 +126,7 @@ def test_the_plain_family_has_no_operator_that_old_tensorrt_lacks(variant_bundle
 
 
 def test_two_exports_write_the_same_bytes(variant_checkpoint, reference_bundle, tmp_path):
-    second = export_bundle(variant_checkpoint("release"), tmp_path / "again")
+    second = export_bundle(variant_checkpoint("release"), tmp_path / "again").bundle
     assert second.manifest == reference_bundle.manifest
     for name in second.manifest.files:
         assert second.file(name).read_bytes() == reference_bundle.file(name).read_bytes()
@@ -150,7 +151,7 @@ def test_float16_is_half_the_size(variant_bundle, reference_bundle):
 
 def test_an_opened_checkpoint_and_a_name_are_accepted(variant_checkpoint, tmp_path):
     checkpoint = Checkpoint.open(variant_checkpoint("release"))
-    bundle = export_bundle(checkpoint, tmp_path / "bundle", name="my-model")
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", name="my-model").bundle
     assert bundle.manifest.name == "my-model"
     assert bundle.manifest.provenance.checkpoint == "release"
 

@@ -8,6 +8,7 @@ import pytest
 
 from hicom_edge.bundle.manifest import FileEntry
 from hicom_edge.engines.engine_files import graph_sha256
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.decoder_form import decoder_graph, graphs_to_run, weight_files
 from hicom_edge.planning.engine_memory import kv_cache_bytes, run_need, weight_bytes
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
@@ -15,7 +16,7 @@ from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 @pytest.fixture(scope="module")
 def both(variant_bundle):
-    return variant_bundle("release", decoder_form="scatter")
+    return variant_bundle("release", language_model=OnnxDecoderOptions("scatter"))
 
 
 def test_an_engine_runs_one_form_and_all_other_graphs(both, reference_bundle) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hicom_edge.errors import BundleError, InputError
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.profiles import (
     FRAMES_PER_RUN,
     PREFILL,
@@ -22,7 +23,7 @@ from hicom_edge.runtime.features import encoding as vision
 
 
 def test_the_fixed_cache_is_whole_in_both_profiles_and_its_step_is_one_row(variant_bundle) -> None:
-    bundle = variant_bundle("release", decoder_form="scatter")
+    bundle = variant_bundle("release", language_model=OnnxDecoderOptions("scatter"))
     limits = limits_from_manifest(bundle.manifest, 16)
     profiles = profiles_of("decoder_scatter", bundle.graph("decoder_scatter"), limits)
     for profile in profiles:

@@ -10,6 +10,7 @@ from hicom_edge import engines
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.device_array import DeviceArray
 from hicom_edge.engines.ort import engine as onnxruntime_engine
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.runtime.qa import VideoQA
 
 CPU, STAND_IN = "onnxruntime-cpu", "tensorrt"
@@ -19,7 +20,7 @@ FRAMES = np.random.default_rng(2).integers(0, 256, (5, 20, 30, 3), dtype=np.uint
 
 @pytest.fixture(params=["concat", "scatter"])
 def bundle(request: pytest.FixtureRequest, variant_bundle) -> Bundle:
-    return variant_bundle("release", decoder_form=request.param)
+    return variant_bundle("release", language_model=OnnxDecoderOptions(request.param))
 
 
 def test_onnx_runtime_reads_each_stage_where_the_last_one_wrote(reference_bundle) -> None:

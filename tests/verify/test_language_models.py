@@ -16,7 +16,7 @@ from hicom_edge.engines import load_decoder
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.runtime.generation import GenerationOptions, generate
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.verify import language_models
@@ -68,7 +68,7 @@ def video() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def for_tensorrt_llm(variant_bundle) -> Bundle:
-    return variant_bundle("release", tensorrt_llm=TensorRTLLMOptions("0.12", "fp32"))
+    return variant_bundle("release", language_model=TensorRTLLMOptions("0.12", "fp32"))
 
 
 @pytest.fixture(scope="module")

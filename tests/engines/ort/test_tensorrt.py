@@ -31,6 +31,7 @@ from hicom_edge.engines.ort.tensorrt_provider import (
 )
 from hicom_edge.engines.tensorrt import api as tensorrt_api
 from hicom_edge.errors import EngineError
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 from hicom_edge.planning.gpus import Gpu, find_gpus
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
@@ -133,7 +134,7 @@ def test_engines_of_another_version_are_not_taken(bundle, monkeypatch, upgraded:
 
 
 def test_the_decoder_that_it_never_runs_needs_no_engine(variant_bundle, tmp_path) -> None:
-    manifest = variant_bundle("release", decoder_form="scatter").manifest
+    manifest = variant_bundle("release", language_model=OnnxDecoderOptions("scatter")).manifest
     bundle = Bundle(tmp_path, manifest)
     assert SCATTER_GRAPH in manifest.graphs
     build_all(bundle, *(name for name in manifest.graphs if name != SCATTER_GRAPH))

@@ -44,6 +44,7 @@ from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.errors import EngineError, InputError, ResourceError
 from hicom_edge.export import save
 from hicom_edge.export.decoder_graph import build_decoder_graph, plan_decoder
+from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
@@ -94,8 +95,8 @@ class TestWithRtx:
         self, reference_checkpoint, tmp_path: Path, model: str, dtype: str, opset: int, form: str
     ) -> None:
         checkpoint = DEMO_CHECKPOINT if model == "demo" else reference_checkpoint
-        target, options = tmp_path / "bundle", {"dtype": dtype, "opset": opset}
-        bundle = export_bundle(checkpoint, target, **options, decoder_form=form)
+        options = ExportOptions(dtype, opset, OnnxDecoderOptions(form))
+        bundle = export_bundle(checkpoint, tmp_path / "bundle", options).bundle
         built = build_engines(bundle, BuildOptions(RTX))
         last = "decoder_scatter" if form == "scatter" else "decoder"
         assert [engine.graph for engine in built] == [*GRAPHS[:3], last]
@@ -110,8 +111,8 @@ class TestWithRtx:
         self, reference_checkpoint, tmp_path: Path, monkeypatch
     ) -> None:
         monkeypatch.setattr(save, "_INLINE_BYTES", 0)  # as a decoder of real size
-        target = tmp_path / "bundle"
-        bundle = export_bundle(reference_checkpoint, target, dtype="fp16", decoder_form="scatter")
+        options = ExportOptions("fp16", language_model=OnnxDecoderOptions("scatter"))
+        bundle = export_bundle(reference_checkpoint, tmp_path / "bundle", options).bundle
         built = build_engines(bundle, BuildOptions(RTX, max_frames=8))[-1]
         assert built.graph == "decoder_scatter"
         assert built.size_bytes > bundle.manifest.files["decoder.onnx.data"].size / 2

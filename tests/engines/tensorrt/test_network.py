@@ -16,6 +16,7 @@ from hicom_edge.engines.tensorrt.network import (
     write_engine,
 )
 from hicom_edge.engines.tensorrt.parser_input import model_for_parser
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 pytestmark = pytest.mark.tensorrt
@@ -51,9 +52,8 @@ def parts(reference_bundle):
 @pytest.mark.parametrize("opset", [23, 20])
 def test_every_input_is_read_from_the_device(variant_bundle, opset: int) -> None:
     """A shape tensor would be read from main memory, at the address that we give for the device."""
-    bundle = variant_bundle(
-        "release", opset=opset, decoder_form="scatter" if opset > 20 else "concat"
-    )
+    form = OnnxDecoderOptions("scatter" if opset > 20 else "concat")
+    bundle = variant_bundle("release", opset=opset, language_model=form)
     api, limits = load_api(TENSORRT_RTX), limits_from_manifest(bundle.manifest, 8)
     logger, version = logger_of(api), api.__version__
     builder = make_with(api.Builder, logger)

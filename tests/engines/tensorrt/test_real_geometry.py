@@ -15,6 +15,7 @@ from hicom_edge.engines.tensorrt.api import TENSORRT_RTX
 from hicom_edge.engines.tensorrt.graph_build import Workplace
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
+from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
@@ -46,9 +47,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_graphs_and_both_caches_build(
     checkpoint: Path, tmp_path: Path, dtype: str, opset: int
 ) -> None:
-    bundle = export_bundle(
-        checkpoint, tmp_path / "bundle", dtype=dtype, opset=opset, decoder_form="scatter"
-    )
+    options = ExportOptions(dtype, opset, OnnxDecoderOptions("scatter"))
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", options).bundle
     assert bundle.manifest.model.grid == (27, 27)
     assert (bundle.manifest.model.num_kv_heads, bundle.manifest.model.head_dim) == (4, 128)
     assert set(bundle.manifest.graphs) == {

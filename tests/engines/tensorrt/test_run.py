@@ -21,6 +21,7 @@ from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 from hicom_edge.engines.tensorrt.engine import TensorRtEngine
 from hicom_edge.engines.tensorrt.session import TensorRtSession
 from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.planning.profiles import (
     FRAMES_PER_RUN,
@@ -165,7 +166,7 @@ def form(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def form_bundle(variant_bundle) -> Bundle:
     """A bundle with both forms of the decoder."""
-    return variant_bundle("release", decoder_form="scatter")
+    return variant_bundle("release", language_model=OnnxDecoderOptions("scatter"))
 
 
 @settings(max_examples=15, deadline=None)

@@ -14,11 +14,10 @@ from tensorrt_llm_models import LLAMA3, checkpoint_of, random_model
 
 from hicom_edge.errors import ExportError
 from hicom_edge.export.decoder_graph import DecoderPlan
-from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
-from hicom_edge.export.tensorrt_llm.checkpoint_options import (
+from hicom_edge.export.export_options import (
     TensorRTLLMOptions,
-    choose_language_model,
 )
+from hicom_edge.export.tensorrt_llm.checkpoint_config import checkpoint_config
 from hicom_edge.export.tensorrt_llm.convert import plan_conversion
 from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
 from hicom_edge.export.tensorrt_llm.language_model import LanguageModel
@@ -161,34 +160,6 @@ def test_quantised_linears_have_the_documented_tensors(tp_size):
     cache = "transformer.layers.0.attention.kv_cache_scaling_factor"
     assert table[cache] == Layout("F32", (1,))
     assert table["lm_head.weight"] == Layout("F16", (152064 // tp_size, 3584))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"version": "0.9"}, r"version '0\.9' is not one for a language model; use 0\.12, 1\.x"),
-        ({"dtype": "int8"}, "dtype 'int8' is not one .*; use fp32, fp16, bf16"),
-        ({"quantization": "FP8"}, "quantization 'FP8' is not one .*; use W8A16, W4A16, W4A16_AWQ"),
-        ({"group_size": 32}, "group size 32 is not one .*; use 64, 128"),
-        ({"tp_size": 0}, "tp_size is 0; pass 1 or more"),
-        ({"dtype": "fp32", "quantization": "W8A16"}, "W8A16 in fp32 has no kernel"),
-    ],
-)
-def test_options_that_do_not_exist_are_refused(given, message):
-    with pytest.raises(ExportError, match=message):
-        TensorRTLLMOptions(**given)
-
-
-def test_options_without_a_runtime_are_refused():
-    assert choose_language_model(None, "fp32", version=None, tp_size=None) is None
-    with pytest.raises(ExportError, match=r"tp_size, version: .* pass --llm tensorrt-llm"):
-        choose_language_model(None, "fp32", version="1.x", tp_size=2)
-    with pytest.raises(ExportError, match=r"runtime 'vllm' is not one .*; use tensorrt-llm"):
-        choose_language_model("vllm", "fp32")
-    with pytest.raises(ExportError, match=r"a group size is for W4A16_AWQ alone"):
-        choose_language_model("tensorrt-llm", "fp16", quantization="W8A16", group_size=64)
-    chosen = choose_language_model("tensorrt-llm", "bf16", tp_size=2, version=None)
-    assert chosen == TensorRTLLMOptions(dtype="bf16", tp_size=2)
 
 
 @pytest.mark.parametrize(

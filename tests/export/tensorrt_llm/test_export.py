@@ -16,8 +16,8 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.cli import main
 from hicom_edge.errors import BundleError, ExportError
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.export.exporter import export_bundle
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.loading import load_checkpoint
 from hicom_edge.planning.llm.checkpoint import check_checkpoint
@@ -27,7 +27,7 @@ LLM = ["--llm", "tensorrt-llm"]
 
 @pytest.fixture(scope="module")
 def bundle(variant_bundle):
-    return variant_bundle("release", tensorrt_llm=TensorRTLLMOptions("0.12", "fp32", tp_size=2))
+    return variant_bundle("release", language_model=TensorRTLLMOptions("0.12", "fp32", tp_size=2))
 
 
 def test_the_language_model_stands_in_for_the_decoder_graph(bundle):
@@ -64,7 +64,7 @@ def test_progress_counts_up_to_the_total(variant_checkpoint, tmp_path):
         variant_checkpoint("release"),
         tmp_path / "bundle",
         progress=lambda *step: seen.append(step),
-        tensorrt_llm=TensorRTLLMOptions(dtype="bf16"),
+        language_model=TensorRTLLMOptions(dtype="bf16"),
     )
     done = [step[1] for step in seen]
     assert done == sorted(done)
@@ -108,8 +108,10 @@ def rewritten(path, manifest) -> Bundle:
 def test_scales_come_out_of_a_calibrated_bundle(reference_bundle, variant_checkpoint, tmp_path):
     source = variant_checkpoint("release")
     scales = calibrated(reference_bundle, Checkpoint.open(source), tmp_path)
-    options = TensorRTLLMOptions(quantization="W8A8_SQ_PER_CHANNEL", int8_kv_cache=True)
-    bundle = export_bundle(source, tmp_path / "out", tensorrt_llm=options, scales=scales.path)
+    options = TensorRTLLMOptions(
+        quantization="W8A8_SQ_PER_CHANNEL", int8_kv_cache=True, scales=scales.path
+    )
+    bundle = export_bundle(source, tmp_path / "out", language_model=options).bundle
     check_checkpoint(bundle.path / "llm")
     config = json.loads((bundle.path / "llm/config.json").read_text())
     assert config["quantization"]["quant_algo"] == "W8A8_SQ_PER_CHANNEL"
@@ -122,26 +124,16 @@ def test_scales_of_another_checkpoint_are_refused(reference_bundle, variant_chec
     scales = calibrated(reference_bundle, Checkpoint.open(source), tmp_path)
     provenance = replace(scales.manifest.provenance, checkpoint_sha256="0" * 64)
     rewritten(scales.path, replace(scales.manifest, provenance=provenance))
-    options = TensorRTLLMOptions(int8_kv_cache=True)
+    options = TensorRTLLMOptions(int8_kv_cache=True, scales=scales.path)
     with pytest.raises(ExportError, match="were measured on another checkpoint than"):
-        export_bundle(source, tmp_path / "out", tensorrt_llm=options, scales=scales.path)
+        export_bundle(source, tmp_path / "out", language_model=options)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_bundle_without_scales_is_refused(reference_bundle, variant_checkpoint, tmp_path):
-    options = TensorRTLLMOptions(int8_kv_cache=True)
+    options = TensorRTLLMOptions(int8_kv_cache=True, scales=reference_bundle.path)
     with pytest.raises(BundleError, match=r"has no calibration/decoder_scales\.safetensors"):
-        export_bundle(
-            variant_checkpoint("release"),
-            tmp_path / "out",
-            tensorrt_llm=options,
-            scales=reference_bundle.path,
-        )
-
-
-def test_scales_without_a_language_model_are_refused(variant_checkpoint, tmp_path):
-    with pytest.raises(ExportError, match="are for a TensorRT-LLM checkpoint alone"):
-        export_bundle(variant_checkpoint("release"), tmp_path / "out", scales=tmp_path)
+        export_bundle(variant_checkpoint("release"), tmp_path / "out", language_model=options)
 
 
 def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
@@ -168,17 +160,15 @@ def test_the_command_line_writes_it(variant_checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--llm", "vllm"], "runtime 'vllm' is not one for a language model; use tensorrt-llm"),
-        (["--tp-size", "2"], "tp_size: for a language model of tensorrt-llm alone"),
-        (["--int8-kv-cache"], "int8_kv_cache: for a language model of tensorrt-llm alone"),
-        ([*LLM, "--int8-kv-cache"], "an INT8 KV cache needs calibrated scales; pass --scales"),
-        ([*LLM, "--dtype", "fp8"], "dtype 'fp8' is not one for a language model"),
-        (["--dtype", "bf16"], "dtype 'bf16' is not one to export in; use fp32, fp16"),
-        (
-            [*LLM, "--decoder-form", "scatter"],
-            "decoder form 'scatter' is a form of the",
-        ),
-        ([*LLM, "--decoder-form", "ring"], "decoder form 'ring' is not"),
+        (["--llm", "vllm"], "language model is 'vllm'; expected onnx, tensorrt-llm, tensorrt-edge"),
+        (["--tp-size", "2"], "tp_size: no option of the language model 'onnx'"),
+        (["--int8-kv-cache"], "int8_kv_cache: no option of the language model 'onnx'"),
+        ([*LLM, "--int8-kv-cache"], "an INT8 KV cache needs calibrated scales; pass as scales"),
+        ([*LLM, "--dtype", "fp8"], "dtype is 'fp8'; expected fp32, fp16, bf16"),
+        (["--dtype", "bf16"], "dtype of the graphs is 'bf16'; expected fp32, fp16"),
+        ([*LLM, "--decoder-form", "scatter"], "form: no option of the language model 'tensorrt-ll"),
+        (["--decoder-form", "ring"], "decoder form is 'ring'; expected concat, scatter"),
+        (["--scales", "x"], "scales: no option of the language model 'onnx'"),
         ([*LLM, "--tp-size", "3"], "num_attention_heads is 4, which 3 ranks cannot share"),
     ],
 )

@@ -14,7 +14,7 @@ from tensorrt_llm_models import MODELS, checkpoint_of, config_of, random_model
 
 from hicom_edge.bundle.manifest import LanguageModelEntry
 from hicom_edge.errors import BundleError, ExportError
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
 from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.planning.llm.checkpoint import check_checkpoint
@@ -123,7 +123,7 @@ def test_the_report_says_what_was_written_and_what_was_left_behind(checkpoint, t
     assert report.entry == LanguageModelEntry(
         "tensorrt-llm", "0.12", "llm", "bf16", None, tp_size=2, pp_size=1
     )
-    assert report.dropped == ("compressor: readout.weight",)
+    assert report.left_out == {"compressor": ("readout.weight",)}
     files = [load_file(tmp_path / f"llm/rank{r}.safetensors") for r in range(2)]
     assert report.tensors == sum(map(len, files))
     assert report.nbytes == sum(t.nbytes for file in files for t in file.values())
@@ -133,7 +133,7 @@ def test_the_report_says_what_was_written_and_what_was_left_behind(checkpoint, t
 def test_progress_adds_up_to_all_bytes(checkpoint, tmp_path):
     seen = []
     report = convert_language_model(
-        checkpoint, tmp_path / "llm", TensorRTLLMOptions(tp_size=2), None, lambda *x: seen.append(x)
+        checkpoint, tmp_path / "llm", TensorRTLLMOptions(tp_size=2), lambda *x: seen.append(x)
     )
     assert sum(nbytes for _, nbytes in seen) == report.nbytes
     assert "transformer.layers.0.attention.qkv.weight" in [name for name, _ in seen]
@@ -260,7 +260,7 @@ from pathlib import Path
 from tensorrt_llm_models import opened
 from hicom_edge.export.tensorrt_llm import stage
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.model.stored_tensors import StoredTensor
 
 def peak_mb():

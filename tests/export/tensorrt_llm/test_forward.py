@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tensorrt_llm_forward import NumpyTensorRTLLM, read_rank_file
 from tensorrt_llm_models import MODELS, checkpoint_of, logits_of, random_model
 
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
 
 INPUT_IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 50, 0, 35, 8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,8 @@ from tensorrt_llm_forward import NumpyTensorRTLLM
 from tensorrt_llm_models import checkpoint_of, decoder_scales, logits_of, random_model
 
 from hicom_edge.errors import BundleError, ExportError
+from hicom_edge.export.export_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm import blocks
-from hicom_edge.export.tensorrt_llm.checkpoint_options import TensorRTLLMOptions
 from hicom_edge.export.tensorrt_llm.convert import convert_language_model
 from hicom_edge.export.tensorrt_llm.quantized import AwqEncoder, pack_int4
 
@@ -55,8 +57,8 @@ def calibrated(tmp_path_factory):
 def converted(calibrated, directory, **options):
     _, checkpoint, scales, _ = calibrated
     given = TensorRTLLMOptions(group_size=64, **options)
-    scales = scales if given.needs_scales else None
-    convert_language_model(checkpoint, directory / "llm", given, scales)
+    given = replace(given, scales=scales if given.needs_scales else None)
+    convert_language_model(checkpoint, directory / "llm", given)
     return directory / "llm"
 
 
@@ -268,10 +270,11 @@ def test_scales_that_do_not_fit_are_refused(calibrated, tmp_path, change, messag
     damaged = load_file(scales)
     change(damaged)
     save_file(damaged, tmp_path / "damaged.safetensors")
-    options = TensorRTLLMOptions(quantization=AWQ, group_size=64)
+    path = tmp_path / "damaged.safetensors"
+    options = TensorRTLLMOptions(quantization=AWQ, group_size=64, scales=path)
     target = tmp_path / "out/llm"
     with pytest.raises(ExportError, match=message) as caught:
-        convert_language_model(checkpoint, target, options, tmp_path / "damaged.safetensors")
+        convert_language_model(checkpoint, target, options)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -282,22 +285,21 @@ def test_scales_that_do_not_fit_are_refused(calibrated, tmp_path, change, messag
 )
 def test_scales_that_are_needed_are_asked_for(calibrated, tmp_path, options, wanted):
     options = TensorRTLLMOptions(group_size=64, **options)
-    with pytest.raises(ExportError, match=f"{wanted} needs calibrated scales; pass --scales"):
+    with pytest.raises(ExportError, match=f"{wanted} needs calibrated scales; pass as scales"):
         convert_language_model(calibrated[1], tmp_path / "llm", options)
 
 
 def test_scales_without_use_are_refused(calibrated, tmp_path):
     _, checkpoint, scales, _ = calibrated
-    with pytest.raises(ExportError, match="have no use in W8A16"):
-        options = TensorRTLLMOptions(quantization="W8A16")
-        convert_language_model(checkpoint, tmp_path / "llm", options, scales)
+    options = TensorRTLLMOptions(quantization="W8A16", scales=scales)
+    with pytest.raises(ExportError, match="are not used by W8A16"):
+        convert_language_model(checkpoint, tmp_path / "llm", options)
 
 
 def test_a_file_that_holds_no_scales_is_one_line(calibrated, tmp_path):
     (tmp_path / "scales.safetensors").write_text("no")
-    options = TensorRTLLMOptions(quantization=AWQ, group_size=64)
+    path = tmp_path / "scales.safetensors"
+    options = TensorRTLLMOptions(quantization=AWQ, group_size=64, scales=path)
     with pytest.raises(BundleError, match="cannot be read as scales") as caught:
-        convert_language_model(
-            calibrated[1], tmp_path / "llm", options, tmp_path / "scales.safetensors"
-        )
+        convert_language_model(calibrated[1], tmp_path / "llm", options)
     assert "\n" not in str(caught.value)
