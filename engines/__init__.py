@@ -1,7 +1,7 @@
-"""Engines: what runs the graphs of a bundle, chosen by name.
+"""Engines: backends that run the graphs of a bundle, chosen by name.
 
-It knows which backends exist and in which order `auto` tries them. Nothing of a backend is imported
-before it is asked for.
+The registry below lists the backends in the order in which "auto" tries them. A backend's modules
+are imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hicom_edge.errors import EngineError
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
+    from hicom_edge.planning.machine import Machine
 
 __all__ = [
     "AUTO",
@@ -35,10 +36,11 @@ def load_engine(
 
     Raises:
         BundleError: the bundle has no such graph.
-        EngineError: the engine is unknown or not available here; the message lists those that are.
+        EngineError: the engine is unknown or not available; the message lists those that are.
     """
-    backend = choose_backend(engine, bundle)
-    return backend.load_engine(bundle, graph_name, options or _default_options())
+    options = _resolved(options)
+    backend = choose_backend(engine, bundle, options.machine)
+    return backend.load_engine(bundle, graph_name, options)
 
 
 def load_decoder(
@@ -47,9 +49,10 @@ def load_decoder(
     """The engine of the language model, not yet activated (use it in `with`).
 
     Raises:
-        EngineError: the engine is unknown or not available here; the message lists those that are.
+        EngineError: the engine is unknown or not available; the message lists those that are.
     """
-    return choose_backend(engine, bundle).load_decoder(bundle, options or _default_options())
+    options = _resolved(options)
+    return choose_backend(engine, bundle, options.machine).load_decoder(bundle, options)
 
 
 def engine_names() -> tuple[str, ...]:
@@ -57,44 +60,49 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def why_not(name: str) -> str | None:
-    """Why an engine cannot run on this machine, or None when it can."""
-    return _backend(name).unavailable()
+def why_not(name: str, machine: Machine | None = None) -> str | None:
+    """Why an engine cannot run on a machine (default: this one), or None when it can."""
+    return _backend(name).unavailable(machine or _this_machine())
 
 
-def choose_backend(name: str, bundle: Bundle | None = None) -> Backend:
-    """The backend of that name, or for "auto" the best one that this machine has.
+def choose_backend(
+    name: str, bundle: Bundle | None = None, machine: Machine | None = None
+) -> Backend:
+    """The backend of that name, or for "auto" the best that a machine (default: this one) has.
 
-    With a bundle, "auto" passes over a backend that cannot run it: TensorRT, by itself or in ONNX
-    Runtime, is taken when engines were built that fit this machine.
+    With a bundle, "auto" skips a backend that cannot run it: TensorRT, by itself or in ONNX
+    Runtime, is chosen if engines were built that fit the machine.
     """
+    machine = machine or _this_machine()
     if name != AUTO:
         backend = _backend(name)
-        reason = backend.unavailable()
+        reason = backend.unavailable(machine)
         if reason is None:
             return backend
-        raise EngineError(f"engine {name} is not available: {reason}; {_available()}")
-    for candidate in engine_names():
-        backend = _backend(candidate)
-        if backend.unavailable() is None and (bundle is None or backend.unfit(bundle) is None):
-            return backend
-    reasons = "; ".join(f"{name}: {why_not(name)}" for name in engine_names())
+        raise EngineError(f"engine {name} is not available: {reason}; {_available(machine)}")
+    for candidate in map(_backend, engine_names()):
+        if candidate.unavailable(machine) is not None:
+            continue
+        if bundle is None or candidate.unfit(bundle, machine) is None:
+            return candidate
+    reasons = "; ".join(f"{name}: {why_not(name, machine)}" for name in engine_names())
     raise EngineError(f"no engine is available on this machine ({reasons})")
 
 
-def why_not_built(bundle: Bundle) -> str | None:
-    """Why "auto" passes over the engines that were built into a bundle.
+def why_not_built(bundle: Bundle, machine: Machine | None = None) -> str | None:
+    """Why "auto" skips the engines that were built into a bundle.
 
-    None when it takes them, or none were built.
+    None when it uses them, or none were built.
     """
     from hicom_edge.engines.engine_files import engines_built
 
-    found = engines_built(bundle)
-    built = [name for name in engine_names() if name in found]  # not those of another hicom-edge
-    if not built or choose_backend(AUTO, bundle).name in built:
+    machine, found = machine or _this_machine(), engines_built(bundle)
+    # Engines of a later hicom-edge, which this version does not know, are ignored.
+    built = [name for name in engine_names() if name in found]
+    if not built or choose_backend(AUTO, bundle, machine).name in built:
         return None
     backend = _backend(built[0])
-    return backend.unavailable() or backend.unfit(bundle)
+    return backend.unavailable(machine) or backend.unfit(bundle, machine)
 
 
 def _backend(name: str) -> Backend:
@@ -104,15 +112,25 @@ def _backend(name: str) -> Backend:
     return _BACKENDS[name]()
 
 
-def _available() -> str:
-    names = [name for name in engine_names() if why_not(name) is None]
+def _available(machine: Machine) -> str:
+    names = [name for name in engine_names() if why_not(name, machine) is None]
     return f"available here: {', '.join(names) or 'none'} (hicom-edge doctor says more)"
 
 
-def _default_options() -> EngineOptions:
+def _resolved(options: EngineOptions | None) -> EngineOptions:
+    """Options with the machine filled in, which is looked at once."""
+    from dataclasses import replace
+
     from hicom_edge.engines.base import EngineOptions
 
-    return EngineOptions()
+    options = options or EngineOptions()
+    return replace(options, machine=options.on_machine())
+
+
+def _this_machine() -> Machine:
+    from hicom_edge.planning.machine import this_machine
+
+    return this_machine()
 
 
 def _onnxruntime_cuda() -> Backend:

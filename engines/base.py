@@ -17,6 +17,7 @@ import numpy as np
 from hicom_edge.engines.device_array import MAIN_MEMORY, DeviceArray, Memory, placed, write
 from hicom_edge.engines.specs import check_feed, fits_spec, spec_named
 from hicom_edge.errors import EngineError, InputError
+from hicom_edge.planning.machine import Machine, this_machine
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,9 +41,11 @@ class EngineOptions:
 
     Attributes:
         threads: CPU threads of one graph; None leaves the choice to the backend.
+        machine: the machine that engines run on; None is this one.
     """
 
     threads: int | None = None
+    machine: Machine | None = None
 
     def __post_init__(self) -> None:
         threads = self.threads
@@ -53,6 +56,10 @@ class EngineOptions:
                 f"threads is {threads!r}; pass 1 or more, up to {MAX_THREADS}, or leave it out"
             )
 
+    def on_machine(self) -> Machine:
+        """Facts about the machine that engines run on."""
+        return self.machine or this_machine()
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -60,18 +67,18 @@ class Backend:
 
     Attributes:
         name: what `--engine` calls it.
-        unavailable: the reason why it cannot run on this machine, or None when it can.
+        unavailable: the reason why it cannot run on a machine, or None when it can.
         load_engine: makes the engine of one graph, not yet activated.
         load_decoder: makes the engine of the `decoder` graph, not yet activated.
-        unfit: the reason why it cannot run this bundle, such as engines that were not built, or
-            None when it can; by default any bundle is run.
+        unfit: the reason why it cannot run a bundle on a machine, such as engines that were not
+            built, or None when it can; by default any bundle is run.
     """
 
     name: str
-    unavailable: Callable[[], str | None]
+    unavailable: Callable[[Machine], str | None]
     load_engine: Callable[[Bundle, str, EngineOptions], Engine]
     load_decoder: Callable[[Bundle, EngineOptions], DecoderEngine]
-    unfit: Callable[[Bundle], str | None] = lambda bundle: None
+    unfit: Callable[[Bundle, Machine], str | None] = lambda bundle, machine: None
 
 
 class Runner(ABC):

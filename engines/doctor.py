@@ -1,7 +1,4 @@
-"""What this machine can run, and why not the rest.
-
-It knows how to look at the machine and at what is installed. It changes nothing.
-"""
+"""Which engines a machine can run, and why not the others."""
 
 from __future__ import annotations
 
@@ -10,11 +7,14 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hicom_edge.engines import engine_names, why_not
-from hicom_edge.planning.gpus import Gpu, find_gpus
-from hicom_edge.planning.jetson import Jetson, find_jetson
-from hicom_edge.planning.main_memory import available_memory
+from hicom_edge.planning.machine import Machine, this_machine
+
+if TYPE_CHECKING:
+    from hicom_edge.planning.gpus import Gpu
+    from hicom_edge.planning.jetson import Jetson
 
 _DISTRIBUTIONS = (
     "hicom-edge",
@@ -68,8 +68,9 @@ class Diagnosis:
     warnings: tuple[str, ...]
 
 
-def examine() -> Diagnosis:
-    """Look at the machine and at what is installed."""
+def examine(machine: Machine | None = None) -> Diagnosis:
+    """Report on a machine (default: this one) and the packages of this Python."""
+    machine = machine or this_machine()
     versions = {name: _version(name) for name in _DISTRIBUTIONS}
     versions[_RTX] = next(filter(None, map(_version, _RTX_DISTRIBUTIONS)), None)
     versions |= {name: _version(name) for name in _ONNXRUNTIMES}
@@ -78,19 +79,19 @@ def examine() -> Diagnosis:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
         cpu_cores=os.cpu_count() or 1,
-        memory_bytes=_memory_bytes(),
-        memory_available_bytes=available_memory(),
-        jetson=find_jetson(),
-        gpus=find_gpus(),
+        memory_bytes=machine.memory_bytes,
+        memory_available_bytes=machine.available_bytes,
+        jetson=machine.jetson,
+        gpus=machine.gpus,
         versions=versions,
         providers=_providers(),
-        engines=tuple(_engine_status(name) for name in engine_names()),
+        engines=tuple(_engine_status(name, machine) for name in engine_names()),
         warnings=tuple(_warnings(versions)),
     )
 
 
-def _engine_status(name: str) -> EngineStatus:
-    reason = why_not(name)
+def _engine_status(name: str, machine: Machine) -> EngineStatus:
+    reason = why_not(name, machine)
     return EngineStatus(name, reason is None, reason)
 
 
@@ -134,10 +135,3 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -158,8 +158,7 @@ class Expected:
     graph_sha256: str
     engine: str
     engine_version: str
-    device: str | None
-    compute_capability: str | None
+    gpu: Gpu | None
     plugin_sha256: str | None = None
 
     def difference(self, sidecar: Sidecar) -> str | None:
@@ -169,9 +168,10 @@ class Expected:
             ("another engine", sidecar.engine, self.engine),
         ]
         if sidecar.device is not None:
-            pairs.append(("another device", sidecar.device, str(self.device)))
-            built_for, here = str(sidecar.compute_capability), str(self.compute_capability)
-            pairs.append(("another compute capability", built_for, here))
+            model, capability = (self.gpu.model, self.gpu.capability) if self.gpu else ("none",) * 2
+            pairs.append(("another device", sidecar.device, model))
+            built_for = str(sidecar.compute_capability)
+            pairs.append(("another compute capability", built_for, capability))
         if not _version_fits(sidecar, self.engine_version):
             pairs.append(("another version", sidecar.engine_version, self.engine_version))
         if sidecar.plugin_sha256 is not None:
@@ -199,27 +199,6 @@ def engines_built(bundle: Bundle) -> tuple[str, ...]:
         with contextlib.suppress(EngineError):
             names.append(EngineFiles(sidecar.parent, "vision").read_sidecar().engine)
     return tuple(names)
-
-
-def device_place(gpu: Gpu) -> str:
-    """A GPU's name and compute capability as part of a directory's name."""
-    return place_of(device_name(gpu), capability_text(gpu))
-
-
-def place_of(device: str, capability: str) -> str:
-    """As `device_place`, from what a sidecar says of the device."""
-    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    return f"{name or 'gpu'}-sm{capability.replace('.', '')}"
-
-
-def device_name(gpu: Gpu) -> str:
-    """What tells one kind of GPU from another, such as "Orin, 16 multiprocessors"."""
-    return f"{gpu.name}, {gpu.multiprocessors} multiprocessors"
-
-
-def capability_text(gpu: Gpu) -> str:
-    """Such as "8.7"."""
-    return "{}.{}".format(*gpu.compute_capability)
 
 
 def _version_fits(sidecar: Sidecar, here: str) -> bool:

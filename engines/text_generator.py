@@ -17,6 +17,7 @@ from hicom_edge.errors import EngineError
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
+    from hicom_edge.planning.machine import Machine
 
 # The id of a position that has no token: a visual one.
 VISUAL = -1
@@ -82,7 +83,7 @@ class TextGenerator(Runner):
             )
 
 
-def load_text_generator(bundle: Bundle) -> TextGenerator:
+def load_text_generator(bundle: Bundle, machine: Machine | None = None) -> TextGenerator:
     """The language model of a bundle that is for another runtime; not yet activated.
 
     Raises:
@@ -98,4 +99,4 @@ def load_text_generator(bundle: Bundle) -> TextGenerator:
         )
     from hicom_edge.engines.tensorrt_llm.generator import load_generator
 
-    return load_generator(bundle)
+    return load_generator(bundle, machine)

@@ -1,34 +1,61 @@
-"""The NVIDIA GPUs of this machine, asked of the CUDA driver itself.
+"""NVIDIA GPUs of this machine, as the CUDA driver reports them.
 
-It knows libcuda through ctypes, so that no GPU library has to be installed to look. It does not run
-anything on a GPU.
+The driver is called through ctypes, so no GPU library has to be installed. Nothing runs on a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 
-_NAMES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
-_MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76  # CUdevice_attribute
-_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
+_LIBRARY_NAMES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
+# CUdevice_attribute: MULTIPROCESSOR_COUNT, INTEGRATED, COMPUTE_CAPABILITY_MAJOR and _MINOR
+_MULTIPROCESSORS, _INTEGRATED, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 18, 75, 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, compute capability such as (8, 7), memory and number of multiprocessors.
+    """A GPU.
 
-    All Jetson Orins have the same name; they differ in their multiprocessors.
+    Attributes:
+        name: such as "NVIDIA H200"; all Jetson Orins have the same name.
+        compute_capability: such as (8, 7).
+        memory_bytes: total device memory.
+        multiprocessors: distinguishes the Jetson Orins, and the power modes of one of them.
+        integrated: it has no memory of its own and works in main memory, as on a Jetson.
     """
 
     name: str
     compute_capability: tuple[int, int]
     memory_bytes: int
     multiprocessors: int = 0
+    integrated: bool = False
+
+    @property
+    def model(self) -> str:
+        """Kind of GPU that an engine is built for, such as "Orin, 16 multiprocessors"."""
+        return f"{self.name}, {self.multiprocessors} multiprocessors"
+
+    @property
+    def capability(self) -> str:
+        """Compute capability as text, such as "8.7"."""
+        return "{}.{}".format(*self.compute_capability)
+
+    @property
+    def architecture(self) -> str:
+        """Compute capability in a compiler's notation, such as "sm87"."""
+        return "sm{}{}".format(*self.compute_capability)
+
+    @property
+    def folder(self) -> str:
+        """Model and architecture as part of a folder's name: "orin-16-multiprocessors-sm87"."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.model.lower()).strip("-")
+        return f"{name}-{self.architecture}"
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that the driver shows; empty without a driver or a GPU."""
+    """GPUs that the driver shows; empty without a driver or a GPU."""
     driver = load_driver()
     if driver is None or driver.cuInit(0) != 0:
         return ()
@@ -46,18 +73,9 @@ def driver_version() -> str | None:
     return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
 
-def shares_memory_with_host() -> bool:
-    """Whether the first GPU works in main memory, as on a Jetson."""
-    driver, device = load_driver(), ctypes.c_int(0)
-    if driver is None or driver.cuInit(0) != 0:
-        return False
-    found = driver.cuDeviceGet(ctypes.byref(device), 0) == 0
-    return found and _attribute(driver, _INTEGRATED, device) == 1
-
-
 def load_driver() -> ctypes.CDLL | None:
-    """The CUDA driver's library, or None where there is none."""
-    for name in _NAMES:
+    """The CUDA driver's library; None if it is not installed."""
+    for name in _LIBRARY_NAMES:
         try:
             return ctypes.CDLL(name)
         except OSError:
@@ -71,13 +89,12 @@ def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
     driver.cuDeviceGet(ctypes.byref(device), index)
     driver.cuDeviceGetName(name, len(name), device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    capability = (
-        _attribute(driver, _CAPABILITY_MAJOR, device),
-        _attribute(driver, _CAPABILITY_MINOR, device),
+    major, minor, multiprocessors, integrated = (
+        _attribute(driver, number, device)
+        for number in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS, _INTEGRATED)
     )
     text = name.value.decode(errors="replace")
-    multiprocessors = _attribute(driver, _MULTIPROCESSORS, device)
-    return Gpu(text, capability, memory.value, multiprocessors)
+    return Gpu(text, (major, minor), memory.value, multiprocessors, integrated == 1)
 
 
 def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:

@@ -268,3 +268,12 @@ def response(tokens: list[int], is_final: bool, error: str | None = None) -> Any
         error_msg=error,
         result=SimpleNamespace(is_final=is_final, output_token_ids=[tokens]),
     )
+
+
+def install_tensorrt_llm(directory: Path, version: str) -> None:
+    """Make a directory of Python's path say that this TensorRT-LLM is installed."""
+    info = directory / "tensorrt_llm-0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: {version}\n"
+    )

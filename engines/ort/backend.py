@@ -21,7 +21,6 @@ from hicom_edge.engines.ort.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     ENGINES,
-    NO_GPU,
     SESSION_ENTRIES,
     TENSORRT_PROVIDER,
     first_gpu,
@@ -29,8 +28,7 @@ from hicom_edge.engines.ort.providers import (
     session_providers,
 )
 from hicom_edge.errors import EngineError, HicomEdgeError, ResourceError
-from hicom_edge.planning.gpus import find_gpus
-from hicom_edge.planning.processor import sums_of_bytes_saturate
+from hicom_edge.planning.machine import NO_GPU, Machine
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -80,10 +78,10 @@ def open_session(
     """
     import onnxruntime
 
-    settings = session_options(options)
+    settings, machine = session_options(options), options.on_machine()
     entry = bundle.graph(graph_name)
     path = bundle.file(entry.file_for(ENGINES[provider]))
-    if entry.quantization == "int8" and provider == CPU_PROVIDER and sums_of_bytes_saturate():
+    if entry.quantization == "int8" and provider == CPU_PROVIDER and machine.byte_sums_saturate:
         # ONNX Runtime then makes the weights unsigned, too: slower, and never wrong.
         settings.add_session_config_entry("session.x64quantprecision", "1")
     for name, value in SESSION_ENTRIES[provider].items():
@@ -94,7 +92,7 @@ def open_session(
             session = onnxruntime.InferenceSession(
                 path,
                 sess_options=settings,
-                providers=session_providers(bundle, graph_name, provider),
+                providers=session_providers(bundle, graph_name, provider, machine),
                 enable_fallback=0,  # else another provider takes over and says so on stdout alone
             )
     except EngineError as error:
@@ -195,7 +193,8 @@ def _check_names(bundle: Bundle, graph_name: str, session: onnxruntime.Inference
         )
 
 
-def _unavailable_cpu() -> str | None:
+def _unavailable_cpu(machine: Machine) -> str | None:
+    del machine  # every machine has a CPU
     try:
         from onnxruntime import InferenceSession as _  # noqa: F401, only whether it is there
     except ImportError as error:
@@ -205,11 +204,11 @@ def _unavailable_cpu() -> str | None:
     return None
 
 
-def _unavailable_gpu(provider: str) -> str | None:
-    missing = _unavailable_cpu()
+def _unavailable_gpu(provider: str, machine: Machine) -> str | None:
+    missing = _unavailable_cpu(machine)
     if missing is not None:
         return missing
-    if not find_gpus():
+    if machine.gpu is None:
         return NO_GPU
     import onnxruntime
 
@@ -220,7 +219,7 @@ def _unavailable_gpu(provider: str) -> str | None:
             f"onnxruntime {onnxruntime.__version__} has no {provider} (pip uninstall -y "
             "onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]')"
         )
-    driver = driver_too_old()
+    driver = driver_too_old(machine.cuda_version)
     if driver is not None:
         return (
             f"onnxruntime {onnxruntime.__version__} is built with CUDA {onnxruntime.cuda_version}, "
@@ -236,8 +235,8 @@ def _unavailable_gpu(provider: str) -> str | None:
     return None
 
 
-def _unavailable_tensorrt() -> str | None:
-    missing = _unavailable_gpu(TENSORRT_PROVIDER)
+def _unavailable_tensorrt(machine: Machine) -> str | None:
+    missing = _unavailable_gpu(TENSORRT_PROVIDER, machine)
     if missing is not None:
         return missing
     from hicom_edge.engines.ort.tensorrt_provider import why_no_library
@@ -245,16 +244,16 @@ def _unavailable_tensorrt() -> str | None:
     return why_no_library()
 
 
-def _unfit_tensorrt(bundle: Bundle) -> str | None:
+def _unfit_tensorrt(bundle: Bundle, machine: Machine) -> str | None:
     from hicom_edge.engines.ort.tensorrt_provider import why_not_built
 
-    return why_not_built(bundle, first_gpu())
+    return why_not_built(bundle, first_gpu(machine))
 
 
 def _backend(
     provider: str,
-    unavailable: Callable[[], str | None],
-    unfit: Callable[[Bundle], str | None] = lambda bundle: None,
+    unavailable: Callable[[Machine], str | None],
+    unfit: Callable[[Bundle, Machine], str | None] = lambda bundle, machine: None,
 ) -> Backend:
     def load_engine(bundle: Bundle, graph_name: str, options: EngineOptions) -> Engine:
         from hicom_edge.engines.ort.engine import OnnxRuntimeEngine

@@ -18,16 +18,14 @@ _CUFFT = {"12": ("libcufft.so.11",)}
 _CUDNN = "libcudnn.so.9"
 
 
-def driver_too_old() -> str | None:
-    """The CUDA version of a driver that is older than the CUDA that ONNX Runtime was built with.
+def driver_too_old(driver: str | None) -> str | None:
+    """The driver's CUDA version if it is older than the CUDA that ONNX Runtime was built with.
 
-    Within a major version any driver does.
+    Any driver of the same major version works.
     """
     import onnxruntime
 
-    from hicom_edge.planning.gpus import driver_version
-
-    built_with, driver = onnxruntime.cuda_version.partition(".")[0], driver_version()
+    built_with = onnxruntime.cuda_version.partition(".")[0]
     if not built_with or driver is None:
         return None
     return driver if int(driver.partition(".")[0]) < int(built_with) else None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.ort.placement import RECORD_PLACEMENT
 from hicom_edge.errors import EngineError
-from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.machine import NO_GPU, Machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.device_array import Memory
+    from hicom_edge.planning.gpus import Gpu
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -37,7 +38,6 @@ SESSION_ENTRIES: dict[str, dict[str, str]] = {
     # A node that TensorRT does not take is an error, not a slow place in the graph.
     TENSORRT_PROVIDER: {"session.disable_cpu_ep_fallback": "1"},
 }
-NO_GPU = "no NVIDIA GPU: the CUDA driver shows none"
 
 
 def memory_of(provider: str) -> Memory:
@@ -56,7 +56,7 @@ def memory_of(provider: str) -> Memory:
 
 
 def session_providers(
-    bundle: Bundle, graph_name: str, provider: str
+    bundle: Bundle, graph_name: str, provider: str, machine: Machine
 ) -> list[tuple[str, dict[str, str]] | str]:
     """The providers of a session with their options, first choice first."""
     if provider == CPU_PROVIDER:
@@ -65,12 +65,11 @@ def session_providers(
         return [(provider, {"device_id": "0", "use_tf32": "0"}), CPU_PROVIDER]
     from hicom_edge.engines.ort.tensorrt_provider import provider_options
 
-    return [(provider, provider_options(bundle, graph_name, first_gpu()))]
+    return [(provider, provider_options(bundle, graph_name, first_gpu(machine)))]
 
 
-def first_gpu() -> Gpu:
+def first_gpu(machine: Machine) -> Gpu:
     """The GPU that graphs run on; raises EngineError when there is none."""
-    gpus = find_gpus()
-    if not gpus:
+    if machine.gpu is None:
         raise EngineError(f"{NO_GPU}; use --engine onnxruntime-cpu")
-    return gpus[0]
+    return machine.gpu

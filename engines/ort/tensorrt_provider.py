@@ -15,7 +15,7 @@ import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.engine_files import device_place, engine_directory, graph_sha256
+from hicom_edge.engines.engine_files import engine_directory, graph_sha256
 from hicom_edge.engines.ort.cuda_libraries import loads
 from hicom_edge.errors import EngineError
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
@@ -79,7 +79,7 @@ def cache_directory(bundle: Bundle, graph: str, gpu: Gpu) -> Path:
 
     versions = f"onnxruntime-{onnxruntime.__version__}-tensorrt-{_tensorrt_version()}"
     digest = graph_sha256(bundle.manifest, graph)[:12]
-    return engine_directory(bundle, ENGINE, device_place(gpu)) / versions / f"{graph}-{digest}"
+    return engine_directory(bundle, ENGINE, gpu.folder) / versions / f"{graph}-{digest}"
 
 
 def why_too_large(bundle: Bundle, graph: str) -> str | None:

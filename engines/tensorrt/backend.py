@@ -25,7 +25,7 @@ from hicom_edge.planning.decoder_form import (
     decoder_graph,
     graphs_to_run,
 )
-from hicom_edge.planning.gpus import find_gpus
+from hicom_edge.planning.machine import NO_GPU, Machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -66,35 +66,30 @@ def find_engine(bundle: Bundle, graph: str, expected: Expected) -> tuple[EngineF
     raise EngineError(f"{reasons[0]}; build it: {command}")
 
 
-def unavailable(flavour: Flavour) -> str | None:
-    """Why engines of this flavour cannot run on this machine, or None when they can."""
-    gpus = find_gpus()
-    if not gpus:
-        return "no NVIDIA GPU: the CUDA driver shows none"
-    if flavour.portable and gpus[0].compute_capability not in _RTX_CAPABILITIES:
-        major, minor = gpus[0].compute_capability
-        return f"TensorRT-RTX's engines do not run on {gpus[0].name} (sm_{major}{minor})"
+def unavailable(flavour: Flavour, machine: Machine) -> str | None:
+    """Why engines of this flavour cannot run on a machine, or None when they can."""
+    gpu = machine.gpu
+    if gpu is None:
+        return NO_GPU
+    if flavour.portable and gpu.compute_capability not in _RTX_CAPABILITIES:
+        major, minor = gpu.compute_capability
+        return f"TensorRT-RTX's engines do not run on {gpu.name} (sm_{major}{minor})"
     return why_not_installed(flavour)
 
 
 def _places(expected: Expected) -> list[str]:
-    from hicom_edge.engines.engine_files import AMPERE_AND_LATER, ANY_DEVICE, place_of
+    from hicom_edge.engines.engine_files import AMPERE_AND_LATER, ANY_DEVICE
 
-    if expected.device is None or expected.compute_capability is None:
+    gpu = expected.gpu
+    if gpu is None:
         return [ANY_DEVICE]
-    own = place_of(expected.device, expected.compute_capability)
-    is_ampere = float(expected.compute_capability) >= 8
-    return [own, AMPERE_AND_LATER, ANY_DEVICE] if is_ampere else [own, ANY_DEVICE]
+    is_ampere = gpu.compute_capability >= (8, 0)
+    return [gpu.folder, AMPERE_AND_LATER, ANY_DEVICE] if is_ampere else [gpu.folder, ANY_DEVICE]
 
 
 def _expected(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> Expected:
     from hicom_edge.bundle import sha256_of
-    from hicom_edge.engines.engine_files import (
-        Expected,
-        capability_text,
-        device_name,
-        graph_sha256,
-    )
+    from hicom_edge.engines.engine_files import Expected, graph_sha256
     from hicom_edge.engines.tensorrt.plugin import installed_plugin
 
     version = load_api(flavour).__version__
@@ -103,8 +98,7 @@ def _expected(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> Expecte
         graph_sha256=graph_sha256(bundle.manifest, graph),
         engine=flavour.name,
         engine_version=version,
-        device=device_name(gpu),
-        compute_capability=capability_text(gpu),
+        gpu=gpu,
         plugin_sha256=None if plugin is None else sha256_of(plugin),
     )
 
@@ -113,15 +107,22 @@ def _scatters(flavour: Flavour) -> bool:
     return takes_scatter(flavour, load_api(flavour).__version__)
 
 
-def _find(bundle: Bundle, graph: str, flavour: Flavour) -> tuple[EngineFiles, Sidecar]:
+def _find(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> tuple[EngineFiles, Sidecar]:
     bundle.graph(graph)
-    return find_engine(bundle, graph, _expected(bundle, graph, flavour, find_gpus()[0]))
+    return find_engine(bundle, graph, _expected(bundle, graph, flavour, gpu))
 
 
-def _unfit(flavour: Flavour, bundle: Bundle) -> str | None:
+def _gpu(machine: Machine) -> Gpu:
+    if machine.gpu is None:
+        raise EngineError(f"{NO_GPU}; use --engine onnxruntime-cpu")
+    return machine.gpu
+
+
+def _unfit(flavour: Flavour, bundle: Bundle, machine: Machine) -> str | None:
     try:
+        gpu = _gpu(machine)
         for graph in graphs_to_run(bundle.manifest, _scatters(flavour)):
-            _find(bundle, graph, flavour)
+            _find(bundle, graph, flavour, gpu)
     except EngineError as error:
         return str(error)
     return None
@@ -131,9 +132,9 @@ def _load_engine(flavour: Flavour, bundle: Bundle, graph: str, options: EngineOp
     from hicom_edge.engines.cuda.device import CudaDevice
     from hicom_edge.engines.tensorrt.engine import TensorRtEngine
 
-    del options  # threads are the CPU's
-    files, sidecar = _find(bundle, graph, flavour)
-    opener = partial(_open_session, flavour, files, sidecar)
+    gpu = _gpu(options.on_machine())
+    files, sidecar = _find(bundle, graph, flavour, gpu)
+    opener = partial(_open_session, flavour, files, sidecar, gpu)
     return TensorRtEngine(bundle, graph, sidecar.profiles[0], CudaDevice, opener)
 
 
@@ -141,20 +142,20 @@ def _load_decoder(flavour: Flavour, bundle: Bundle, options: EngineOptions) -> D
     from hicom_edge.engines.cuda.device import CudaDevice
     from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 
-    del options
+    gpu = _gpu(options.on_machine())
     graph = decoder_graph(bundle.manifest, _scatters(flavour))
-    files, sidecar = _find(bundle, graph, flavour)
-    opener = partial(_open_session, flavour, files, sidecar)
+    files, sidecar = _find(bundle, graph, flavour, gpu)
+    opener = partial(_open_session, flavour, files, sidecar, gpu)
     return TensorRtDecoder(bundle, sidecar.profiles, CudaDevice, opener, graph)
 
 
 def _open_session(
-    flavour: Flavour, files: EngineFiles, sidecar: Sidecar, device: DeviceMemory
+    flavour: Flavour, files: EngineFiles, sidecar: Sidecar, gpu: Gpu, device: DeviceMemory
 ) -> TensorRtSession:
     from hicom_edge.engines.tensorrt.plugin import installed_plugin, load_plugin
     from hicom_edge.engines.tensorrt.session import TensorRtSession
 
-    api, gpu = load_api(flavour), find_gpus()[0]
+    api = load_api(flavour)
     files.check_content(sidecar)
     plugin = installed_plugin(flavour.name, api.__version__, gpu)
     if sidecar.plugin_sha256 is not None and plugin is not None:
@@ -166,11 +167,10 @@ def _open_session(
 
 
 def _jit(files: EngineFiles, gpu: Gpu) -> JitOptions:
-    from hicom_edge.engines.engine_files import device_place
     from hicom_edge.engines.tensorrt.jit import JitOptions
 
     return JitOptions(
-        files.kernels(device_place(gpu)),
+        files.kernels(gpu.folder),
         shapes_return=files.graph != CONCAT_GRAPH,  # its cache grows from run to run
         cuda_graphs=files.graph == SCATTER_GRAPH,
     )

@@ -25,8 +25,7 @@ from hicom_edge.planning.engine_memory import (
     check_run,
     run_need,
 )
-from hicom_edge.planning.gpus import shares_memory_with_host
-from hicom_edge.planning.main_memory import available_memory
+from hicom_edge.planning.machine import Machine, this_machine
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 if TYPE_CHECKING:
@@ -74,8 +73,9 @@ def build_engines(
     options: BuildOptions,
     progress: Progress | None = None,
     remark: Callable[[str], None] | None = None,
+    machine: Machine | None = None,
 ) -> list[BuiltEngine]:
-    """Build the engines of all graphs for this machine's GPU, or keep those that fit.
+    """Build the engines of all graphs for a machine's GPU, or keep those that fit.
 
     Of two forms of the decoder, that which this TensorRT runs better is built.
 
@@ -84,36 +84,34 @@ def build_engines(
     Args:
         progress: called as progress(graph, phase, steps done, steps in all).
         remark: told in one line why the plugin is not used, where it could be.
+        machine: the machine that builds, by default this one.
 
     Raises:
         EngineError: the library or the GPU is not there, or does not take a graph.
         ResourceError: memory is too small, by estimate, before anything is built.
     """
-    settings = options.settings
-    target = choose_target(flavour_named(options.engine), settings, remark)
+    settings, machine = options.settings, machine or this_machine()
+    target = choose_target(flavour_named(options.engine), settings, machine, remark)
     manifest, limits = bundle.manifest, limits_from_manifest(bundle.manifest, options.max_frames)
     names = graphs_to_run(manifest, target.takes_scatter)
     profiles = {name: profiles_of(name, manifest.graphs[name], limits) for name in names}
     need = run_need(bundle, limits, profiles)
-    check_run(manifest, need, limits, _budget(target.gpu, options))
-    work = Workplace(bundle, settings, target)
+    check_run(manifest, need, limits, _budget(target.gpu, options, machine))
+    work = Workplace(bundle, settings, target, machine.cuda_version)
     missing = [name for name in profiles if not work.fits(name, profiles[name])]
     if missing:
         check_disk(manifest, missing, bundle.path)
-        shared = target.gpu is not None and shares_memory_with_host()
-        check_build(manifest, missing, available_memory(with_swap=True), shared)
+        shared = target.gpu is not None and target.gpu.integrated
+        check_build(manifest, missing, machine.build_bytes, shared)
     with _disk_errors_are_one_line(bundle.path):
         return [work.build(name, profiles[name], progress) for name in profiles]
 
 
-def _budget(gpu: Gpu | None, options: BuildOptions) -> int | None:
+def _budget(gpu: Gpu | None, options: BuildOptions, machine: Machine) -> int | None:
     """Device memory in bytes that the engines may take; None when nothing says."""
     if options.device_memory_gb is not None:
         return int(options.device_memory_gb * 1e9)
-    if gpu is None:
-        return None
-    free = available_memory() if shares_memory_with_host() else None
-    return min(gpu.memory_bytes, free or gpu.memory_bytes)
+    return None if gpu is None else machine.device_bytes
 
 
 @contextmanager

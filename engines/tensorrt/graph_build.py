@@ -40,7 +40,6 @@ from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.engines.tensorrt.plugin import load_plugin
 from hicom_edge.engines.tensorrt.timing_cache import timing_cache
 from hicom_edge.errors import EngineError, ResourceError
-from hicom_edge.planning.gpus import driver_version
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -79,8 +78,10 @@ class Workplace:
         bundle: Bundle,
         settings: BuilderSettings,
         target: BuildTarget,
+        cuda_version: str | None,
     ) -> None:
         self._bundle, self._settings, self._target = bundle, settings, target
+        self._cuda_version = cuda_version
         self._directory = engine_directory(bundle, target.flavour.name, target.place)
 
     def fits(self, graph: str, profiles: tuple[Profile, ...]) -> bool:
@@ -167,15 +168,16 @@ class Workplace:
         self, graph: str, profiles: tuple[Profile, ...], built: Path, plugin: bool
     ) -> Sidecar:
         expected = self._expected(graph)
+        gpu = None if self._target.portable else self._target.gpu
         return Sidecar(
             format_version=FORMAT_VERSION,
             graph=graph,
             graph_sha256=expected.graph_sha256,
             engine=expected.engine,
             engine_version=expected.engine_version,
-            cuda_version=driver_version(),
-            device=None if self._target.portable else expected.device,
-            compute_capability=None if self._target.portable else expected.compute_capability,
+            cuda_version=self._cuda_version,
+            device=None if gpu is None else gpu.model,
+            compute_capability=None if gpu is None else gpu.capability,
             precision=self._bundle.graph(graph).precision,
             plugin_sha256=expected.plugin_sha256 if plugin else None,
             version_compatible=self._settings.version_compatible,

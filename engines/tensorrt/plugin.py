@@ -70,5 +70,4 @@ def _directory(engine: str, version: str, gpu: Gpu) -> Path:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     except RuntimeError:  # a user without a home directory has no cache
         base = os.devnull
-    architecture = "sm{}{}".format(*gpu.compute_capability)
-    return Path(base) / "hicom-edge" / "plugins" / f"{engine}-{version}-{architecture}"
+    return Path(base) / "hicom-edge" / "plugins" / f"{engine}-{version}-{gpu.architecture}"

@@ -15,14 +15,12 @@ from hicom_edge.engines.engine_files import (
     AMPERE_AND_LATER,
     ANY_DEVICE,
     Expected,
-    capability_text,
-    device_name,
-    device_place,
 )
 from hicom_edge.engines.tensorrt.api import Flavour, load_api, takes_scatter
 from hicom_edge.engines.tensorrt.plugin import compile_plugin
 from hicom_edge.errors import EngineError
-from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.gpus import Gpu
+from hicom_edge.planning.machine import Machine
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.network import BuilderSettings
@@ -60,16 +58,18 @@ class BuildTarget:
             graph_sha256=graph_sha256,
             engine=self.flavour.name,
             engine_version=self.api.__version__,
-            device=None if self.gpu is None else device_name(self.gpu),
-            compute_capability=None if self.gpu is None else capability_text(self.gpu),
+            gpu=self.gpu,
             plugin_sha256=None if self.plugin is None else sha256_of(self.plugin),
         )
 
 
 def choose_target(
-    flavour: Flavour, settings: BuilderSettings, remark: Callable[[str], None] | None = None
+    flavour: Flavour,
+    settings: BuilderSettings,
+    machine: Machine,
+    remark: Callable[[str], None] | None = None,
 ) -> BuildTarget:
-    """What this machine builds for.
+    """What a machine builds for.
 
     Args:
         remark: told in one line why the plugin is not used, where it could be.
@@ -77,17 +77,17 @@ def choose_target(
     Raises:
         EngineError: the library or a GPU is missing, or the settings do not go together with it.
     """
-    api, gpu = load_api(flavour), _gpu(flavour, settings)
+    api, gpu = load_api(flavour), _gpu(flavour, settings, machine)
     if gpu is None:
         return BuildTarget(flavour, api, None, None, ANY_DEVICE)
     if settings.hardware_compatible:  # the plugin is compiled for one compute capability
         return BuildTarget(flavour, api, gpu, None, AMPERE_AND_LATER)
     # The plugin is compiled for one version, and a later TensorRT would not find it.
     plugin = None if settings.version_compatible else _plugin(flavour, api, gpu, remark)
-    return BuildTarget(flavour, api, gpu, plugin, device_place(gpu))
+    return BuildTarget(flavour, api, gpu, plugin, gpu.folder)
 
 
-def _gpu(flavour: Flavour, settings: BuilderSettings) -> Gpu | None:
+def _gpu(flavour: Flavour, settings: BuilderSettings, machine: Machine) -> Gpu | None:
     """The GPU to build for; None for engines that are finished where they run.
 
     Raises:
@@ -99,19 +99,18 @@ def _gpu(flavour: Flavour, settings: BuilderSettings) -> Gpu | None:
                 f"{flavour.name} has no version-compatible engines; leave --version-compatible out"
             )
         return None
-    gpus = find_gpus()
-    if not gpus:
+    gpu = machine.gpu
+    if gpu is None:
         raise EngineError(
             f"{flavour.name} builds on the GPU that will run the engine, and the CUDA driver shows "
             "none; build on that machine, or use --engine tensorrt-rtx, which builds without one"
         )
-    major = gpus[0].compute_capability[0]
-    if settings.hardware_compatible and major < 8:
+    if settings.hardware_compatible and gpu.compute_capability < (8, 0):
         raise EngineError(
-            f"{gpus[0].name} is older than the Ampere generation, for which hardware-compatible "
+            f"{gpu.name} is older than the Ampere generation, for which hardware-compatible "
             "engines are built; leave --hardware-compatible out"
         )
-    return gpus[0]
+    return gpu
 
 
 def _plugin(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.bundle import sha256_of
 from hicom_edge.engines.build_lock import alone_in
-from hicom_edge.engines.engine_files import capability_text, device_name
 from hicom_edge.engines.tensorrt.graph_build import BuiltEngine
 from hicom_edge.engines.tensorrt_llm.api import (
     BUILD_COMMAND,
@@ -44,10 +43,10 @@ from hicom_edge.engines.tensorrt_llm.engine_files import (
 from hicom_edge.engines.tensorrt_llm.kernels import check_kernels
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, ResourceError
-from hicom_edge.planning.gpus import Gpu, driver_version, find_gpus, shares_memory_with_host
+from hicom_edge.planning.gpus import Gpu
 from hicom_edge.planning.llm.memory import check_device, check_host, llm_memory
 from hicom_edge.planning.llm.versions import NAME
-from hicom_edge.planning.main_memory import available_memory
+from hicom_edge.planning.machine import NO_GPU, Machine, this_machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -62,15 +61,17 @@ _ENGINE_OVERHEAD = 64 << 20
 _TABLE_LIMIT = "max_prompt_embedding_table_size"
 
 
-def build_command(bundle: Bundle, options: LlmBuildOptions) -> list[str]:
+def build_command(
+    bundle: Bundle, options: LlmBuildOptions, machine: Machine | None = None
+) -> list[str]:
     """What `build_language_model` would run; nothing is built and no GPU is needed.
 
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
         InputError: limits that the model's context does not hold.
     """
-    plan, gpu = plan_build(bundle, options), next(iter(find_gpus()), None)
-    files = LlmEngineFiles.of(bundle, gpu)
+    plan, machine = plan_build(bundle, options), machine or this_machine()
+    files = LlmEngineFiles.of(bundle, machine.gpu)
     return command_of(find_command() or BUILD_COMMAND, plan, files.engine, files.place)
 
 
@@ -78,8 +79,9 @@ def build_language_model(
     bundle: Bundle,
     options: LlmBuildOptions,
     remark: Callable[[str], None] | None = None,
+    machine: Machine | None = None,
 ) -> BuiltEngine:
-    """Build the engine for this machine's first GPU, or keep the one that fits.
+    """Build the engine for the first GPU of a machine (default: this one), or keep it if it fits.
 
     Nothing half-written counts: the engine is built beside its place, checked, and moved. A second
     build starts with the timings of the first.
@@ -91,31 +93,31 @@ def build_language_model(
         ResourceError: memory or disk is too small, by estimate, before anything runs.
     """
     start, plan = time.perf_counter(), plan_build(bundle, options)
-    gpu = _gpu(plan.config.world_size)
+    machine = machine or this_machine()
+    gpu = _gpu(plan.config.world_size, machine)
     files = LlmEngineFiles.of(bundle, gpu)
     digest = checkpoint_sha256(bundle.manifest, plan.entry.directory)
     kept = _fits(files, plan, digest, gpu)
     if not kept:
         check_kernels(plan.names, plan.config, gpu)
         executable = require_command(plan.names)
-        _check_resources(plan, options, gpu, bundle.path)
-        _build(files, plan, digest, gpu, executable, remark)
+        _check_resources(plan, options, machine, bundle.path)
+        _build(files, plan, digest, machine, executable, remark)
     sidecar = files.read_sidecar()
     size = sum(size for size, _ in sidecar.files.values())
     seconds = time.perf_counter() - start
     return BuiltEngine(_GRAPH, files.engine, size, seconds, kept, plugin=False)
 
 
-def _gpu(world_size: int) -> Gpu:
+def _gpu(world_size: int, machine: Machine) -> Gpu:
     """The first GPU, which builds the engines of all ranks."""
-    gpus = find_gpus()
-    if not gpus:
+    if machine.gpu is None:
         raise EngineError(
-            "no NVIDIA GPU: the CUDA driver shows none, and a TensorRT-LLM engine is built on the "
+            f"{NO_GPU}, and a TensorRT-LLM engine is built on the "
             "GPU it runs on; --dry-run shows the command for that machine"
         )
-    check_gpus(world_size, gpus)
-    return gpus[0]
+    check_gpus(world_size, machine.gpus)
+    return machine.gpu
 
 
 def _fits(files: LlmEngineFiles, plan: BuildPlan, digest: str, gpu: Gpu) -> bool:
@@ -129,10 +131,12 @@ def _fits(files: LlmEngineFiles, plan: BuildPlan, digest: str, gpu: Gpu) -> bool
     return same and current and sidecar.belongs_to(digest, gpu) is None
 
 
-def _check_resources(plan: BuildPlan, options: LlmBuildOptions, gpu: Gpu, directory: Path) -> None:
+def _check_resources(
+    plan: BuildPlan, options: LlmBuildOptions, machine: Machine, directory: Path
+) -> None:
     need = llm_memory(plan.config, plan.ranks, plan.limits)
-    check_device(plan.config, need, plan.limits, _budget(options, gpu))
-    check_host(plan.ranks, available_memory(with_swap=True))
+    check_device(plan.config, need, plan.limits, _budget(options, machine))
+    check_host(plan.ranks, machine.build_bytes)
     size = need.weights * plan.config.world_size + _ENGINE_OVERHEAD
     free = shutil.disk_usage(directory).free
     if size > free:
@@ -142,18 +146,17 @@ def _check_resources(plan: BuildPlan, options: LlmBuildOptions, gpu: Gpu, direct
         )
 
 
-def _budget(options: LlmBuildOptions, gpu: Gpu) -> int:
+def _budget(options: LlmBuildOptions, machine: Machine) -> int | None:
     if options.device_memory_gb is not None:
         return int(options.device_memory_gb * 1e9)
-    free = available_memory() if shares_memory_with_host() else None
-    return min(gpu.memory_bytes, free or gpu.memory_bytes)
+    return machine.device_bytes
 
 
 def _build(
     files: LlmEngineFiles,
     plan: BuildPlan,
     digest: str,
-    gpu: Gpu,
+    machine: Machine,
     executable: str,
     remark: Callable[[str], None] | None,
 ) -> None:
@@ -175,7 +178,7 @@ def _build(
                 remark(f"running {shlex.join(command)}")
                 remark(f"it may take long; its log is {files.log}")
             _run(command, files.log, Path(directory))
-            files.publish(output, _sidecar(plan, digest, gpu, output))
+            files.publish(output, _sidecar(plan, digest, machine, output))
 
 
 def _run(command: list[str], log: Path, directory: Path) -> None:
@@ -196,7 +199,8 @@ def _run(command: list[str], log: Path, directory: Path) -> None:
         )
 
 
-def _sidecar(plan: BuildPlan, digest: str, gpu: Gpu, output: Path) -> LlmSidecar:
+def _sidecar(plan: BuildPlan, digest: str, machine: Machine, output: Path) -> LlmSidecar:
+    assert machine.gpu is not None
     limits = asdict(plan.limits)
     limits[_TABLE_LIMIT] = limits.pop("max_multimodal_len")
     version, names = check_engine(output, plan.config, limits)
@@ -206,9 +210,9 @@ def _sidecar(plan: BuildPlan, digest: str, gpu: Gpu, output: Path) -> LlmSidecar
         checkpoint_sha256=digest,
         engine=NAME,
         engine_version=version,
-        cuda_version=driver_version(),
-        device=device_name(gpu),
-        compute_capability=capability_text(gpu),
+        cuda_version=machine.cuda_version,
+        device=machine.gpu.model,
+        compute_capability=machine.gpu.capability,
         limits=plan.limits,
         command=recorded_arguments(plan),
         files={n: ((output / n).stat().st_size, sha256_of(output / n)) for n in names},

@@ -19,12 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicom_edge.bundle import is_unaltered
-from hicom_edge.engines.engine_files import (
-    capability_text,
-    device_name,
-    device_place,
-    engine_directory,
-)
+from hicom_edge.engines.engine_files import engine_directory
 from hicom_edge.errors import EngineError
 from hicom_edge.planning.llm.limits import LlmLimits
 from hicom_edge.planning.llm.versions import NAME
@@ -91,8 +86,8 @@ class LlmSidecar:
         """The first thing in which the engine is foreign or stale, or None when it fits."""
         pairs = (
             ("another checkpoint", self.checkpoint_sha256[:12], checkpoint_sha256[:12]),
-            ("another device", self.device, device_name(gpu)),
-            ("another compute capability", self.compute_capability, capability_text(gpu)),
+            ("another device", self.device, gpu.model),
+            ("another compute capability", self.compute_capability, gpu.capability),
         )
         return next((f"{what}: {a}, here is {b}" for what, a, b in pairs if a != b), None)
 
@@ -109,7 +104,7 @@ class LlmEngineFiles:
 
         They are absolute: the build runs in another directory.
         """
-        device = "DEVICE" if gpu is None else device_place(gpu)
+        device = "DEVICE" if gpu is None else gpu.folder
         return cls(engine_directory(bundle, NAME, device).absolute())
 
     @property

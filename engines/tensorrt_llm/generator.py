@@ -21,12 +21,13 @@ from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError, PromptError
-from hicom_edge.planning.gpus import find_gpus
 from hicom_edge.planning.llm.config import CheckpointConfig, read_config
+from hicom_edge.planning.machine import Machine, this_machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import LanguageModelEntry
+    from hicom_edge.planning.gpus import Gpu
     from hicom_edge.planning.llm.limits import LlmLimits
 
 # NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
@@ -85,7 +86,7 @@ class TensorRtLlmGenerator(TextGenerator):
             )
 
 
-def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
+def load_generator(bundle: Bundle, machine: Machine | None = None) -> TensorRtLlmGenerator:
     """The language model of a bundle with TensorRT-LLM, not yet activated.
 
     Raises:
@@ -93,8 +94,9 @@ def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
     """
     entry = bundle.manifest.language_model
     assert entry is not None, "the caller looked"
-    names, installed, gpus = names_of(entry.version), installed_version(), find_gpus()
-    if not gpus:
+    names, installed = names_of(entry.version), installed_version()
+    machine = machine or this_machine()
+    if machine.gpu is None:
         raise EngineError("TensorRT-LLM needs an NVIDIA GPU: the CUDA driver shows none")
     if installed is None:
         raise EngineError(
@@ -103,9 +105,9 @@ def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
         )
     check_version(names, installed)
     config = read_config(bundle.path / entry.directory)
-    check_gpus(config.world_size, gpus)
-    files = LlmEngineFiles.of(bundle, gpus[0])
-    sidecar = _find(bundle, entry, files, installed)
+    check_gpus(config.world_size, machine.gpus)
+    files = LlmEngineFiles.of(bundle, machine.gpu)
+    sidecar = _find(bundle, entry, files, installed, machine.gpu)
 
     def open_session() -> ExecutorSession:
         files.check_content(sidecar)
@@ -115,7 +117,7 @@ def load_generator(bundle: Bundle) -> TensorRtLlmGenerator:
 
 
 def _find(
-    bundle: Bundle, entry: LanguageModelEntry, files: LlmEngineFiles, installed: str
+    bundle: Bundle, entry: LanguageModelEntry, files: LlmEngineFiles, installed: str, gpu: Gpu
 ) -> LlmSidecar:
     """The sidecar of the engine, which fits checkpoint, GPU and version."""
     advice = f"build it: hicom-edge build {bundle.path} --engine tensorrt-llm"
@@ -124,7 +126,7 @@ def _find(
     except EngineError as error:
         raise EngineError(f"{error}; {advice}") from error
     digest = checkpoint_sha256(bundle.manifest, entry.directory)
-    difference = sidecar.belongs_to(digest, find_gpus()[0])
+    difference = sidecar.belongs_to(digest, gpu)
     if difference is None and sidecar.engine_version != installed:
         difference = f"another version: {sidecar.engine_version}, here is {installed}"
     if difference is not None:

@@ -19,8 +19,8 @@ from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.video_folder import read_samples
-from hicom_edge.engines.ort import backend as onnxruntime_backend
 from hicom_edge.errors import InputError
+from hicom_edge.planning import machine as planning_machine
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
 OPTIONS = CalibrationOptions(samples=10, held_out=10)
@@ -190,7 +190,7 @@ def test_the_exact_form_for_older_processors_gives_the_same_answers(
     sample = data.held_out[0]
     with VideoQA.load(int8.bundle.path, "onnxruntime-cpu") as qa:
         expected = qa.ask(qa.watch(sample.video), sample.question)
-    monkeypatch.setattr(onnxruntime_backend, "sums_of_bytes_saturate", lambda: True)
+    monkeypatch.setattr(planning_machine, "byte_sums_saturate", lambda: True)
     with VideoQA.load(int8.bundle.path, "onnxruntime-cpu") as qa:
         answer = qa.ask(qa.watch(sample.video), sample.question)
     assert answer.token_ids == expected.token_ids

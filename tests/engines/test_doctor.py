@@ -9,10 +9,11 @@ from importlib import metadata
 import pytest
 
 from hicom_edge.commands import terminal
-from hicom_edge.engines import doctor, engine_names
+from hicom_edge.engines import engine_names
 from hicom_edge.engines.doctor import examine
 from hicom_edge.planning.gpus import Gpu
 from hicom_edge.planning.jetson import Jetson
+from hicom_edge.planning.machine import Machine
 
 
 def test_every_engine_is_listed_with_a_reason_when_it_is_not_here() -> None:
@@ -79,17 +80,19 @@ def test_a_jetson_is_shown_with_its_power_mode_and_the_multiprocessors_that_it_l
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     board = Jetson("NVIDIA Jetson Orin NX", "36.4.3", "15W")
-    monkeypatch.setattr(doctor, "find_jetson", lambda: board)
-    monkeypatch.setattr(doctor, "find_gpus", lambda: (Gpu("Orin", (8, 7), 16 << 30, 4),))
-    monkeypatch.setattr(doctor, "_memory_bytes", lambda: 16 << 30)
-    monkeypatch.setattr(doctor, "available_memory", lambda: 12 << 30)
+    machine = Machine(
+        gpus=(Gpu("Orin", (8, 7), 16 << 30, 4, integrated=True),),
+        memory_bytes=16 << 30,
+        available_bytes=12 << 30,
+        jetson=board,
+    )
     monkeypatch.setenv("COLUMNS", "200")
-    terminal.show_diagnosis(examine())
+    terminal.show_diagnosis(examine(machine))
     shown = capsys.readouterr().out
     assert "NVIDIA Jetson Orin NX, Jetson Linux 36.4.3, power mode 15W" in shown
     assert "Orin, sm_87, 4 multiprocessors, 16.0 GiB" in shown
     assert "16.0 GiB, 12.0 GiB available, shared with the GPU" in shown
-    unsaid = replace(examine(), jetson=Jetson("b", None, None), memory_available_bytes=None)
+    unsaid = replace(examine(machine), jetson=Jetson("b", None, None), memory_available_bytes=None)
     terminal.show_diagnosis(unsaid)
     shown = capsys.readouterr().out
     assert "b, Jetson Linux unknown, power mode unknown (sudo nvpmodel -q)" in shown

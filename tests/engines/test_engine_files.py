@@ -14,8 +14,6 @@ from hicom_edge.engines.engine_files import (
     EngineFiles,
     Expected,
     Sidecar,
-    device_name,
-    device_place,
     engine_directory,
     graph_sha256,
 )
@@ -26,7 +24,7 @@ from hicom_edge.planning.profiles import ShapeRange
 
 DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"
 ORIN = Gpu("Orin (nvgpu)", (8, 7), 8 << 30, 8)
-HERE = Expected("a" * 64, "tensorrt", "10.3.0", device_name(ORIN), "8.7", "b" * 64)
+HERE = Expected("a" * 64, "tensorrt", "10.3.0", ORIN, "b" * 64)
 SIDECAR = Sidecar(
     format_version=1,
     graph="vision",
@@ -34,7 +32,7 @@ SIDECAR = Sidecar(
     engine="tensorrt",
     engine_version="10.3.0",
     cuda_version="12.6",
-    device=device_name(ORIN),
+    device=ORIN.model,
     compute_capability="8.7",
     precision="fp16",
     plugin_sha256="b" * 64,
@@ -176,7 +174,7 @@ def test_a_stale_or_foreign_engine_is_refused_with_the_command(
     reference_bundle, tmp_path: Path, change: dict, reason: str
 ) -> None:
     bundle = replace(reference_bundle, path=tmp_path)
-    files = EngineFiles(engine_directory(bundle, "tensorrt", device_place(ORIN)), "vision")
+    files = EngineFiles(engine_directory(bundle, "tensorrt", ORIN.folder), "vision")
     written(files)
     assert find_engine(bundle, "vision", HERE)[0] == files
     written(files, replace(SIDECAR, **change))
@@ -249,9 +247,3 @@ def test_the_digest_of_a_graph_follows_its_weights(reference_bundle) -> None:
     assert graph_sha256(replace(manifest, files=changed), "guide") == graph_sha256(
         manifest, "guide"
     )
-
-
-def test_a_device_names_its_directory() -> None:
-    assert device_place(ORIN) == "orin-nvgpu-8-multiprocessors-sm87"
-    other = Gpu("NVIDIA H200", (9, 0), 0, 132)
-    assert device_place(other) == "nvidia-h200-132-multiprocessors-sm90"

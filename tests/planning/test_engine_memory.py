@@ -20,7 +20,6 @@ from hicom_edge.planning.engine_memory import (
     run_need,
     weight_bytes,
 )
-from hicom_edge.planning.main_memory import available_memory
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 
@@ -128,28 +127,3 @@ def test_engines_that_do_not_fit_the_device_are_refused_with_their_parts(manifes
         check_run(manifest_7b, need, limits, 8 * 10**9)
     check_run(manifest_7b, need, limits, need.total)
     check_run(manifest_7b, need, limits, None)
-
-
-def test_available_memory_is_what_the_system_says(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    40 kB\n")
-    assert available_memory(meminfo) == 40 << 10
-    assert available_memory(tmp_path / "nowhere") is None
-    meminfo.write_text("MemTotal: 100 kB\n")
-    assert available_memory(meminfo) is None
-
-
-def test_swap_on_a_disk_counts_for_a_build_and_zram_does_not(tmp_path: Path) -> None:
-    meminfo, swaps = tmp_path / "meminfo", tmp_path / "swaps"
-    meminfo.write_text("MemAvailable:    40 kB\nSwapFree:    570 kB\n")
-    swaps.write_text(
-        "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-        "/dev/zram0                              partition\t500\t\t0\t\t5\n"
-        "/swap\\040file                            file\t\t100\t\t30\t\t-2\n"
-    )
-    assert available_memory(meminfo, with_swap=True, swaps=swaps) == (40 + 70) << 10
-    assert available_memory(meminfo, swaps=swaps) == 40 << 10
-    for unreadable in ("", "of another form\n1 2\n"):
-        swaps.write_text(unreadable)
-        assert available_memory(meminfo, with_swap=True, swaps=swaps) == 40 << 10
-    assert available_memory(meminfo, with_swap=True, swaps=tmp_path / "nowhere") == 40 << 10

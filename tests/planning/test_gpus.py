@@ -29,29 +29,31 @@ int cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev) {
 }
 int cuDeviceGetAttribute(int *value, int attribute, CUdevice dev) {
     int multiprocessors = dev == 10 ? 16 : 8;
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 16 ? multiprocessors : -1;
+    int capability = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    int known = attribute == 16 || attribute == 18;
+    *value = !known ? capability : attribute == 16 ? multiprocessors : 1;
     return 0;
 }
 """
 
 
 def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_driver, "_NAMES", ("libnothing.so.1",))
+    monkeypatch.setattr(cuda_driver, "_LIBRARY_NAMES", ("libnothing.so.1",))
     assert find_gpus() == ()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_every_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(tmp_path, DRIVER)
-    monkeypatch.setattr(cuda_driver, "_NAMES", (library,))
-    orin, nx = Gpu("Orin", (8, 7), 64 << 30, 16), Gpu("Orin NX", (8, 7), 16 << 30, 8)
+    monkeypatch.setattr(cuda_driver, "_LIBRARY_NAMES", (library,))
+    orin, nx = Gpu("Orin", (8, 7), 64 << 30, 16, True), Gpu("Orin NX", (8, 7), 16 << 30, 8, True)
     assert find_gpus() == (orin, nx)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_driver_that_does_not_start_shows_no_gpus(tmp_path: Path, monkeypatch) -> None:
     library = build(tmp_path, DRIVER.replace("return flags", "return 100"))
-    monkeypatch.setattr(cuda_driver, "_NAMES", (library,))
+    monkeypatch.setattr(cuda_driver, "_LIBRARY_NAMES", (library,))
     assert find_gpus() == ()
 
 

@@ -1,25 +1,12 @@
-"""A processor without VNNI gets the slower, exact form of INT8 products."""
+"""Processors whose byte products saturate are recognised by their features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hicom_edge.bundle import Bundle
-from hicom_edge.engines import load_engine
-from hicom_edge.engines.ort import backend as onnxruntime_backend
-from hicom_edge.planning import processor as cpu_features
-from hicom_edge.planning.processor import sums_of_bytes_saturate
-from hicom_edge.runtime.qa import DEMO_BUNDLE
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    sums_of_bytes_saturate.cache_clear()
-    yield
-    sums_of_bytes_saturate.cache_clear()
+from hicom_edge.planning.processor import byte_sums_saturate
 
 
 @pytest.mark.parametrize(
@@ -32,19 +19,13 @@ def _fresh() -> Iterator[None]:
     ],
 )
 def test_only_x86_without_vnni_saturates(
-    machine: str, features: str, saturates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: str, features: str, saturates: bool, tmp_path: Path
 ) -> None:
     listed = tmp_path / "cpuinfo"
     listed.write_text(features)
-    monkeypatch.setattr(cpu_features, "_CPUINFO", listed)
-    monkeypatch.setattr(cpu_features.platform, "machine", lambda: machine)
-    assert sums_of_bytes_saturate() is saturates
+    assert byte_sums_saturate(machine, listed) is saturates
 
 
-def test_a_float_graph_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked() -> bool:
-        raise AssertionError("a floating-point graph has no byte products")
-
-    monkeypatch.setattr(onnxruntime_backend, "sums_of_bytes_saturate", asked)
-    with load_engine(Bundle.open(DEMO_BUNDLE), "vision", "onnxruntime-cpu") as engine:
-        assert engine.inputs[0].name == "pixel_values"
+def test_x86_with_unknown_features_gets_the_exact_form(tmp_path: Path) -> None:
+    assert byte_sums_saturate("AMD64", tmp_path / "nowhere")
+    assert not byte_sums_saturate("aarch64", tmp_path / "nowhere")

@@ -13,7 +13,7 @@ from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.device_array import empty, placed, write
 from hicom_edge.errors import EngineError, ResourceError
 from hicom_edge.planning import gpus as cuda_driver
-from hicom_edge.planning.gpus import driver_version, shares_memory_with_host
+from hicom_edge.planning.gpus import driver_version
 
 # The functions of cuda.h that are called, with its signatures; a call without the context fails.
 DRIVER = """
@@ -100,7 +100,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source, library = tmp_path / "driver.c", tmp_path / "libdriver.so"
     source.write_text(DRIVER)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    monkeypatch.setattr(cuda_driver, "_NAMES", (str(library),))
+    monkeypatch.setattr(cuda_driver, "_LIBRARY_NAMES", (str(library),))
     return cuda_driver.load_driver()
 
 
@@ -241,14 +241,12 @@ def test_what_cannot_be_given_back_does_not_hide_the_first_error(driver) -> None
     device.close()
 
 
-def test_the_driver_says_its_version_and_whether_memory_is_shared(driver) -> None:
+def test_the_driver_reports_its_version(driver) -> None:
     assert driver_version() == "12.6"
-    assert shares_memory_with_host()
 
 
 def test_without_a_driver_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_driver, "_NAMES", ("libnothing.so.1",))
+    monkeypatch.setattr(cuda_driver, "_LIBRARY_NAMES", ("libnothing.so.1",))
     assert driver_version() is None
-    assert not shares_memory_with_host()
     with pytest.raises(EngineError, match="there is no CUDA driver; install NVIDIA's"):
         CudaDevice()

@@ -15,8 +15,6 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, engine_names, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.ort import backend as onnxruntime_backend
-from hicom_edge.engines.ort import providers as onnxruntime_providers
 from hicom_edge.engines.ort import tensorrt_provider
 from hicom_edge.engines.ort.backend import (
     CUDA_PROVIDER,
@@ -34,9 +32,11 @@ from hicom_edge.errors import EngineError
 from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.machine import Machine
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 ORIN = Gpu("Orin", (8, 7), 32 << 30, 16)
+MACHINE = Machine(gpus=(ORIN,))
 
 
 @pytest.fixture
@@ -179,13 +179,12 @@ def test_a_bundle_that_cannot_be_written_is_one_line(bundle) -> None:
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
 @pytest.mark.parametrize("provider", [CUDA_PROVIDER, TENSORRT_PROVIDER])
 def test_another_provider_never_runs_in_its_place(
-    reference_bundle, tmp_path, monkeypatch, capsys, provider: str
+    reference_bundle, tmp_path, capsys, provider: str
 ) -> None:
     shutil.copytree(reference_bundle.path, tmp_path / "bundle")
     bundle = Bundle(tmp_path / "bundle", reference_bundle.manifest)
-    monkeypatch.setattr(onnxruntime_providers, "find_gpus", lambda: (ORIN,))
     with pytest.raises(EngineError, match=rf"could not run all of it in {provider} \(it was built"):
-        open_session(bundle, "vision", provider, EngineOptions())
+        open_session(bundle, "vision", provider, EngineOptions(machine=MACHINE))
     assert capsys.readouterr() == ("", "")
 
 
@@ -194,17 +193,15 @@ def test_a_tensorrt_of_another_major_version_does_not_do(monkeypatch) -> None:
     assert "is not 10, which ONNX Runtime's provider is built with" in (why_no_library() or "")
 
 
-@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so() -> None:
     assert "onnxruntime-tensorrt" in engine_names()
-    assert why_not("onnxruntime-tensorrt") == "no NVIDIA GPU: the CUDA driver shows none"
+    assert why_not("onnxruntime-tensorrt", Machine()) == "no NVIDIA GPU: the CUDA driver shows none"
     with pytest.raises(EngineError, match="engine onnxruntime-tensorrt is not available: no NVIDI"):
-        choose_backend("onnxruntime-tensorrt")
+        choose_backend("onnxruntime-tensorrt", machine=Machine())
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
-def test_a_runtime_without_the_provider_says_how_to_get_it(monkeypatch) -> None:
-    monkeypatch.setattr(onnxruntime_backend, "find_gpus", lambda: (ORIN,))
+def test_a_runtime_without_the_provider_says_how_to_get_it() -> None:
     assert "has no TensorrtExecutionProvider (pip uninstall -y onnxruntime" in (
-        why_not("onnxruntime-tensorrt") or ""
+        why_not("onnxruntime-tensorrt", MACHINE) or ""
     )

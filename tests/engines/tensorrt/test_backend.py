@@ -20,6 +20,7 @@ from hicom_edge.engines import (
     why_not,
     why_not_built,
 )
+from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.engine_files import EngineFiles
 from hicom_edge.engines.tensorrt import api as tensorrt_api
 from hicom_edge.engines.tensorrt import backend as tensorrt_backend
@@ -28,21 +29,15 @@ from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.logger import make_with
 from hicom_edge.engines.tensorrt.session import TensorRtSession
 from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.planning import machine as planning_machine
 from hicom_edge.planning.gpus import Gpu, find_gpus
+from hicom_edge.planning.machine import Machine
 
 RTX = "tensorrt-rtx"
 DEMO = Path(__file__).parents[3] / "docs" / "demo.mp4"
-WORKSTATION = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch):
-    """A machine with that GPU, as far as the backend asks."""
-
-    def pretend(gpu: Gpu) -> None:
-        monkeypatch.setattr(tensorrt_backend, "find_gpus", lambda: (gpu,))
-
-    return pretend
+GPU = Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30, 48)
+WORKSTATION = Machine(gpus=(GPU,))
+ON_WORKSTATION = EngineOptions(machine=WORKSTATION)
 
 
 @pytest.fixture(scope="module")
@@ -59,40 +54,35 @@ def built_bundle(reference_bundle, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.tensorrt
 def test_auto_takes_engines_that_fit_and_passes_over_a_bundle_without(
-    built_bundle, reference_bundle, gpu
+    built_bundle, reference_bundle
 ) -> None:
-    gpu(WORKSTATION)
-    assert choose_backend("auto", built_bundle).name == RTX
-    assert choose_backend("auto", reference_bundle).name == "onnxruntime-cpu"
-    assert load_engine(built_bundle, "vision").name == "vision"
-    decoder = load_decoder(built_bundle)
+    assert choose_backend("auto", built_bundle, WORKSTATION).name == RTX
+    assert choose_backend("auto", reference_bundle, WORKSTATION).name == "onnxruntime-cpu"
+    assert load_engine(built_bundle, "vision", options=ON_WORKSTATION).name == "vision"
+    decoder = load_decoder(built_bundle, options=ON_WORKSTATION)
     assert (decoder.llm_dim, decoder.dtype) == (built_bundle.manifest.model.llm_dim, "float32")
 
 
 @pytest.mark.tensorrt
-def test_engines_of_another_graph_are_refused_and_auto_passes_over(
-    built_bundle, gpu, tmp_path: Path
-) -> None:
-    gpu(WORKSTATION)
+def test_engines_of_another_graph_are_refused_and_auto_passes_over(built_bundle) -> None:
     files = dict(built_bundle.manifest.files)
     files["guide.onnx"] = replace(files["guide.onnx"], sha256="0" * 64)
     stale = replace(built_bundle, manifest=replace(built_bundle.manifest, files=files))
-    assert choose_backend("auto", stale).name == "onnxruntime-cpu"
+    assert choose_backend("auto", stale, WORKSTATION).name == "onnxruntime-cpu"
     command = f"build it: hicom-edge build {stale.path} --engine {RTX}"
     with pytest.raises(EngineError, match=rf"was built from or for another graph: .*{command}"):
-        load_engine(stale, "guide", RTX)
+        load_engine(stale, "guide", RTX, ON_WORKSTATION)
 
 
 @pytest.mark.tensorrt
-def test_an_engine_that_was_altered_is_not_loaded(built_bundle, gpu, tmp_path, monkeypatch) -> None:
-    gpu(WORKSTATION)
+def test_an_engine_that_was_altered_is_not_loaded(built_bundle, tmp_path, monkeypatch) -> None:
     shutil.copytree(built_bundle.path, tmp_path / "bundle")
     bundle = replace(built_bundle, path=tmp_path / "bundle")
     path = bundle.path / "engines" / "tensorrt-rtx-any" / "guide.engine"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    engine = load_engine(bundle, "guide", RTX)
+    engine = load_engine(bundle, "guide", RTX, ON_WORKSTATION)
     monkeypatch.setattr(engine, "_open_device", NoDevice)
     with pytest.raises(EngineError, match=r"guide\.engine was altered after it was built"):
         engine.activate()
@@ -100,7 +90,7 @@ def test_an_engine_that_was_altered_is_not_loaded(built_bundle, gpu, tmp_path, m
 
 def test_kernels_are_kept_for_one_kind_of_gpu_and_follow_the_graph(tmp_path: Path) -> None:
     def options(graph: str):
-        return tensorrt_backend._jit(EngineFiles(tmp_path, graph), WORKSTATION)
+        return tensorrt_backend._jit(EngineFiles(tmp_path, graph), GPU)
 
     vision, concat, scatter = map(options, ("vision", "decoder", "decoder_scatter"))
     place = "nvidia-rtx-4000-48-multiprocessors-sm89"
@@ -112,25 +102,24 @@ def test_kernels_are_kept_for_one_kind_of_gpu_and_follow_the_graph(tmp_path: Pat
 
 @pytest.mark.tensorrt
 def test_engines_that_auto_passes_over_are_no_silence(
-    built_bundle, reference_bundle, gpu, tmp_path: Path, monkeypatch, capsys
+    built_bundle, reference_bundle, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     """As on a Jetson whose power mode has another number of multiprocessors."""
-    gpu(WORKSTATION)
-    assert why_not_built(built_bundle) is None
-    assert why_not_built(reference_bundle) is None
-    monkeypatch.setattr(tensorrt_backend, "find_gpus", lambda: ())
-    assert why_not_built(built_bundle) == "no NVIDIA GPU: the CUDA driver shows none"
-    gpu(WORKSTATION)
+    assert why_not_built(built_bundle, WORKSTATION) is None
+    assert why_not_built(reference_bundle, WORKSTATION) is None
+    assert why_not_built(built_bundle, Machine()) == "no NVIDIA GPU: the CUDA driver shows none"
     shutil.copytree(built_bundle.path, tmp_path / "bundle")
     engines = tmp_path / "bundle/engines/tensorrt-rtx-any"
     engines.rename(engines.with_name("tensorrt-rtx-orin-4-multiprocessors-sm87"))
+    monkeypatch.setattr(planning_machine, "find_gpus", lambda: (GPU,))
     asked = ["ask", str(DEMO), "?", "--num-frames", "2", "--max-new-tokens", "1"]
     assert main([*asked, "--bundle", str(tmp_path / "bundle")]) == 0
     said = capsys.readouterr().err
     assert "note: the engines that were built are not used: there is no engine " in said
     assert "build it: hicom-edge build" in said
     (engines.parent / "tensorrt-rtx-orin-4-multiprocessors-sm87/vision.json").write_text("{")
-    assert why_not_built(replace(built_bundle, path=tmp_path / "bundle")) is None
+    unread = replace(built_bundle, path=tmp_path / "bundle")
+    assert why_not_built(unread, WORKSTATION) is None
 
 
 class NoDevice:
@@ -168,16 +157,15 @@ def test_what_does_not_start_is_one_line() -> None:
 
 
 @pytest.mark.tensorrt
-def test_a_graph_that_the_bundle_lacks_is_refused(built_bundle, gpu) -> None:
-    gpu(WORKSTATION)
+def test_a_graph_that_the_bundle_lacks_is_refused(built_bundle) -> None:
     with pytest.raises(BundleError, match="no graph 'audio'"):
-        load_engine(built_bundle, "audio", RTX)
+        load_engine(built_bundle, "audio", RTX, ON_WORKSTATION)
 
 
 @pytest.mark.parametrize("capability", [(8, 7), (9, 0), (7, 0), (7, 5), (10, 0)])
-def test_rtx_says_which_gpus_its_engines_do_not_run_on(gpu, capability: tuple[int, int]) -> None:
-    gpu(replace(WORKSTATION, compute_capability=capability))
-    assert "TensorRT-RTX's engines do not run on NVIDIA RTX 4000 (sm_" in str(why_not(RTX))
+def test_rtx_says_which_gpus_its_engines_do_not_run_on(capability: tuple[int, int]) -> None:
+    machine = Machine(gpus=(replace(GPU, compute_capability=capability),))
+    assert "TensorRT-RTX's engines do not run on NVIDIA RTX 4000 (sm_" in str(why_not(RTX, machine))
 
 
 class NoProfile:

@@ -23,7 +23,6 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines import why_not
 from hicom_edge.engines.engine_files import EngineFiles
-from hicom_edge.engines.tensorrt import build as tensorrt_build
 from hicom_edge.engines.tensorrt import graph_build as tensorrt_workplace
 from hicom_edge.engines.tensorrt.api import (
     TENSORRT,
@@ -48,7 +47,7 @@ from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
-from hicom_edge.planning.gpus import find_gpus
+from hicom_edge.planning.machine import Machine
 from hicom_edge.planning.profiles import Limits, limits_from_manifest, profiles_of
 
 RTX = "tensorrt-rtx"
@@ -304,12 +303,11 @@ class TestWithRtx:
         assert (Path(tensorrt_rtx_libs.__file__).parent / "libtensorrt_rtx.so").exists()
 
 
-def test_a_build_that_main_memory_cannot_hold_is_refused(bundle, monkeypatch) -> None:
+def test_a_build_that_main_memory_cannot_hold_is_refused(bundle) -> None:
     if why_not_installed_rtx():
         pytest.skip("TensorRT-RTX is not installed")
-    monkeypatch.setattr(tensorrt_build, "available_memory", lambda with_swap=False: 1 << 20)
     with pytest.raises(ResourceError, match="building vision takes about"):
-        build_engines(bundle, BuildOptions(RTX))
+        build_engines(bundle, BuildOptions(RTX), machine=Machine(available_bytes=1 << 20))
     assert not (bundle.path / "engines").exists()
 
 
@@ -325,10 +323,9 @@ def test_without_tensorrt_the_message_says_where_it_comes_from(bundle) -> None:
         build_engines(bundle, BuildOptions())
 
 
-@pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
 @pytest.mark.parametrize("engine", ["tensorrt", RTX])
 def test_without_a_gpu_nothing_runs_in_tensorrt(engine: str) -> None:
-    assert why_not(engine) == "no NVIDIA GPU: the CUDA driver shows none"
+    assert why_not(engine, Machine()) == "no NVIDIA GPU: the CUDA driver shows none"
 
 
 def test_an_engine_that_is_not_built_is_refused_with_those_that_are(bundle) -> None:

@@ -10,15 +10,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tensorrt_llm_stand_in import TORCH, BuildCommand, HostExecutor, bindings
+from tensorrt_llm_stand_in import (
+    TORCH,
+    BuildCommand,
+    HostExecutor,
+    bindings,
+    install_tensorrt_llm,
+)
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder
-from hicom_edge.engines.tensorrt_llm import build as tensorrt_llm_build
-from hicom_edge.engines.tensorrt_llm import command as tensorrt_llm_command
-from hicom_edge.engines.tensorrt_llm import generator as tensorrt_llm_decoder
 from hicom_edge.engines.tensorrt_llm import session as tensorrt_llm_session
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
+from hicom_edge.planning import machine as planning_machine
 from hicom_edge.planning.gpus import Gpu
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
@@ -50,10 +54,9 @@ def stand_ins(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """A build command that writes small files, and an executor over our own decoder in fp32."""
     BuildCommand(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    for module in (tensorrt_llm_build, tensorrt_llm_decoder):
-        monkeypatch.setattr(module, "find_gpus", lambda: (Gpu("Orin", (8, 7), 32 << 30, 16),))
-    for module in (tensorrt_llm_build, tensorrt_llm_command, tensorrt_llm_decoder):
-        monkeypatch.setattr(module, "installed_version", lambda: "0.12.0")
+    monkeypatch.setattr(planning_machine, "find_gpus", lambda: (Gpu("Orin", (8, 7), 32 << 30, 16),))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install_tensorrt_llm(tmp_path, "0.12.0")
     demo = Bundle.open(DEMO)
     decoder = load_decoder(demo, "onnxruntime-cpu")
     decoder.activate()
