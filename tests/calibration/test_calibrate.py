@@ -154,7 +154,7 @@ class TestCommand:
             ("--demo -o x --seed -1", "seed is -1, expected 0 or above"),
             ("b --demo -o x", "pass either a bundle or --demo"),
             ("--demo -o x --videos v", "--demo draws its own clips"),
-            (f"{DEMO_BUNDLE} -o x", "pass --videos or --questions"),
+            (f"{DEMO_BUNDLE} -o x", "neither videos nor questions were passed"),
             (f"{DEMO_BUNDLE} -o x --videos nowhere", "nowhere does not exist"),
             (f"{DEMO_BUNDLE} -o x --videos v --decoder int3", "decoder is 'int3', expected one of"),
             (f"{DEMO_BUNDLE} -o x --videos v --smoothing much", "--smoothing is 'much', expected"),
