@@ -1,8 +1,6 @@
-"""The `hicom-edge` command, as `python -m hicom_edge` too.
+"""The `hicom-edge` command, also as `python -m hicom_edge`."""
 
-It knows that Ctrl-C may come while the command line is still being imported.
-"""
-
+import gc
 import sys
 
 
@@ -12,8 +10,12 @@ def main() -> int:
         from hicom_edge import cli
 
         return cli.main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # during the import; later ones are cli's
         return 130
+    finally:
+        # At exit Python collects garbage once more, which takes a second or two after a command
+        # that imported transformers. Frozen objects are left to the system.
+        gc.freeze()
 
 
 if __name__ == "__main__":

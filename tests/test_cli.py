@@ -422,7 +422,7 @@ def test_train_refuses_options_that_do_not_fit_and_leaves_nothing(tmp_path: Path
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--device", "tpu"], "device is 'tpu', which is not there ("),
+        (["--device", "tpu"], "device is 'tpu', which is not available ("),
         (["--projector-type", "locl43"], "locl43"),
         (["--use-guide", "sideways"], "sideways"),
         (["--seed", "-1"], "seed is -1, expected at least 0"),

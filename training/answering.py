@@ -22,10 +22,11 @@ from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import load_checkpoint
 from hicom_edge.runtime.preprocess import Preprocessor
 from hicom_edge.runtime.video import FrameSampling, read_frames
+from hicom_edge.training.answer_loss import greedy_answers
 from hicom_edge.training.batches import Batch, PromptEncoder
+from hicom_edge.training.demo_run import choose_device
 from hicom_edge.training.features import encode_frames
 from hicom_edge.training.guide_tokenizer import GuideTokenizer
-from hicom_edge.training.stages import greedy_answers
 
 
 def evaluate_checkpoint(
@@ -46,8 +47,7 @@ def evaluate_checkpoint(
     Raises:
         InputError: the directory is not a labelled set.
     """
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_checkpoint(checkpoint, device=place)
+    model = load_checkpoint(checkpoint, device=str(choose_device(device)))
     return score_model(
         model,
         prompts_of(model, checkpoint),

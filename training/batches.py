@@ -1,7 +1,7 @@
-"""Batches of clips and instructions: what a stage is fed, whatever the data come from.
+"""Batches of clips with instructions, as the stages after the towers train on them.
 
-Knows how prompt, visual tokens and answer line up in the language model's sequence. Refuses to know
-which parameters learn from it (stages.py).
+The language model's sequence is the prompt's head, the visual tokens, and a tail of instruction and
+answer.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ PROMPT_TAIL = f"\n{{question}}{END_OF_TURN}\n{START_OF_TURN}assistant\n"
 
 @dataclass(frozen=True)
 class Batch:
-    """b clips with k instructions each; n = b·k, the instructions of one clip side by side.
+    """b clips with k instructions each; n = b·k, instructions of the same clip adjacent.
 
     Attributes:
         features, hidden: V and the last hidden state, (b, t, h, w, d).
         guide_ids: (n, l) guide tokens.
-        head_ids: (m) the tokens before the visual ones.
-        tail_ids: (n, s) the tokens after them: instruction, answer, padding.
-        labels: (n, s) the answer's tokens, IGNORED elsewhere.
+        head_ids: (m) token ids before the visual tokens.
+        tail_ids: (n, s) token ids after them: instruction, answer, padding.
+        labels: (n, s) token ids of the answer, IGNORED elsewhere.
         modality: "video" or "image".
-        global_only: the language model is shown the global tokens alone.
+        global_only: the language model gets the global tokens alone.
     """
 
     features: Tensor
@@ -65,7 +65,7 @@ class Batch:
 
 
 class PromptEncoder:
-    """Instructions and answers to token ids, for the guide and for the language model."""
+    """Converts instructions and answers to token ids of the guide and the language model."""
 
     def __init__(self, language: Tokenizer, guide: GuideTokenizer) -> None:
         self.language, self.guide = language, guide
@@ -75,7 +75,7 @@ class PromptEncoder:
         self._known: dict[str, list[int]] = {}
 
     def question_ids(self, question: str) -> list[int]:
-        """The tokens between the visual tokens and the answer."""
+        """Token ids between the visual tokens and the answer."""
         return self._ids(PROMPT_TAIL.format(question=question))
 
     def batch_texts(
@@ -102,12 +102,19 @@ class PromptEncoder:
 
 
 Instruct = Callable[[Scene, int, np.random.Generator], Question]
-"""An instruction about a scene; the number is the frame that is seen, when only one is."""
+"""Draws an instruction about a scene; the number is the frame, for an instruction about one."""
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Batches of generated clips; the batch of a step depends on (seed, salt, step) alone."""
+    """Batches of generated clips; the batch of a step depends on (seed, salt, step) alone.
+
+    Attributes:
+        instruct: draws the instructions.
+        is_image: show a single frame of each clip.
+        clips, per_clip: clips in a batch, and instructions about each.
+        global_only: share of batches in which the language model gets the global tokens alone.
+    """
 
     corpus: Corpus
     cache: FeatureCache
@@ -119,7 +126,6 @@ class ClipSource:
     clips: int
     per_clip: int
     global_only: float = 0.0
-    """Share of batches in which the language model is shown the global tokens alone."""
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, self.salt, step))
@@ -141,7 +147,7 @@ class ClipSource:
         return Batch(features, hidden, texts[0], head_ids, texts[1], texts[2], modality, alone)
 
     def _maps(self, row: int, moment: int) -> np.ndarray:
-        """(2, t, h, w, d); one frame of them for an image."""
+        """(2, t, h, w, d): V and the last hidden states; t is 1 for an image."""
         maps = self.cache.maps(row)
         if self.is_image:
             maps = maps[:, moment : moment + 1]
@@ -150,15 +156,15 @@ class ClipSource:
 
 
 def caption_of_frame(num_frames: int) -> Instruct:
-    """Stage 1's instruction: the caption of a single frame."""
+    """The instruction of alignment: describe a single frame."""
     return lambda scene, frame, rng: describe_image(scene, frame, num_frames, rng)
 
 
 def description(scene: Scene, _frame: int, rng: np.random.Generator) -> Question:
-    """Stage 2's instruction: a description of what the instruction names."""
+    """The instruction of conditional pre-training: describe the objects that are named."""
     return describe(scene, rng)
 
 
 def any_question(scene: Scene, _frame: int, rng: np.random.Generator) -> Question:
-    """Stage 3's instruction: a question."""
+    """The instruction of tuning: a question."""
     return ask_any(scene, rng)

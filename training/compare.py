@@ -25,7 +25,7 @@ from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 from hicom_edge.shapes.questions import KINDS
 from hicom_edge.training.answering import evaluate_checkpoint
 from hicom_edge.training.demo import train_demo
-from hicom_edge.training.options import DemoOptions
+from hicom_edge.training.demo_options import DemoOptions
 
 COMPRESSORS = {
     "conditional": ("local43_guidedirect_global4_guidecoarse", "direct"),

@@ -1,7 +1,7 @@
-"""The scale of the features V: the vision tower's residual stream, set beside the position table.
+"""Rescales the features V of a trained vision tower to the size of the position table.
 
-It knows that a tower which normalises before every block computes the same whatever the scale of
-its residual stream. It does not know how a tower is trained.
+V is the tower's residual stream. A tower that normalises before every block computes the same
+outputs at any scale of that stream.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ from torch import Tensor
 
 from hicom_edge.training.corpus import Corpus
 from hicom_edge.training.features import encode_frames
-from hicom_edge.training.towers import pixels
+from hicom_edge.training.tower_model import pixels
 
 FEATURE_SPREAD = 0.4
-"""Standard deviation of a channel of V. The global compressor adds its position table to V (paper,
-section 3.2), and over so few frames and patches a channel of that table spreads by 0.2: beside
-features of 2.8, as they come out of stage 0, when something happens is hardly heard."""
+"""Standard deviation of a channel of V.
+
+The global compressor adds its position table to V (paper, section 3.2). Over the demo's few frames
+and patches, a channel of that table has a standard deviation of 0.2. Features of 2.8, which the
+pre-training yields, would drown it, and with it the time at which something happens."""
 _CLIPS = 16
 
 
 @torch.no_grad()
 def set_feature_spread(vision_model: Any, corpus: Corpus, device: torch.device) -> None:
-    """Scale V to FEATURE_SPREAD over the first clips; every other output stays what it was."""
+    """Scale V to FEATURE_SPREAD, measured on the first clips; no other output changes."""
     clips = range(min(_CLIPS, corpus.clips))
     frames = torch.cat([pixels(corpus.frames(clip)) for clip in clips])
     features, _ = encode_frames(vision_model, frames.to(device))
-    spread = features.flatten(0, 1).std(0).mean()
+    spread = features.flatten(0, 1).std(0).mean()  # over all patches (n·p, d), per channel
     for parameter in _residual_writers(vision_model):
         parameter.mul_(FEATURE_SPREAD / spread)
 
 
 def _residual_writers(vision_model: Any) -> list[Tensor]:
-    """What is added to the residual stream: embeddings, and the last layer of every block."""
+    """All parameters whose outputs are added to the residual stream."""
     embeddings = vision_model.embeddings
     writers = [embeddings.patch_embedding]
     for layer in vision_model.encoder.layers:

@@ -1,7 +1,7 @@
-"""The training clips as the frozen vision tower sees them, computed once and kept on disk.
+"""The vision tower's outputs for every training clip, computed once and cached on disk in float16.
 
-Knows the two maps per clip: features V, and the last hidden state that the pooling head turns into
-embeddings E (kept before the head, because the head goes on learning). Half precision on disk.
+The cache has two maps per clip: the features V, and the last hidden state, which the pooling head
+turns into embeddings E. The cache stops before the head because the head continues to learn.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hicom_edge.training.corpus import CHUNK, Corpus
-from hicom_edge.training.towers import pixels
+from hicom_edge.training.tower_model import pixels
 
 SELECT_LAYER = -2
-"""mm_vision_select_layer of the demo, the authors' own."""
+"""mm_vision_select_layer of the demo, as in the authors' checkpoints."""
 _BATCH = 16
 
 
@@ -36,7 +36,7 @@ def encode_frames(vision_model: Any, pixel_values: Tensor) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Cached maps of a corpus."""
+    """The cached maps of a corpus; `width` is the tower's d."""
 
     directory: Path
     corpus: Corpus
@@ -45,20 +45,28 @@ class FeatureCache:
     def prepare(
         self, vision_model: nn.Module, device: torch.device, report: Callable[[int], None]
     ) -> None:
-        """Compute the chunks that are missing; `report` is told how many clips are ready."""
+        """Compute the missing chunks; `report` is called with the number of finished clips."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for chunk in self.corpus.chunks:
             if not self._file(chunk).exists():
-                self._make_chunk(vision_model, device, chunk)
-            report(min((chunk + 1) * CHUNK, self.corpus.clips))
+                self._compute_chunk(vision_model, device, chunk, report)
+            report(self.corpus.clips_of(chunk).stop)
 
-    def _make_chunk(self, vision_model: nn.Module, device: torch.device, chunk: int) -> None:
+    def _compute_chunk(
+        self,
+        vision_model: nn.Module,
+        device: torch.device,
+        chunk: int,
+        report: Callable[[int], None],
+    ) -> None:
         corpus = self.corpus
-        clips = range(chunk * CHUNK, min((chunk + 1) * CHUNK, corpus.clips))
+        clips = corpus.clips_of(chunk)
         shape = (len(clips), 2, corpus.num_frames, corpus.patches**2, self.width)
         maps = np.empty(shape, np.float16)
         for start in range(0, len(clips), _BATCH):
+            report(clips.start + start)
             part = clips[start : start + _BATCH]
+            # the frames of all clips side by side: (b·t, 3, s, s)
             frames = pixels(np.concatenate([corpus.frames(clip) for clip in part]))
             for which, values in enumerate(encode_frames(vision_model, frames.to(device))):
                 rows = values.reshape(len(part), *shape[2:])
@@ -75,5 +83,5 @@ class FeatureCache:
         return [np.load(self._file(chunk), mmap_mode="r") for chunk in self.corpus.chunks]
 
     def maps(self, index: int) -> np.ndarray:
-        """(2, t, patches², d) float16: features, last hidden states."""
+        """(2, t, patches², d) float16: V, and the last hidden states."""
         return np.asarray(self._maps[index // CHUNK][index % CHUNK])

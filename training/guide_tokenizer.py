@@ -1,7 +1,7 @@
-"""The guide's tokenizer: a SentencePiece model made from the demo's own words, used as SigLIP does.
+"""The guide's tokenizer: a SentencePiece model of the demo's words, applied as SigLIP's is.
 
-Knows how spiece.model is made, and SigLIP's treatment of text: lower case, no ASCII punctuation,
-single spaces, padded with `</s>` to a fixed length.
+SigLIP lower-cases text, removes ASCII punctuation, collapses spaces and pads with `</s>` to a fixed
+length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as schema
 
-_SCHEMA: Any = schema  # its classes are made at import, where no type checker sees them
+_SCHEMA: Any = schema  # its classes are created at import, unseen by type checkers
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _LETTERS = ("▁", *string.ascii_lowercase, *string.digits)
@@ -29,9 +29,9 @@ def canonical(text: str) -> str:
 def train_guide_tokenizer(texts: Iterable[str]) -> bytes:
     """A spiece.model in which every word of `texts` is one piece; equal texts give equal bytes.
 
-    Words outside of `texts` fall apart into letters, anything else into `<unk>`. SentencePiece's
-    own training settles the normaliser; the pieces are then set by hand, because its sampling of
-    so few words keeps some of them apart.
+    Other words are split into letters, other characters become `<unk>`. SentencePiece's own
+    training provides the normaliser. Its pieces are then replaced, because trained on so few words
+    it would split some of them.
     """
     words = sorted({word for text in texts for word in canonical(text).split()})
     model: Any = _SCHEMA.ModelProto.FromString(_trained_model(words))
@@ -45,7 +45,7 @@ def train_guide_tokenizer(texts: Iterable[str]) -> bytes:
 
 
 class GuideTokenizer:
-    """Texts to padded ids, exactly as the SigLIP tokenizer does it with a spiece.model."""
+    """Converts texts to padded ids exactly as the SigLIP tokenizer does with a spiece.model."""
 
     def __init__(self, spiece: bytes, length: int) -> None:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=spiece)
@@ -57,7 +57,7 @@ class GuideTokenizer:
         return int(self._processor.get_piece_size())
 
     def encode(self, text: str) -> np.ndarray:
-        """(length,) int64, the text, `</s>`, and `</s>` again as padding."""
+        """(length,) int64: the text, `</s>`, and more `</s>` as padding."""
         ids = self._known.get(text)
         if ids is None:
             pieces = self._processor.encode(canonical(text))[: self._length - 1]

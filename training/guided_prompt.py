@@ -1,8 +1,8 @@
 """The guide of a training prompt: the question alone, without options and format instructions.
 
-Training data mix many forms of multiple choice; this is what the authors' training takes from each
-(`extract_guided_prompt`), oddities included, because the released weights learned from it. At
-inference the guide is the question as it was asked.
+Training data contain many forms of multiple choice. This follows the authors' training code
+(`extract_guided_prompt`), oddities included, because the released weights were trained with it. At
+inference `runtime.guide.text` extracts the guide.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def guide_of_prompt(prompt: str) -> str:
     if category := _CATEGORY_WANTED.search(text):
         return text[: category.start()]
     if f"\n{_OPTIONS}" in text and text.startswith("Question:"):
-        # the authors strip these letters, not this word: "estimate" loses its "esti"
+        # as in the authors' code, this strips these letters, not the word: "estimate" → "mate"
         return text.split(f"\n{_OPTIONS}")[0].lstrip("Question: ")
     if f"\n{_OPTIONS}\nA." in text:
         return text.split(f"\n{_OPTIONS}")[0]

@@ -1,7 +1,6 @@
-"""The language model's tokenizer: byte-level BPE in Qwen2's form, made from the demo's own words.
+"""The language model's tokenizer: byte-level BPE as in Qwen2, trained on the demo's words.
 
-Knows tokenizer.json, vocab.json, merges.txt and the chat template. Any Unicode text can be encoded,
-because every byte is a token.
+Any Unicode text can be encoded, because every byte is a token.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CHAT_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""Qwen2's form without its default system message: in so small a model every token counts."""
+"""Qwen2's template without its default system message, which would make every prompt longer."""
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -66,7 +65,7 @@ def train_language_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token that the tokenizer is known to hold."""
+    """The id of a token that is in the vocabulary."""
     number = tokenizer.token_to_id(token)
     assert number is not None, token
     return int(number)

@@ -1,8 +1,7 @@
-"""The optimiser loop that every stage runs: schedule, progress, periodic state, exact resume.
+"""The optimiser loop of every stage: schedule, progress, periodic state on disk, exact resume.
 
-Knows steps, learning rates and state files. Refuses to know what a loss is made of. Batches are
-drawn from (seed, stage, step) by the caller, so that a resumed run sees what an uninterrupted one
-would have seen, and ends with the same bits.
+The caller draws each batch from (seed, stage, step), so a resumed run sees the same batches as an
+uninterrupted one and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 from hicom_edge.errors import InputError
 
 Report = Callable[[str, int, int, str], None]
-"""Told (stage, steps done, steps in all, a short remark) as training goes on."""
+"""Called with (stage, steps done, total steps, a short remark)."""
 
 
 def silent(_stage: str, _done: int, _total: int, _remark: str) -> None:
-    """A report that says nothing."""
+    """A report that is ignored."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,15 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Loop:
-    """One stage's optimisation.
+    """The optimisation of one stage with AdamW.
 
     Attributes:
-        state: the file that periodic state goes to, and that an interrupted run continues from.
-        fingerprint: of the options; state of another fingerprint is refused.
-        modules: what learns, by name.
+        state: file of the periodic state, from which an interrupted run continues.
+        fingerprint: hash of the options; state with another fingerprint is refused.
+        modules: the modules that learn, by name.
+        groups: their parameters with the peak learning rates.
+        warmup: share of the steps during which the learning rate rises.
+        save_every: steps between two writes of the state.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Loop:
     report: Report = silent
 
     def run(self, loss_at: Callable[[int], Tensor]) -> None:
-        """Take the steps that are left; `loss_at(step)` is the scalar loss of that step's batch.
+        """Run the remaining steps; `loss_at(step)` returns the scalar loss of that step's batch.
 
         Raises:
             InputError: the state on disk belongs to a run with other options.
@@ -69,7 +71,7 @@ class Loop:
         average = math.nan
         for step in range(done, self.steps):
             loss = self._step(optimizer, loss_at, step)
-            average = loss if math.isnan(average) else 0.97 * average + 0.03 * loss
+            average = loss if math.isnan(average) else 0.97 * average + 0.03 * loss  # for display
             self.report(self.name, step + 1, self.steps, f"loss {average:.3f}")
             if (step + 1) % self.save_every == 0 or step + 1 == self.steps:
                 self._save(optimizer, step + 1)
@@ -82,6 +84,7 @@ class Loop:
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # Clipped separately: the norm of one group must not shrink the steps of another.
         for parameters in (group["params"] for group in optimizer.param_groups):
             nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -93,7 +96,7 @@ class Loop:
         saved = torch.load(self.state, weights_only=True, map_location="cpu")
         if saved["fingerprint"] != self.fingerprint:
             raise InputError(
-                f"{self.state} was written by a run with other options; expected the same options, "
+                f"{self.state} was written by a run with other options, expected the same options; "
                 "choose another output directory or delete it"
             )
         for name, module in self.modules.items():
@@ -110,14 +113,14 @@ class Loop:
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": optimizer.state_dict(),
         }
-        # Not by its path: PyTorch's own writer does not say that a disk is full.
+        # Through a Python file: given a path, PyTorch's own writer does not report a full disk.
         with partial.open("wb") as file:
             torch.save(content, file)
         partial.replace(self.state)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: float) -> float:
-    """The learning rate of a step as a share of the peak: a linear rise, then half a cosine."""
+    """The learning rate of a step as a share of the peak: linear warm-up, then cosine decay."""
     rising = max(1, round(steps * warmup))
     if step < rising:
         return (step + 1) / rising

@@ -1,7 +1,4 @@
-"""The texts of stage 0, and what each refers to.
-
-It knows colours, shapes and places. It does not know pixels.
-"""
+"""Random texts for the towers' pre-training, with the colour, shape and place each refers to."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from hicom_edge.shapes.wording import (
 
 @dataclass(frozen=True)
 class TowerPhrase:
-    """A text of stage 0 and what it refers to; None means any colour, shape or place."""
+    """A text and what it refers to; None means any colour, shape or place."""
 
     text: str
     colour: str | None
@@ -35,7 +32,8 @@ class TowerPhrase:
 def tower_phrases(rng: np.random.Generator) -> list[TowerPhrase]:
     """One random text for every referent, two in five of them with a place.
 
-    Referents are each colour-shape pair seen in training, each colour, each shape, and all objects.
+    Referents are each colour-shape pair of the training data, each colour, each shape, and all
+    objects together.
     """
     referents: list[tuple[str | None, str | None]] = [
         (c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT_COMBINATIONS

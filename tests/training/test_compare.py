@@ -9,7 +9,7 @@ import torch
 
 from hicom_edge.model import build_compressor
 from hicom_edge.training.compare import COMPRESSORS, Result, compare, described, table
-from hicom_edge.training.options import DemoOptions
+from hicom_edge.training.demo_options import DemoOptions
 
 MINIATURE = DemoOptions(
     clips=4,

@@ -22,7 +22,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module", params=[(CHECKPOINT, 84, 8), (LARGE, 126, 16)], ids=["", "large"])
+@pytest.fixture(
+    scope="module",
+    params=[(CHECKPOINT, 84, 8), pytest.param((LARGE, 126, 16), marks=pytest.mark.slow)],
+    ids=["small", "large"],
+)
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:

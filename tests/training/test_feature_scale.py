@@ -6,16 +6,17 @@ import torch
 from transformers import SiglipConfig, SiglipModel
 
 from hicom_edge.training.corpus import Corpus
+from hicom_edge.training.demo_options import DemoOptions
 from hicom_edge.training.feature_scale import FEATURE_SPREAD, set_feature_spread
 from hicom_edge.training.features import encode_frames
-from hicom_edge.training.options import DemoOptions
-from hicom_edge.training.towers import pixels, tower_config
+from hicom_edge.training.siglip_files import tower_config
+from hicom_edge.training.tower_model import pixels
 
 
 def test_only_the_scale_of_v_changes(tmp_path: Path) -> None:
     options = DemoOptions(clips=4, side=28, frames=4, vision_layers=3)
     corpus = Corpus(tmp_path, 0, 4, 28, 2, 4)
-    corpus.prepare(lambda _: None, workers=1)
+    corpus.prepare(lambda _: None, processes=1)
     torch.manual_seed(0)
     model = SiglipModel(SiglipConfig.from_dict(tower_config(options, 100))).vision_model.eval()
     frames = torch.cat([pixels(corpus.frames(clip)) for clip in range(4)])

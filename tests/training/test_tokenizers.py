@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from hicom_edge.shapes.wording import every_text
-from hicom_edge.training.demo import Tokenizers
+from hicom_edge.training.demo_tokenizers import Tokenizers
 from hicom_edge.training.guide_tokenizer import (
     EOS_ID,
     UNK_ID,
@@ -24,7 +24,7 @@ from hicom_edge.training.language_tokenizer import (
 )
 
 TEXTS = every_text()
-TOKENIZERS = Tokenizers.from_nothing(32)
+TOKENIZERS = Tokenizers.train(32)
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
@@ -66,8 +66,8 @@ def test_the_written_tokenizer_is_read_back_equal(tmp_path: Path) -> None:
 
 def test_transformers_reads_both_tokenizers_with_equal_ids(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    from hicom_edge.training.options import DemoOptions
-    from hicom_edge.training.towers import tower_config, tower_files
+    from hicom_edge.training.demo_options import DemoOptions
+    from hicom_edge.training.siglip_files import tower_config, tower_files
 
     language, tower = tmp_path / "language", tmp_path / "tower"
     language.mkdir()

@@ -13,7 +13,7 @@ from hicom_edge.model import load_checkpoint
 from hicom_edge.shapes.held_out import write_held_out
 from hicom_edge.training.answering import evaluate_checkpoint
 from hicom_edge.training.demo import train_demo, train_model
-from hicom_edge.training.options import DemoOptions
+from hicom_edge.training.demo_options import DemoOptions
 
 MINIATURE = DemoOptions(
     clips=12,
@@ -77,13 +77,13 @@ def test_another_seed_ends_with_other_weights(finished: Path, tmp_path: Path) ->
 
 def test_other_options_are_refused_in_one_line(finished: Path) -> None:
     other = replace(MINIATURE, tuning_steps=6)
-    with pytest.raises(InputError, match=r"holds a run with other options \(tuning_steps differ\)"):
+    with pytest.raises(InputError, match=r"to a run with other options \(tuning_steps differ\)"):
         train_demo(finished, other, progress=False, device="cpu")
 
 
 def test_towers_of_other_options_are_refused(finished: Path, tmp_path: Path) -> None:
     other = replace(MINIATURE, tower_steps=6)
-    with pytest.raises(InputError, match=r"towers holds a run with other options"):
+    with pytest.raises(InputError, match=r"towers belongs to a run with other options"):
         train_demo(tmp_path, other, progress=False, towers=finished / "towers", device="cpu")
 
 

@@ -1,7 +1,4 @@
-"""The options of a demo training run: sizes, data, steps and rates, in one flat frozen dataclass.
-
-Knows which numbers a run depends on, and nothing of what is done with them.
-"""
+"""The options of a demo training run: sizes, data, steps and learning rates."""
 
 from __future__ import annotations
 
@@ -15,18 +12,22 @@ from hicom_edge.errors import InputError
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Everything that decides the weights of a demo checkpoint (besides the machine).
+    """Everything that determines the weights of a demo checkpoint, apart from the machine.
 
     Attributes:
-        seed: of the clips, the initial weights and every batch.
-        clips: training clips, each a decoded H.264 file.
-        side, patch: frame side and patch side in pixels.
-        frames: frames the model sees of each clip.
-        projector_type, use_guide: the compressor, in the words of the authors' config.json.
+        seed: for the clips, the initial weights and every batch.
+        clips: number of training clips, each a decoded H.264 file.
+        side, patch: side of a frame and of a patch in pixels.
+        frames: frames that the model samples from each clip.
+        projector_type, use_guide: the compressor, named as in the authors' config.json.
         *_steps: optimiser steps of each stage; 0 skips it.
-        questions_per_clip: instructions asked about each clip of a batch.
-        tower_rate, text_scale: stage 0's learning rate; in the last stage text tower and pooling
-            head learn at `text_scale` times `tuning_rate`.
+        tower_batch, clip_batch: frames in a batch of the towers, clips in a batch of later stages.
+        questions_per_clip: instructions about each clip of a batch.
+        *_rate: peak learning rate of each stage.
+        text_scale: in the stages with a guide, the text tower and the pooling head learn at this
+            share of the stage's rate.
+        warmup: share of a stage's steps during which the learning rate rises.
+        save_every: steps between two writes of the state from which a run can continue.
     """
 
     seed: int = 0
@@ -85,22 +86,22 @@ class DemoOptions:
 
     @property
     def grid(self) -> int:
-        """Patches along each side of a frame."""
+        """Patches along one side of a frame."""
         return self.side // self.patch
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal options, different otherwise."""
+        """Hash of all options."""
         return _digest(asdict(self))
 
     @property
     def tower_values(self) -> dict[str, Any]:
-        """The options that clips and towers depend on: runs that agree in them can share both."""
+        """The options that clips and towers depend on; runs with equal ones can share both."""
         return {name: getattr(self, name) for name in _TOWER_OPTIONS}
 
     @property
     def tower_fingerprint(self) -> str:
-        """Equal for runs that can share clips and towers."""
+        """Hash of `tower_values`."""
         return _digest(self.tower_values)
 
 

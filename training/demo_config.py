@@ -1,8 +1,4 @@
-"""The demo model's configuration files and checkpoint directory, in the authors' layout.
-
-Knows config.json, generation_config.json and where the tower directory lies. The tensors' names are
-`hicom_edge.model`'s business.
-"""
+"""The demo checkpoint's config.json and generation_config.json, in the authors' layout."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from hicom_edge.training.demo_options import DemoOptions
 from hicom_edge.training.language_tokenizer import END_OF_TEXT, END_OF_TURN, token_id
-from hicom_edge.training.options import DemoOptions
 
 TOWER_DIRECTORY = "siglip-shapes"
-"""mm_vision_tower: relative to the checkpoint, in which it lies."""
+"""The checkpoint's mm_vision_tower: a directory inside the checkpoint."""
 MAX_LENGTH = 512
 _BASELINES = ("avgpool", "resampler", "linear", "mlp")
 
@@ -64,9 +60,9 @@ def hicom_config(options: DemoOptions, language: Tokenizer) -> dict[str, Any]:
 
 
 def without_guide(config: dict[str, Any]) -> dict[str, Any]:
-    """The same model before the guide comes in, as alignment trains it.
+    """The configuration of the same model without a guide, as alignment trains it.
 
-    A `guide...` option of a compressor's part is dropped with the guide itself.
+    The `guide...` option of each part of the compressor is removed, too.
     """
     kind: str = config["mm_projector_type"]
     if not kind.startswith(_BASELINES):

@@ -9,19 +9,19 @@ from transformers import SiglipConfig, SiglipModel
 
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import build_model
+from hicom_edge.training.answer_loss import visual_tokens
 from hicom_edge.training.batches import Batch
-from hicom_edge.training.checkpoint import generation_config, hicom_config
-from hicom_edge.training.demo import Tokenizers
-from hicom_edge.training.options import DemoOptions
-from hicom_edge.training.stages import visual_tokens
-from hicom_edge.training.towers import tower_config
+from hicom_edge.training.demo_config import generation_config, hicom_config
+from hicom_edge.training.demo_options import DemoOptions
+from hicom_edge.training.demo_tokenizers import Tokenizers
+from hicom_edge.training.siglip_files import tower_config
 
 OPTIONS = DemoOptions(side=84, frames=4, llm_width=64, llm_layers=1)
 
 
 @pytest.fixture(scope="module")
 def language() -> Tokenizer:
-    return Tokenizers.from_nothing(OPTIONS.guide_length).language
+    return Tokenizers.train(OPTIONS.guide_length).language
 
 
 def model_of(projector_type: str, use_guide: str, language: Tokenizer) -> HicomModel:
