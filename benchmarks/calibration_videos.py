@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import fmean
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.demo import demo_data
-from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.calibrate import Existing, calibrate
+from hicom_edge.calibration.calibration_data import demo_data
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.datasets.sample import by_video
 from hicom_edge.runtime.qa import demo_bundle
@@ -67,7 +67,9 @@ def measure(
         samples=samples, held_out=questions, seed=seed, smoothing=smoothing, decoder="float"
     )
     data = demo_data(place, options)
-    done = calibrate(Bundle.open(demo_bundle()), place / "out", data, options, overwrite=True)
+    done = calibrate(
+        Bundle.open(demo_bundle()), place / "out", data, options, existing=Existing(overwrite=True)
+    )
     return len(by_video(data.calibration)), 1 - done.quality.cosine_mean
 
 

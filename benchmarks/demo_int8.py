@@ -22,13 +22,12 @@ import onnx_ir as ir
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.demo import CALIBRATION_SEED
-from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
-from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.calibration_data import CALIBRATION_SEED, CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.derived_bundle import DerivedGraph, derive_bundle
 from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.runtime.qa import demo_bundle
 from hicom_edge.shapes.held_out import write_held_out

@@ -28,7 +28,7 @@ import torch
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from hicom_edge.calibration.graphs.cpu_operators import cpu_variant
+from hicom_edge.calibration.graphs.cpu_variant import cpu_variant
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.engines.base import EngineOptions

@@ -20,10 +20,10 @@ import real_sizes  # type: ignore[import-not-found]  # beside this script
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import FileEntry, Manifest, Provenance
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import FLOATS, find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
-from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.export.description import frame_spec, model_spec
 from hicom_edge.export.export_options import ExportOptions, Opset
 from hicom_edge.export.export_plan import Plan, plan_export

@@ -25,7 +25,7 @@ import onnx_ir as ir
 import real_sizes  # type: ignore[import-not-found]
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
+from hicom_edge.calibration.derived_bundle import DerivedGraph, derive_bundle
 from hicom_edge.export.export_options import GraphDtype, Opset
 from hicom_edge.export.exporter import export_bundle
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hicom_edge.bundle.writer import BundleWriter
-from hicom_edge.errors import InputError, ResourceError, numpy_says_disk_full
+from hicom_edge.errors import ResourceError, numpy_says_disk_full
 
 _REFUSALS = {
     errno.ENOSPC: "is full",
@@ -41,24 +40,3 @@ def _refusal(error: OSError) -> str | None:
     if error.errno in _REFUSALS:
         return f"{_REFUSALS[error.errno]} ({error.strerror})"
     return f"is full ({error})" if numpy_says_disk_full(error) else None
-
-
-def check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Refuse at once, before hours of work, where a bundle made of `source` cannot be written.
-
-    Raises:
-        InputError: the target is the source, or lies where nothing can be written.
-        BundleError: the target exists and may not be replaced.
-    """
-    refuse_itself(source, target)
-    with BundleWriter(target, overwrite):
-        pass  # a temporary sibling was made, and is gone like those of killed runs
-
-
-def refuse_itself(source: Path, target: Path) -> None:
-    """Raise InputError when a bundle would replace the one that it is made of, or lie in it."""
-    if target.resolve().is_relative_to(source.resolve()):
-        where = "is" if target.resolve() == source.resolve() else "lies in"
-        raise InputError(
-            f"{target} {where} the bundle that is being quantised; write to another path"
-        )

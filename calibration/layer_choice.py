@@ -12,9 +12,10 @@ from dataclasses import asdict
 import onnx_ir as ir
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.candidate import write_candidate
+from hicom_edge.calibration.calibration_data import is_image
+from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.candidate import quality_of, write_candidate
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
-from hicom_edge.calibration.judging import quality_of
 from hicom_edge.calibration.layers.end_effect import EndEffectProbe
 from hicom_edge.calibration.layers.mixed_precision import (
     FLOAT,
@@ -27,14 +28,12 @@ from hicom_edge.calibration.layers.sensitivity import (
     layer_key,
     measure_sensitivities,
 )
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.quality.quality import gate
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.quality.quality import Thresholds
 from hicom_edge.calibration.ranges.chain import Chain
-from hicom_edge.calibration.readable import is_image
+from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.recipe import PreparedGraph, layers_of
 from hicom_edge.calibration.run import Run
-from hicom_edge.calibration.scales.smoothed_statistics import smoothed_rows
+from hicom_edge.calibration.scales.smoothing import smoothed_rows
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.selection import choose
 
@@ -50,7 +49,7 @@ def rank_layers(
 
     Layers that were measured before an interruption are not measured again.
     """
-    known = [LayerSensitivity(**record) for record in run.place.records(_STEP)]
+    known = [LayerSensitivity(**record) for record in run.directory.records(_STEP)]
     total = sum(len(one.layers) for one in prepared)
     done = iter(range(1, total + 1))
     plans = [one.plan for one in prepared]
@@ -60,12 +59,12 @@ def rank_layers(
     }
 
     def found(one: LayerSensitivity) -> None:
-        run.place.append(_STEP, asdict(one))
+        run.directory.append(_STEP, asdict(one))
         run.progress(_STEP, next(done, total), total)
 
     if not by_answers:
         return measure_sensitivities(plans, rows, done=known, found=found)
-    trials = run.place.directory("trials", empty=True)
+    trials = run.directory.subdirectory("trials", empty=True)
     with Chain(run.bundle) as chain:
         probe = EndEffectProbe(run.bundle, chain, _probed_samples(run), None)
         return measure_sensitivities(
@@ -84,14 +83,15 @@ def pick_layers(
     target = run.options.target_agreement
     if target is None:
         return PrecisionChoice(everything, {})
-    saved = run.place.load_json(_CHOICE)
+    saved = run.directory.load_json(_CHOICE)
     if saved is not None:
         return PrecisionChoice(**saved)
 
     def passes(kept: frozenset[str]) -> bool:
         trial = write_candidate(run, prepared, _leaving_out(everything, kept), "trial")
         step = f"with {len(kept)} layers in floating point"
-        return not gate(quality_of(run, trial, run.data.calibration, step), target)
+        quality = quality_of(run, trial, run.data.calibration, step)
+        return not Thresholds(target).missed_by(quality)
 
     ranked = {one.key for one in sensitivities}
     unranked = {
@@ -101,7 +101,7 @@ def pick_layers(
         for graph, forms in everything.items()
     }
     choice = choose_layers(sensitivities, passes, also=unranked)
-    run.place.save_json(_CHOICE, asdict(choice))
+    run.directory.save_json(_CHOICE, asdict(choice))
     return choice
 
 

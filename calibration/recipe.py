@@ -14,22 +14,21 @@ import onnx_ir as ir
 import onnxruntime
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.linears import LM_HEAD, find_linears, quantisable
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import DECODER
-from hicom_edge.calibration.ranges.methods import RangeMethod, find_amax
-from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
+from hicom_edge.calibration.ranges.statistics import BundleStatistics, TensorStatistics
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.absorbers import Array
-from hicom_edge.calibration.scales.awq import awq
-from hicom_edge.calibration.scales.clipping import search_clips
+from hicom_edge.calibration.scales.awq import awq, search_clips
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.calibration.scales.smoothed_statistics import smoothed_ranges, smoothed_rows
 from hicom_edge.calibration.scales.smoothing import (
     factors_by_input,
     searched_smoothquant,
+    smoothed_ranges,
+    smoothed_rows,
     smoothquant,
 )
 from hicom_edge.errors import EngineError, InputError
@@ -154,14 +153,14 @@ def _prepare(run: Run, graph: str, seen: Statistics) -> PreparedGraph:
     weights_alone = graph == DECODER and options.decoder == "int4"
     wide = frozenset({LM_HEAD}.intersection(layers) if weights_alone else ())
     narrow = [layer for layer in layers if layer not in wide]
-    factors = run.place.kept_arrays(
+    factors = run.directory.kept_arrays(
         f"factors-{graph}", lambda: _factors(model, reached, narrow, options, weights_alone)
     )
     model = fold(model, factors)
     clips: Mapping[str, Array] = {}
     if weights_alone and options.weights == "awq":
         rows = smoothed_rows(reached, factors)
-        clips = run.place.kept_arrays(
+        clips = run.directory.kept_arrays(
             f"clips-{graph}", lambda: search_clips(model, rows, narrow, block=options.block)
         )
     method = RangeMethod(options.activations)

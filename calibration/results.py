@@ -1,7 +1,4 @@
-"""What a calibration leaves in the bundle beside the graphs: report, choice, data, scales, caches.
-
-It knows which file holds what. It does not know how anything was found.
-"""
+"""The files that a calibration adds to the bundle: report, choice, data, scales and caches."""
 
 from __future__ import annotations
 
@@ -12,14 +9,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
-from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.quality.quality import Quality
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.quality.speed import SpeedReport
 from hicom_edge.calibration.ranges.chain import DECODER
-from hicom_edge.calibration.ranges.methods import RangeMethod
+from hicom_edge.calibration.ranges.range_methods import RangeMethod
+from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.recipe import PreparedGraph, decoder_smoothing
 from hicom_edge.calibration.report.page import report_page
 from hicom_edge.calibration.report.parts import (
@@ -33,14 +32,14 @@ from hicom_edge.calibration.report.report import (
     GateReport,
     LayerReport,
     RangeReport,
-    SpeedReport,
     report_json,
 )
+from hicom_edge.calibration.run import Run
+from hicom_edge.calibration.run_directory import installed_versions
 from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_decoder_scales
 from hicom_edge.calibration.scales.tensorrt_cache import cache_text
-from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.calibration.versions import installed_versions
 from hicom_edge.datasets.data_manifest import data_manifest
+from hicom_edge.datasets.sample import by_video
 
 DIRECTORY = "calibration"
 
@@ -161,3 +160,61 @@ def _data_json(findings: Findings) -> str:
 def _digest(bundle: Bundle) -> str:
     digest: str = json.loads(bundle.manifest.to_json())["digest"]
     return digest
+
+
+_IMAGE_GRAPH = "compressor_image"
+_ENOUGH_VIDEOS = 10
+"""From so many on SmoothQuant gains (docs/calibration.md has the measurement)."""
+
+
+def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
+    """Too few videos, or the same on both sides, graphs that stayed, and what was not measured."""
+    return [
+        *_few(run),
+        *_shared(run.data),
+        *_unseen(statistics),
+        *_unchanged(candidate),
+        *([] if timed else ["speed was not measured: memory does not hold both bundles at once"]),
+    ]
+
+
+def in_one_line(options: CalibrationOptions, samples: int, quality: Quality) -> str:
+    """How a bundle was made and how it did, for its manifest."""
+    what = f"decoder {options.decoder}" if options.decoder != "float" else f"all but {DECODER}"
+    return (
+        f"quantised ({what}) on {samples} questions; "
+        f"{quality.unchanged} of {quality.questions} held-out answers are unchanged"
+    )
+
+
+def _few(run: Run) -> Iterator[str]:
+    videos = len(by_video(run.data.calibration))
+    if run.options.smoothing is not None and videos < _ENOUGH_VIDEOS:
+        yield (
+            f"only {videos} video{'s' * (videos != 1)} to calibrate on: SmoothQuant's factors fit "
+            f"these and little else; take {_ENOUGH_VIDEOS} or more, or --smoothing off"
+        )
+
+
+def _shared(data: CalibrationData) -> Iterator[str]:
+    """Copies under other names, which dividing by path cannot see."""
+    sides = [data_manifest(side)["videos"] for side in (data.calibration, data.held_out)]
+    calibrated, held_out = ({video["sha256"] for video in side} for side in sides)
+    if both := len(calibrated & held_out):
+        yield (
+            f"{both} of {len(held_out)} held-out videos are copies of videos calibrated on: the "
+            "quality on unseen ones may be lower"
+        )
+
+
+def _unchanged(candidate: Bundle) -> Iterator[str]:
+    if all(entry.quantization is None for entry in candidate.manifest.graphs.values()):
+        yield "no layer is quantised: the target holds in floating point alone"
+
+
+def _unseen(statistics: BundleStatistics) -> Iterator[str]:
+    for graph, tensors in statistics.unseen().items():
+        whole = len(tensors) == len(statistics.tensors[graph])
+        what = graph if whole else f"{len(tensors)} inputs of {graph}"
+        why = "no still image" if graph == _IMAGE_GRAPH else "no sample that reaches them"
+        yield f"{what} left in floating point: {why} among what was calibrated on"

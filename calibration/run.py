@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.disk import disk_full_is_one_line
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.calibration.workplace import Workplace, WorkplaceKey, bundle_fingerprint
+from hicom_edge.calibration.run_directory import RunDirectory, RunKey, bundle_fingerprint
 from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.errors import VideoError
 
@@ -32,7 +32,8 @@ class Run:
     bundle: Bundle
     data: CalibrationData
     options: CalibrationOptions
-    place: Workplace
+    output: Path
+    directory: RunDirectory
     progress: Progress
 
     def told(self, step: str) -> Callable[[int, int], None]:
@@ -40,14 +41,14 @@ class Run:
         return lambda done, total: self.progress(step, done, total)
 
 
-def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -> WorkplaceKey:
+def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -> RunKey:
     """What an unfinished run must share with the one that continues it.
 
     Raises:
         VideoError: a video is gone, or may not be read.
     """
     digests = [data_manifest(side)["sha256"] for side in (data.calibration, data.held_out)]
-    return WorkplaceKey(bundle_fingerprint(bundle), " ".join(digests), options.fingerprint)
+    return RunKey(bundle_fingerprint(bundle), " ".join(digests), options.fingerprint)
 
 
 @contextmanager
@@ -69,7 +70,7 @@ class Clock:
     They are kept about once a second, so that a killed part counts, too.
     """
 
-    def __init__(self, place: Workplace) -> None:
+    def __init__(self, place: RunDirectory) -> None:
         self._place, self._started = place, time.monotonic()
         self._before = self._kept = place.load_json("seconds") or 0.0
 
@@ -95,7 +96,7 @@ class Clock:
 
 
 @contextmanager
-def clock(place: Workplace) -> Iterator[Clock]:
+def clock(place: RunDirectory) -> Iterator[Clock]:
     """A clock that is kept at the end, however the run ends."""
     running = Clock(place)
     try:

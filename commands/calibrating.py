@@ -20,9 +20,9 @@ from hicom_edge.errors import InputError
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.calibrate import Calibrated
+    from hicom_edge.calibration.calibration_data import CalibrationData
+    from hicom_edge.calibration.calibration_options import CalibrationOptions
     from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-    from hicom_edge.calibration.options import CalibrationOptions
-    from hicom_edge.calibration.sides import CalibrationData
 
 
 def calibrate(
@@ -119,9 +119,11 @@ def calibrate(
     """
     with needs_extra("calibrate"):
         from hicom_edge.bundle import Bundle
+        from hicom_edge.calibration.calibrate import Existing
         from hicom_edge.calibration.calibrate import calibrate as run
-        from hicom_edge.calibration.disk import check_target
-        from hicom_edge.calibration.options import CalibrationOptions
+        from hicom_edge.calibration.calibration_options import CalibrationOptions
+        from hicom_edge.calibration.derived_bundle import check_target
+        from hicom_edge.calibration.quality.quality import Thresholds
 
         options = CalibrationOptions(
             samples=samples,
@@ -149,11 +151,9 @@ def calibrate(
             output,
             data,
             options,
-            min_agreement=min_agreement,
-            max_accuracy_loss=max_accuracy_loss,
+            thresholds=Thresholds(min_agreement, max_accuracy_loss),
             pinned=_pinned(pin),
-            overwrite=overwrite,
-            restart=restart,
+            existing=Existing(overwrite, restart),
             progress=named_progress(),
         )
     if json:
@@ -182,8 +182,7 @@ def _data(
     demo: bool,
     options: CalibrationOptions,
 ) -> CalibrationData:
-    from hicom_edge.calibration.demo import demo_data
-    from hicom_edge.calibration.sides import CalibrationData
+    from hicom_edge.calibration.calibration_data import CalibrationData, demo_data
     from hicom_edge.datasets.video_folder import read_samples
 
     if demo:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hicom_edge.calibration.quality.agreement import Quality, gate
 from hicom_edge.calibration.quality.comparison import Comparison
+from hicom_edge.calibration.quality.quality import Quality, Thresholds
+from hicom_edge.calibration.quality.speed import SpeedReport, StageSpeed
 from hicom_edge.calibration.ranges.histogram import Histogram
 from hicom_edge.calibration.report.parts import range_report
 from hicom_edge.calibration.report.report import (
@@ -16,8 +17,6 @@ from hicom_edge.calibration.report.report import (
     GraphReport,
     LayerReport,
     RangeReport,
-    SpeedReport,
-    StageSpeed,
 )
 
 KINDS = ("colour", "shape", "count", "motion", "first")
@@ -112,7 +111,7 @@ def report(
 ) -> CalibrationReport:
     """A whole report; the gate is the real one."""
     measured = quality(questions, changed)
-    reasons = gate(measured, min_agreement, max_accuracy_loss)
+    reasons = Thresholds(min_agreement, max_accuracy_loss).missed_by(measured)
     return CalibrationReport(
         source="hicom-demo",
         source_sha256="8c1f" * 16,

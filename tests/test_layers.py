@@ -56,13 +56,6 @@ KNOWN_CIRCLES = (
         "engines/tensorrt_llm/session.py",
         "engines/text_generator.py",
     },
-    {"calibration/ranges", "calibration/scales"},
-    {
-        "calibration/layers",
-        "calibration/quality",
-        "calibration/recipe.py",
-        "calibration/report",
-    },
     {"model/checkpoint.py", "model/loading.py"},
 )
 

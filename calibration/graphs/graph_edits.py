@@ -1,15 +1,17 @@
-"""Small edits of a graph that every form of quantisation needs.
+"""Edits of an ONNX graph that every form of quantisation needs.
 
-It knows nodes, initialisers and their names. It does not know quantisation.
+Adds initializers and nodes, and raises the opset where quantisation needs newer operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from hicom_edge.errors import ExportError
 
 
 def add_initializer(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
@@ -60,3 +62,53 @@ def insert_node(
     node = ir.node(op_type, inputs, attributes or {}, name=label, outputs=[ir.Value(name=label)])
     graph.insert_before(before, node)
     return node.outputs[0]
+
+
+# Between opsets 18 and 21 these learned more types, or an attribute whose default is what they did
+# before (ONNX's Changelog.md): a node of the older opset means the same.
+_WIDENED = {
+    *("Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "Equal", "Flatten", "Identity"),
+    *("If", "Loop", "Pad", "QuantizeLinear", "ReduceMax", "ReduceMin", "Reshape", "Shape", "Size"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+}
+_HIGHEST = 21
+# The lowest IR version that carries the opset, so that old parsers read it.
+_IR_VERSIONS = {19: 9, 20: 9, 21: 10}
+
+
+def raise_opset(model: ir.Model, opset: int) -> None:
+    """Make the opset of the model, and of its local functions, at least `opset`, in place.
+
+    Raises:
+        ExportError: an operator of the graph changed its meaning in between.
+    """
+    assert opset <= _HIGHEST
+    found = model.opset_imports[""]
+    if found >= opset:
+        return
+    changed = sorted(_changed(_operators(model), found, opset))
+    if changed:
+        raise ExportError(
+            f"a graph at opset {found} has to be raised to {opset} for this quantisation, and "
+            f"{', '.join(changed)} changed in between; export the bundle with --opset 23"
+        )
+    for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
+        if "" in imports:
+            imports[""] = max(imports[""], opset)
+    model.ir_version = max(model.ir_version, _IR_VERSIONS[opset])
+
+
+def _operators(model: ir.Model) -> set[str]:
+    nodes: list[Iterable[ir.Node]] = [model.graph.all_nodes()]
+    nodes += [function.all_nodes() for function in model.functions.values()]
+    return {node.op_type for part in nodes for node in part if node.domain == ""}
+
+
+def _changed(operators: set[str], old: int, new: int) -> set[str]:
+    from onnx import defs
+
+    def version(operator: str, opset: int) -> int:
+        since: int = defs.get_schema(operator, opset, "").since_version
+        return since
+
+    return {o for o in operators - _WIDENED if version(o, old) != version(o, new)}

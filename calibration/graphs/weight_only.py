@@ -15,10 +15,10 @@ from hicom_edge.calibration.graphs.graph_edits import (
     computed_tensor,
     drop_unused,
     insert_node,
+    raise_opset,
 )
+from hicom_edge.calibration.graphs.integer_grids import block_scale, integers_of
 from hicom_edge.calibration.graphs.linears import Linear, check_known, linear_nodes
-from hicom_edge.calibration.graphs.opset import raise_opset
-from hicom_edge.calibration.graphs.weight_grids import block_scale, integers_of
 from hicom_edge.errors import InputError
 
 BLOCKS = (32, 64, 128)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.calibration.layers.trial_engine import TrialDecoder, TrialEngine
-from hicom_edge.calibration.quality.quality import kl_divergence, token_cosines
+from hicom_edge.calibration.quality.comparison import kl_divergence, token_cosines
 from hicom_edge.calibration.ranges.chain import DECODER, Chain, Watched, compressor_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.graphs.weight_only import block_sizes, quantise_blocks
 from hicom_edge.calibration.scales.absorbers import Array
-from hicom_edge.calibration.scales.clipping import clip
+from hicom_edge.calibration.scales.awq import clip
 
 WIDE_BITS = 8
 

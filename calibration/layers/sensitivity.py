@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hicom_edge.calibration.graphs.linears import Linear, find_linears
-from hicom_edge.calibration.graphs.weight_only import block_sizes
-from hicom_edge.calibration.layers.graph_plan import GraphPlan
-from hicom_edge.calibration.layers.trial_engine import settled
-from hicom_edge.calibration.scales.absorbers import Array
-from hicom_edge.calibration.scales.clipping import limited
-from hicom_edge.calibration.scales.fake_quantisation import (
+from hicom_edge.calibration.graphs.integer_grids import (
     fake_block_weight,
     fake_int8_activation,
     fake_int8_weight,
     sqnr_db,
 )
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
+from hicom_edge.calibration.graphs.weight_only import block_sizes
+from hicom_edge.calibration.layers.graph_plan import GraphPlan
+from hicom_edge.calibration.layers.trial_engine import settled
+from hicom_edge.calibration.scales.absorbers import Array
+from hicom_edge.calibration.scales.awq import limited
 
 if TYPE_CHECKING:
     from hicom_edge.calibration.layers.end_effect import EndEffectProbe

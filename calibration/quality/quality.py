@@ -1,193 +1,199 @@
-"""Measures what quantisation costs: two bundles on the same held-out questions.
+"""How close the answers of two bundles are, and whether that is close enough.
 
-It knows the order of the work: the reference first, its traces kept on disk, then the tested
-bundle, so that only one of them is in memory. What the numbers mean is `agreement`.
+It knows shares, intervals and thresholds. It does not know how answers are made.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from hicom_edge.bundle import Bundle, text_of
-from hicom_edge.calibration.quality.agreement import Quality as Quality
-from hicom_edge.calibration.quality.agreement import gate as gate
-from hicom_edge.calibration.quality.closeness import kl_divergence as kl_divergence
-from hicom_edge.calibration.quality.closeness import token_cosines as token_cosines
-from hicom_edge.calibration.quality.comparison import Comparison as Comparison
-from hicom_edge.calibration.quality.trace_store import (
-    ComparisonLog,
-    StoredTrace,
-    TraceStore,
-    run_key,
-    sample_key,
-)
-from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE, DEFAULT_NEW_TOKENS, Chain, Trace
-from hicom_edge.datasets.data_manifest import short_names
-from hicom_edge.datasets.sample import Sample, by_video
-from hicom_edge.engines.base import EngineOptions
+from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST, Comparison
 from hicom_edge.errors import InputError
 
-REFERENCE, TESTED = "reference", "tested"
-
-Progress = Callable[[str, int, int], None]
+_Z95 = 1.959964
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """How both bundles are run."""
+class KindAccuracy:
+    """Shares of right answers among the labelled questions of one kind."""
 
-    engine: str
-    max_new_tokens: int
-    threads: int | None
+    kind: str
+    questions: int
+    reference: float
+    tested: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a comparison of two bundles found; shares are from 0 to 1."""
+
+    comparisons: tuple[Comparison, ...]
+
+    def __post_init__(self) -> None:
+        if not self.comparisons:
+            raise InputError("no question was compared; pass at least one held-out sample")
 
     @property
-    def that_decide(self) -> dict[str, Any]:
-        """What answers may depend on, besides the bundles."""
-        return {"engine": self.engine, "max_new_tokens": self.max_new_tokens}
+    def questions(self) -> int:
+        """How many questions were asked."""
+        return len(self.comparisons)
+
+    @property
+    def videos(self) -> int:
+        """How many videos they were about."""
+        return len({c.video for c in self.comparisons})
+
+    @property
+    def changed(self) -> tuple[Comparison, ...]:
+        """Answers that are not the same: lost ones first, then gained, then the others."""
+        order = (LOST, GAINED, CHANGED)
+        different = [c for c in self.comparisons if not c.is_same]
+        return tuple(sorted(different, key=lambda c: order.index(c.outcome)))
+
+    @property
+    def unchanged(self) -> int:
+        """How many answers are the same, token for token."""
+        return sum(c.is_same for c in self.comparisons)
+
+    @property
+    def agreement(self) -> float:
+        """Share of equal answers."""
+        return self.unchanged / self.questions
+
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """Where the share of equal answers lies with 95 % confidence, given so many questions."""
+        return wilson_interval(self.unchanged, self.questions)
+
+    @property
+    def token_agreement(self) -> float:
+        """Share of tokens before the first difference, over all answers."""
+        tokens = sum(max(len(c.reference_tokens), len(c.tested_tokens)) for c in self.comparisons)
+        return sum(c.common_tokens for c in self.comparisons) / tokens if tokens else 1.0
+
+    @property
+    def cosine_mean(self) -> float:
+        """Mean cosine of the visual tokens."""
+        return _mean(c.cosine_mean for c in self.comparisons)
+
+    @property
+    def cosine_min(self) -> float:
+        """The smallest cosine of any visual token."""
+        return min(c.cosine_min for c in self.comparisons)
+
+    @property
+    def kl_mean(self) -> float | None:
+        """Mean KL divergence of the first token, in nats, over answers with finite numbers."""
+        finite = self._finite_kl()
+        return _mean(finite) if finite else None
+
+    @property
+    def kl_max(self) -> float | None:
+        """The largest KL divergence of the first token."""
+        return max(self._finite_kl(), default=None)
+
+    @property
+    def not_finite(self) -> int:
+        """Answers that came from logits with NaN or infinity."""
+        return self.questions - len(self._finite_kl())
+
+    @property
+    def labelled(self) -> int:
+        """Questions whose right answer is known."""
+        return sum(c.expected is not None for c in self.comparisons)
+
+    @property
+    def reference_accuracy(self) -> float | None:
+        """Share of right answers of the reference; None without labels."""
+        return self._share(sum(bool(c.reference_is_right) for c in self.comparisons))
+
+    @property
+    def tested_accuracy(self) -> float | None:
+        """Share of right answers of the tested bundle; None without labels."""
+        return self._share(sum(bool(c.tested_is_right) for c in self.comparisons))
+
+    @property
+    def accuracy_loss(self) -> float | None:
+        """By how much the share of right answers fell; negative when it rose."""
+        return self._share(self.count(LOST) - self.count(GAINED))
+
+    @property
+    def by_kind(self) -> tuple[KindAccuracy, ...]:
+        """Accuracy for each kind of labelled question, in order of appearance."""
+        groups: dict[str, list[Comparison]] = defaultdict(list)
+        for item in self.comparisons:
+            if item.expected is not None and item.kind is not None:
+                groups[item.kind].append(item)
+        return tuple(_kind_accuracy(kind, items) for kind, items in groups.items())
+
+    def count(self, outcome: str) -> int:
+        """How many answers have this outcome."""
+        return sum(c.outcome == outcome for c in self.comparisons)
+
+    def _share(self, count: int) -> float | None:
+        return count / self.labelled if self.labelled else None
+
+    def _finite_kl(self) -> list[float]:
+        return [c.first_token_kl for c in self.comparisons if c.first_token_kl is not None]
 
 
-def measure_quality(
-    reference: Bundle,
-    tested: Bundle,
-    samples: Sequence[Sample],
-    engine: str = DEFAULT_ENGINE,
-    progress: Progress | None = None,
-    *,
-    directory: Path | None = None,
-    max_new_tokens: int = DEFAULT_NEW_TOKENS,
-    threads: int | None = None,
-) -> Quality:
-    """Ask both bundles every question, plain greedy, and compare what they made of it.
+@dataclass(frozen=True)
+class Thresholds:
+    """What a quantised bundle has to keep; None sets no threshold.
 
-    Each bundle watches a video once. With a directory the work is kept there and continued: the
-    reference's answers also serve the next tested bundle. They take as much disk as the visual
-    tokens and the logits of all questions.
-
-    Args:
-        progress: called as progress("reference" or "tested", done, total) after each question.
-        directory: where to keep the work; None: in a temporary one.
-        max_new_tokens: where answers end that do not end by themselves.
-        threads: CPU threads of one graph; None leaves the choice to the engine.
-
-    Raises:
-        InputError: no samples, or bundles whose visual tokens or vocabularies differ in size.
-        VideoError, PromptError: a video cannot be read, or a question does not fit the context.
+    Attributes:
+        min_agreement: the smallest share of unchanged answers.
+        max_accuracy_loss: the largest drop in the share of right answers, 0.005 for half a point.
+            Without labelled questions it cannot be missed.
     """
-    if not samples:
-        raise InputError("no question to compare bundles on; pass at least one held-out sample")
-    keys = {sample: sample_key(sample) for sample in samples}
-    settings = _Settings(engine, max_new_tokens, threads)
-    decisive = settings.that_decide
-    with ExitStack() as stack:
-        place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        traces = TraceStore(place / f"reference-{run_key((reference.manifest,), decisive)}")
-        both = run_key((reference.manifest, tested.manifest), decisive)
-        log = ComparisonLog(place / f"compared-{both}.jsonl")
-        open_samples = [s for s in samples if log.get(keys[s]) is None]
-        _record_reference(reference, open_samples, keys, traces, settings, progress)
-        _compare(tested, open_samples, keys, traces, log, settings, progress)
-        return _collected(samples, keys, log)
 
+    min_agreement: float | None = None
+    max_accuracy_loss: float | None = None
 
-def _record_reference(
-    bundle: Bundle,
-    samples: Sequence[Sample],
-    keys: dict[Sample, str],
-    traces: TraceStore,
-    settings: _Settings,
-    progress: Progress | None,
-) -> None:
-    missing = [s for s in samples if keys[s] not in traces]
-    done = len(samples) - len(missing)
-    for sample, trace in _run(bundle, missing, settings):
-        stored = StoredTrace(trace.visual_tokens, trace.logits, trace.token_ids, trace.text)
-        traces.put(keys[sample], stored)
-        done += 1
-        if progress is not None:
-            progress(REFERENCE, done, len(samples))
-
-
-def _compare(
-    bundle: Bundle,
-    samples: Sequence[Sample],
-    keys: dict[Sample, str],
-    traces: TraceStore,
-    log: ComparisonLog,
-    settings: _Settings,
-    progress: Progress | None,
-) -> None:
-    for done, (sample, trace) in enumerate(_run(bundle, samples, settings), start=1):
-        before = traces.get(keys[sample])
-        if before is None:
-            traces.remove(keys[sample])
-            raise InputError(
-                f"the kept reference answer to {sample.question!r} about {sample.video} is "
-                "damaged, and was thrown away; run the same command again, which asks once more"
+    def missed_by(self, quality: Quality) -> list[str]:
+        """Why a bundle of this quality fails, one reason per line; empty if it passes."""
+        reasons = []
+        if quality.not_finite:
+            reasons.append(
+                f"{quality.not_finite} of {quality.questions} answers were computed from NaN or "
+                "infinity"
             )
-        log.add(keys[sample], compare_traces(sample, before, trace))
-        if progress is not None:
-            progress(TESTED, done, len(samples))
+        least, most, loss = self.min_agreement, self.max_accuracy_loss, quality.accuracy_loss
+        if least is not None and quality.agreement < least - _ROUNDING:
+            reasons.append(
+                f"{quality.unchanged} of {quality.questions} answers are unchanged "
+                f"({quality.agreement:.2%}); the threshold is {least:.2%}"
+            )
+        if most is not None and loss is not None and loss > most + _ROUNDING:
+            reasons.append(
+                f"accuracy drops by {loss * 100:.2f} points ({quality.reference_accuracy:.2%} to "
+                f"{quality.tested_accuracy:.2%}); the threshold is {most * 100:.2f} points"
+            )
+        return reasons
 
 
-def _run(
-    bundle: Bundle, samples: Sequence[Sample], settings: _Settings
-) -> Iterator[tuple[Sample, Trace]]:
-    """Every sample with its trace, grouped by video; one video's maps in memory at a time."""
-    if not samples:
-        return
-    options = EngineOptions(settings.threads)
-    with Chain(bundle, engine=settings.engine, options=options) as chain:
-        for asked in by_video(samples).values():
-            watched = chain.watch(asked[0].video)
-            for sample in asked:
-                yield (
-                    sample,
-                    chain.trace(
-                        watched.maps,
-                        watched.modality,
-                        sample.question,
-                        max_new_tokens=settings.max_new_tokens,
-                    ),
-                )
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927); honest near 0 and 1, unlike p ± 2σ."""
+    share, square = successes / trials, _Z95**2
+    centre = (share + square / (2 * trials)) / (1 + square / trials)
+    spread = share * (1 - share) / trials + square / (4 * trials**2)
+    half = _Z95 * math.sqrt(spread) / (1 + square / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def compare_traces(
-    sample: Sample, before: Trace | StoredTrace, after: Trace | StoredTrace
-) -> Comparison:
-    """Compare what two bundles made of one sample.
-
-    Raises:
-        InputError: visual tokens or logits of different sizes.
-    """
-    mean, least = token_cosines(before.visual_tokens, after.visual_tokens)
-    return Comparison(
-        video=text_of(sample.video.as_posix()),
-        question=sample.question,
-        expected=sample.answer,
-        kind=sample.kind,
-        reference=before.text,
-        tested=after.text,
-        reference_tokens=before.token_ids,
-        tested_tokens=after.token_ids,
-        cosine_mean=mean,
-        cosine_min=least,
-        first_token_kl=kl_divergence(before.logits, after.logits),
+def _kind_accuracy(kind: str, items: list[Comparison]) -> KindAccuracy:
+    return KindAccuracy(
+        kind,
+        len(items),
+        _mean(float(bool(c.reference_is_right)) for c in items),
+        _mean(float(bool(c.tested_is_right)) for c in items),
     )
 
 
-def _collected(samples: Sequence[Sample], keys: dict[Sample, str], log: ComparisonLog) -> Quality:
-    """Rows in the samples' order, with today's labels: the log does not depend on those."""
-    names = short_names(dict.fromkeys(s.video.resolve() for s in samples))
-    found = [(sample, log.get(keys[sample])) for sample in samples]
-    return Quality(
-        tuple(
-            replace(row, video=names[s.video.resolve()], expected=s.answer, kind=s.kind)
-            for s, row in found
-            if row is not None
-        )
-    )
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE
-from hicom_edge.calibration.report.report import SpeedReport, StageSpeed
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.doctor import examine
@@ -19,10 +19,44 @@ from hicom_edge.errors import InputError
 from hicom_edge.runtime.qa import VideoQA
 from hicom_edge.runtime.timings import Timings
 
+VIDEO_STAGE = "decode and preprocess"
+GRAPH_STAGES = ("vision", "guide", "compressor", "prefill")
+"""Stages until the first token that run a graph; `VIDEO_STAGE` before them does not."""
 FIRST_TOKEN, DECODE_STEP = "first token", "decode step"
 
 Progress = Callable[[int, int], None]
 _Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class StageSpeed:
+    """Median milliseconds of one stage, before and after."""
+
+    stage: str
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """Both bundles timed in one run, turn by turn, on this machine.
+
+    Attributes:
+        runs: how many times each bundle answered.
+    """
+
+    engine: str
+    machine: str
+    threads: int | None
+    runs: int
+    stages: tuple[StageSpeed, ...]
+
+    @property
+    def graphs(self) -> StageSpeed:
+        """All graphs from the pixels to the first token: the part that quantisation can change."""
+        timed = [stage for stage in self.stages if stage.stage in GRAPH_STAGES]
+        before, after = sum(s.before_ms for s in timed), sum(s.after_ms for s in timed)
+        return StageSpeed("graphs to the first token", before, after)
 
 
 def measure_speed(
@@ -100,7 +134,7 @@ def _answer(qa: VideoQA, sample: Sample, max_new_tokens: int) -> Timings:
 
 
 def _stages(timings: Timings) -> Iterator[tuple[str, float]]:
-    yield "decode and preprocess", timings.decode_ms + timings.preprocess_ms
+    yield VIDEO_STAGE, timings.decode_ms + timings.preprocess_ms
     yield "vision", timings.vision_ms
     yield "guide", timings.guide_ms
     yield "compressor", timings.compress_ms

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.bundle.manifest import Manifest
 from hicom_edge.calibration.quality.comparison import Comparison
-from hicom_edge.calibration.workplace import whole_records
+from hicom_edge.calibration.run_directory import whole_records
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import VideoError
 from hicom_edge.runtime.video.source import file_identity

@@ -1,11 +1,12 @@
-"""One pass of the calibration data through the floating-point bundle, everything noted at once.
+"""Run the calibration data through the floating-point bundle once and collect tensor statistics.
 
-It knows which tensors are looked at and when the state is saved. It does not know what is made of
-the statistics. One video is in memory at a time.
+One video is in memory at a time. The state is saved regularly, so that an interrupted run
+continues where it stopped.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -13,14 +14,18 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 
 from hicom_edge.bundle import text_of
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
+from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.ranges.chain import DECODER, DEFAULT_NEW_TOKENS, Chain
-from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine, Observer
-from hicom_edge.calibration.ranges.tensor_statistics import DEFAULT_ROWS, TensorStatistics
-from hicom_edge.calibration.ranges.views import View, view_of
-from hicom_edge.calibration.workplace import bundle_fingerprint
+from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine, Observer
+from hicom_edge.calibration.ranges.statistics import (
+    DEFAULT_ROWS,
+    BundleStatistics,
+    TensorStatistics,
+)
+from hicom_edge.calibration.run_directory import bundle_fingerprint
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.errors import InputError
 
@@ -28,8 +33,55 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.calibration.workplace import Workplace
+    from hicom_edge.calibration.run_directory import RunDirectory
     from hicom_edge.engines.base import EngineOptions
+
+
+_PROJECTION = re.compile(r"model\.layers\.\d+\.self_attn\.[qkv]_proj")
+_PRESENT = "present."
+
+
+@dataclass(frozen=True)
+class View:
+    """Tensors of one graph.
+
+    Attributes:
+        inputs: what its linear layers read, each once.
+        peaks: tensors of which only the largest |x| is wanted: in the decoder the projected
+            queries, keys and values, with their bias, and the KV cache, after rotation.
+    """
+
+    graph: str
+    inputs: tuple[str, ...]
+    peaks: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.inputs, *self.peaks)
+
+
+def view_of(bundle: Bundle, graph: str) -> View:
+    """What there is to look at in a graph of a bundle."""
+    entry = bundle.graph(graph)
+    model = ir.load(bundle.file(entry.file))
+    linears = find_linears(model)
+    inputs = tuple(dict.fromkeys(linear.input for linear in linears))
+    if graph != DECODER:
+        return View(graph, inputs)
+    projected = [_biased(model, n) for n in linears if _PROJECTION.fullmatch(n.name)]
+    cached = [spec.name for spec in entry.outputs if spec.name.startswith(_PRESENT)]
+    return View(graph, inputs, (*projected, *cached))
+
+
+def _biased(model: ir.Model, linear: Linear) -> str:
+    """The layer's output with its bias, or without where it has none."""
+    node = model.graph.node(linear.node)
+    users = [use.node for use in node.outputs[0].uses()]
+    if len(users) == 1 and users[0].op_type == "Add":
+        return str(users[0].outputs[0].name)
+    return linear.output
+
 
 Progress: TypeAlias = "Callable[[int, int], None]"
 """progress(samples done, samples in all)"""
@@ -58,7 +110,7 @@ class CollectOptions:
 def collect_statistics(
     bundle: Bundle,
     samples: Sequence[Sample],
-    workplace: Workplace | None = None,
+    run_directory: RunDirectory | None = None,
     options: CollectOptions | None = None,
     *,
     step: str = "statistics",
@@ -72,9 +124,9 @@ def collect_statistics(
     the model's own answer is. Each video is encoded once.
 
     Args:
-        workplace: where the state is saved under `step`, after the video with which `save_every`
-            more samples are done. A run that was interrupted goes on there and ends with the same
-            result, to the last bit; one that was made of something else starts anew.
+        run_directory: where the state is saved under `step`, after every video that completes
+            `save_every` more samples. An interrupted run continues from it and ends with the same
+            result bit for bit. A state that was made from other inputs is ignored.
 
     Raises:
         InputError: there are no samples.
@@ -88,12 +140,12 @@ def collect_statistics(
     made_of = _made_of(bundle, groups, options)
     views = [view_of(bundle, name) for name in options.graphs or bundle.manifest.graphs]
     seen = _empty(views, options)
-    if workplace is not None:
-        seen.restore(workplace, step, made_of)
+    if run_directory is not None:
+        seen.restore(run_directory, step, made_of)
     saved = seen.samples_done
     for done in _run(bundle, groups, views, seen, options, engine_options, progress):
-        if workplace is not None and (done - saved >= save_every or done == len(samples)):
-            seen.save(workplace, step, made_of)
+        if run_directory is not None and (done - saved >= save_every or done == len(samples)):
+            seen.save(run_directory, step, made_of)
             saved = done
     return seen
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hicom_edge.calibration.quality.agreement import Quality
 from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST, Comparison
+from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.report.markup import (
     MISSING,
     Column,

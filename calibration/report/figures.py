@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hicom_edge.calibration.quality.agreement import Quality
+from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.report.layers import measured_layers, noise_share
 from hicom_edge.calibration.report.markup import (
     count,

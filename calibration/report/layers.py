@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from hicom_edge.calibration.quality.agreement import Quality
+from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.report.markup import (
     Column,
     count,

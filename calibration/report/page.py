@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from hicom_edge.calibration.quality.agreement import Quality
 from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST
+from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.report.answers import answers_section
 from hicom_edge.calibration.report.figures import key_figures
 from hicom_edge.calibration.report.layers import layers_section

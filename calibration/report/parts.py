@@ -15,7 +15,7 @@ from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_key
 from hicom_edge.calibration.ranges.histogram import Histogram
-from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.ranges.statistics import TensorStatistics
 from hicom_edge.calibration.recipe import PreparedGraph
 from hicom_edge.calibration.report.report import (
     FLOAT,
@@ -25,7 +25,7 @@ from hicom_edge.calibration.report.report import (
     LayerReport,
     RangeReport,
 )
-from hicom_edge.calibration.scales.smoothed_statistics import smoothed_histogram
+from hicom_edge.calibration.scales.smoothing import smoothed_histogram
 from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.datasets.sample import Sample
 

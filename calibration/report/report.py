@@ -12,14 +12,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hicom_edge.calibration.quality.agreement import Quality
+from hicom_edge.calibration.quality.quality import Quality
+from hicom_edge.calibration.quality.speed import SpeedReport
 
 FORMAT = "hicom-edge-calibration-report"
 FORMAT_VERSION = 1
 FLOAT = "float"
-VIDEO_STAGE = "decode and preprocess"
-GRAPH_STAGES = ("vision", "guide", "compressor", "prefill")
-"""Stages until the first token that run a graph; `VIDEO_STAGE` before them does not."""
 
 
 @dataclass(frozen=True)
@@ -132,37 +130,6 @@ class RangeReport:
     def headroom(self) -> float:
         """How many times the largest value exceeds the clip; below 1 when nothing is cut off."""
         return self.largest / self.amax
-
-
-@dataclass(frozen=True)
-class StageSpeed:
-    """Median milliseconds of one stage, before and after."""
-
-    stage: str
-    before_ms: float
-    after_ms: float
-
-
-@dataclass(frozen=True)
-class SpeedReport:
-    """Both bundles timed in one run, turn by turn, on this machine.
-
-    Attributes:
-        runs: how many times each bundle answered.
-    """
-
-    engine: str
-    machine: str
-    threads: int | None
-    runs: int
-    stages: tuple[StageSpeed, ...]
-
-    @property
-    def graphs(self) -> StageSpeed:
-        """All graphs from the pixels to the first token: the part that quantisation can change."""
-        timed = [stage for stage in self.stages if stage.stage in GRAPH_STAGES]
-        before, after = sum(s.before_ms for s in timed), sum(s.after_ms for s in timed)
-        return StageSpeed("graphs to the first token", before, after)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from hicom_edge.calibration.quality.speed import VIDEO_STAGE, SpeedReport
 from hicom_edge.calibration.report.markup import (
     MISSING,
     Column,
@@ -25,13 +26,7 @@ from hicom_edge.calibration.report.markup import (
     words,
 )
 from hicom_edge.calibration.report.plots import paired_bars
-from hicom_edge.calibration.report.report import (
-    VIDEO_STAGE,
-    CalibrationReport,
-    DataFile,
-    GraphReport,
-    SpeedReport,
-)
+from hicom_edge.calibration.report.report import CalibrationReport, DataFile, GraphReport
 
 _BEFORE_AND_AFTER = (
     Column("Floating point", is_number=True),

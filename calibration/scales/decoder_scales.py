@@ -8,27 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hicom_edge.calibration.ranges.statistics import AttentionRanges
 from hicom_edge.calibration.scales.absorbers import Array
 from hicom_edge.errors import InputError
 
 DECODER_SCALES = "calibration/decoder_scales.safetensors"
-
-
-@dataclass(frozen=True)
-class AttentionRanges:
-    """Largest magnitudes in one decoder layer: of q, k, v as projected, of keys and values cached.
-
-    Keys are those after rotation; all are of the graph before factors are folded in.
-    """
-
-    qkv_amax: float
-    key_amax: float
-    value_amax: float
 
 
 def write_decoder_scales(

@@ -1,8 +1,8 @@
-"""SmoothQuant: what is hard to quantise in activations moves into weights (Xiao et al. 2023).
+"""SmoothQuant: moves large activation channels into the weights (Xiao et al. 2023).
 
-Per-tensor INT8 gives a channel 50 times smaller than the largest two steps to live in. Dividing
-channel j of the input by s_j and multiplying row j of the weights by it evens both out. It knows
-statistics and weights; where 1/s goes is `absorbers` and `fold`.
+With one INT8 range per tensor, a channel 50 times smaller than the largest has two steps left.
+Dividing channel j of the input by s_j and multiplying row j of the weights by s_j evens both out.
+Ranges of the divided inputs are computed from the collected statistics, without another run.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from hicom_edge.calibration.graphs.linears import Linear
-from hicom_edge.calibration.scales.absorbers import Array, SmoothingGroup, smoothing_groups
-from hicom_edge.calibration.scales.fake_quantisation import (
+from hicom_edge.calibration.graphs.integer_grids import (
     fake_int8_activation,
     fake_int8_weight,
     noise_to_signal,
 )
+from hicom_edge.calibration.graphs.linears import Linear
+from hicom_edge.calibration.ranges.histogram import Histogram
+from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
+from hicom_edge.calibration.scales.absorbers import Array, SmoothingGroup, smoothing_groups
 
 ALPHA = 0.5
 
@@ -172,3 +174,32 @@ def _weight(model: ir.Model, name: str) -> Array:
     tensor = model.graph.initializers[name].const_value
     assert tensor is not None
     return tensor.numpy()
+
+
+def smoothed_rows(
+    statistics: Mapping[str, InputStatistics], factors: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Of every tensor the sampled rows x / s (n, in); as they are where there are no factors."""
+    return {
+        name: seen.rows / factors[name] if name in factors else seen.rows
+        for name, seen in statistics.items()
+        if len(seen.rows)
+    }
+
+
+def smoothed_histogram(seen: InputStatistics, factors: Array) -> Histogram:
+    """|x / s| of the sampled rows, with the largest value over everything that was seen."""
+    histogram = Histogram()
+    histogram.add(np.abs(seen.rows / factors))
+    histogram.add(np.array([smoothed_amax(seen.amax, factors)], np.float32))
+    return histogram
+
+
+def smoothed_ranges(
+    statistics: Mapping[str, InputStatistics], factors: Mapping[str, Array], method: RangeMethod
+) -> dict[str, float]:
+    """amax of x / s for every tensor in `factors`, by the method; min-max is exact."""
+    return {
+        name: find_amax(smoothed_histogram(statistics[name], s), method)
+        for name, s in factors.items()
+    }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration import judging
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.calibration import candidate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.shapes.held_out import write_held_out
@@ -18,7 +18,7 @@ from hicom_edge.shapes.held_out import write_held_out
 @pytest.fixture(autouse=True)
 def _timed_on_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speed is measured, but on less: it takes most of a small run."""
-    monkeypatch.setattr(judging, "TIMED_SAMPLES", 1)
+    monkeypatch.setattr(candidate, "TIMED_SAMPLES", 1)
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ from PIL import Image
 
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration import derived_bundle
 from hicom_edge.calibration.calibrate import calibrate
-from hicom_edge.calibration.graphs import derived
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.export import save
 from hicom_edge.export.export_options import OnnxDecoderOptions
@@ -70,7 +70,7 @@ def test_a_decoder_over_a_fixed_cache_is_quantised_as_the_one_whose_cache_grows(
     decoder: str,
     stored: str | None,
 ) -> None:
-    monkeypatch.setattr(derived, "_INLINE_BYTES", 0)  # as at real size
+    monkeypatch.setattr(derived_bundle, "_INLINE_BYTES", 0)  # as at real size
     options = replace(OPTIONS, decoder=decoder, lm_head=decoder == "int4")
     done = calibrate(scattered, tmp_path / "out", data, options).bundle
     manifest = Bundle.open(done.path).manifest

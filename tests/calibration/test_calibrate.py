@@ -14,9 +14,10 @@ import pytest
 from hicom_edge import VideoQA, cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import Calibrated, calibrate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
+from hicom_edge.calibration.quality.quality import Thresholds
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
@@ -34,7 +35,7 @@ def data(clips: Path) -> CalibrationData:
 @pytest.fixture(scope="module")
 def int8(data: CalibrationData, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
     output = tmp_path_factory.mktemp("int8") / "bundle"
-    return calibrate(Bundle.open(DEMO_BUNDLE), output, data, OPTIONS, min_agreement=0.5)
+    return calibrate(Bundle.open(DEMO_BUNDLE), output, data, OPTIONS, thresholds=Thresholds(0.5))
 
 
 def test_every_graph_is_quantised_and_the_cpu_gets_its_own_form(int8: Calibrated) -> None:

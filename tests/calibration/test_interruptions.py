@@ -16,10 +16,10 @@ import pytest
 from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import calibrate as calibrating
-from hicom_edge.calibration.calibrate import Calibrated, calibrate
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.calibration.calibrate import Calibrated, Existing, calibrate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
@@ -40,8 +40,8 @@ from pathlib import Path
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.datasets.video_folder import read_samples
-from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.calibration.options import CalibrationOptions
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.bundle import writer as bundle_writer
 
@@ -160,7 +160,7 @@ def test_an_unfinished_run_of_something_else_is_refused(
     other = replace(few, activations="minmax")
     with pytest.raises(InputError, match=r"unfinished run with another options.*--restart"):
         calibrate(demo, output, little_data, other)
-    calibrate(demo, output, little_data, other, restart=True)
+    calibrate(demo, output, little_data, other, existing=Existing(restart=True))
 
 
 def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
@@ -190,7 +190,7 @@ def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
 
 def test_damaged_steps_are_done_again(tmp_path: Path) -> None:
     """A crash of the machine, unlike one of the program, can leave a file without its content."""
-    with Workplace(tmp_path / "bundle", WorkplaceKey("b", "d", "o")) as place:
+    with RunDirectory(tmp_path / "bundle", RunKey("b", "d", "o")) as place:
         place.save_json("seconds", 1.0)
         place.kept_arrays("factors", dict)
         for name in ("seconds.json", "factors.npz"):

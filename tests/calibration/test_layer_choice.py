@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import Calibrated, calibrate
-from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.derived_bundle import DerivedGraph, derive_bundle
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.quality.quality import measure_quality
+from hicom_edge.calibration.quality.measure_quality import measure_quality
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
 

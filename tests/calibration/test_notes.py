@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.sample import Sample
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from hicom_edge.calibration.calibrate import calibrate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, load_api, why_not_installed
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.engines.tensorrt.logger import logger_of

@@ -17,11 +17,11 @@ from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import GraphEntry, LanguageModelEntry
 from hicom_edge.calibration import disk
-from hicom_edge.calibration.calibrate import calibrate
+from hicom_edge.calibration.calibrate import Existing, calibrate
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
-from hicom_edge.calibration.options import CalibrationOptions
 from hicom_edge.calibration.recipe import graphs_to_quantise
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import (
@@ -62,7 +62,7 @@ class TestOutput:
         (tmp_path / "mine" / "letter").write_text("")
         for name in ("file", "mine"):
             message = f"{name} exists and is not a bundle; pass a new directory"
-            refused(BundleError, message, output=tmp_path / name, overwrite=True)
+            refused(BundleError, message, output=tmp_path / name, existing=Existing(overwrite=True))
         refused(InputError, "file/x cannot be written", output=tmp_path / "file" / "x")
 
     def test_a_bundle_is_replaced_only_when_asked_for(
@@ -77,7 +77,7 @@ class TestOutput:
         output.mkdir()
         (output / "manifest.json").write_text("{}")
         refused(BundleError, "already holds a bundle; pass another directory or --overwrite")
-        done = calibrate(demo, output, little_data, few, overwrite=True)
+        done = calibrate(demo, output, little_data, few, existing=Existing(overwrite=True))
         assert Bundle.open(output).manifest == done.bundle.manifest
 
     def test_the_source_and_what_lies_in_it(self, refused: Refused, demo: Bundle) -> None:

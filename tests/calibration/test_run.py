@@ -8,7 +8,7 @@ import pytest
 
 from hicom_edge.calibration import run
 from hicom_edge.calibration.run import Clock, clock
-from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 
 
 def test_the_clock_counts_parts_that_were_interrupted_or_killed(
@@ -16,7 +16,7 @@ def test_the_clock_counts_parts_that_were_interrupted_or_killed(
 ) -> None:
     now, told = 100.0, list[tuple[str, int, int]]()
     monkeypatch.setattr(run.time, "monotonic", lambda: now)
-    with Workplace(tmp_path / "out", WorkplaceKey("b", "d", "o")) as place:
+    with RunDirectory(tmp_path / "out", RunKey("b", "d", "o")) as place:
         with clock(place) as first:
             now += 5
             assert first.seconds == 5

@@ -23,8 +23,8 @@ from quantised_graphs import (
 
 import hicom_edge
 from hicom_edge.calibration.graphs.int8 import quantise_int8
+from hicom_edge.calibration.graphs.integer_grids import channel_scale, integers_of, weights_of
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
-from hicom_edge.calibration.graphs.weight_grids import channel_scale, integers_of, weights_of
 from hicom_edge.errors import InputError
 
 DEMO = Path(hicom_edge.__file__).parent / "demo" / "bundle"

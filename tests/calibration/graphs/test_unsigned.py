@@ -20,9 +20,9 @@ from quantised_graphs import (
 )
 
 import hicom_edge
+from hicom_edge.calibration.graphs.cpu_variant import unsigned_activations
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
-from hicom_edge.calibration.graphs.unsigned import unsigned_activations
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.export.opsets import Precision
 

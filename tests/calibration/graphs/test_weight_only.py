@@ -18,8 +18,8 @@ from quantised_graphs import (
     run_as_written,
 )
 
+from hicom_edge.calibration.graphs.integer_grids import block_scale, integers_of, weights_of
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.graphs.weight_grids import block_scale, integers_of, weights_of
 from hicom_edge.calibration.graphs.weight_only import block_sizes, quantise_blocks
 from hicom_edge.errors import ExportError, InputError
 

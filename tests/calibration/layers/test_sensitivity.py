@@ -13,6 +13,11 @@ import pytest
 from outlier_models import plant_outliers, run, seen_inputs, tiny_vision, vision_feed
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.graphs.integer_grids import (
+    LARGEST_DB,
+    noise_to_signal,
+    sqnr_db,
+)
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.layers.end_effect import EndEffectProbe
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
@@ -23,16 +28,16 @@ from hicom_edge.calibration.layers.sensitivity import (
 )
 from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
-from hicom_edge.calibration.ranges.methods import RangeMethod
-from hicom_edge.calibration.scales.clipping import search_clips
-from hicom_edge.calibration.scales.fake_quantisation import (
-    LARGEST_DB,
-    noise_to_signal,
-    sqnr_db,
-)
+from hicom_edge.calibration.ranges.range_methods import RangeMethod
+from hicom_edge.calibration.scales.awq import search_clips
 from hicom_edge.calibration.scales.fold import fold
-from hicom_edge.calibration.scales.smoothed_statistics import smoothed_ranges, smoothed_rows
-from hicom_edge.calibration.scales.smoothing import factors_by_input, smoothed_amax, smoothquant
+from hicom_edge.calibration.scales.smoothing import (
+    factors_by_input,
+    smoothed_amax,
+    smoothed_ranges,
+    smoothed_rows,
+    smoothquant,
+)
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import EngineError
 from hicom_edge.runtime.qa import DEMO_BUNDLE

@@ -13,12 +13,12 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
-from hicom_edge.calibration.ranges.methods import RangeMethod
-from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine
-from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine
+from hicom_edge.calibration.ranges.range_methods import RangeMethod
+from hicom_edge.calibration.ranges.statistics import BundleStatistics
+from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
@@ -160,15 +160,15 @@ def interrupting_after(samples_done: int):
 def test_an_interrupted_run_ends_with_the_same_result(
     demo: Bundle, samples, statistics, tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
-    with Workplace(tmp_path / "out", WorkplaceKey("a", "b", "c")) as workplace:
+    with RunDirectory(tmp_path / "out", RunKey("a", "b", "c")) as run_directory:
         for stop in stops:
             with pytest.raises(InterruptedRunError):
                 collect_statistics(
-                    demo, samples, workplace, save_every=1, progress=interrupting_after(stop)
+                    demo, samples, run_directory, save_every=1, progress=interrupting_after(stop)
                 )
         calls: list[tuple[int, int]] = []
         resumed = collect_statistics(
-            demo, samples, workplace, progress=lambda *call: calls.append(call)
+            demo, samples, run_directory, progress=lambda *call: calls.append(call)
         )
         assert 0 < len(calls) < len(samples)  # it did go on, and not from the start
         assert calls[-1] == (12, 12)
@@ -176,15 +176,15 @@ def test_an_interrupted_run_ends_with_the_same_result(
 
 
 def test_a_run_that_is_done_is_not_done_again(demo: Bundle, samples, tmp_path: Path) -> None:
-    with Workplace(tmp_path / "out", WorkplaceKey("a", "b", "c")) as workplace:
-        first = collect_statistics(demo, samples[:3], workplace)
-        again = collect_statistics(demo, samples[:3], workplace, progress=interrupting_after(1))
+    with RunDirectory(tmp_path / "out", RunKey("a", "b", "c")) as run_directory:
+        first = collect_statistics(demo, samples[:3], run_directory)
+        again = collect_statistics(demo, samples[:3], run_directory, progress=interrupting_after(1))
         assert same(first, again)
         assert first.ranges(RangeMethod("minmax")) == again.ranges(RangeMethod("minmax"))
         for change in (CollectOptions(seed=1), CollectOptions(graphs=("guide",))):
             with pytest.raises(InterruptedRunError):
                 collect_statistics(
-                    demo, samples[:3], workplace, change, progress=interrupting_after(1)
+                    demo, samples[:3], run_directory, change, progress=interrupting_after(1)
                 )
 
 

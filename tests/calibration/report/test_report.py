@@ -17,16 +17,17 @@ import pytest
 from sample_report import comparison, report
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_data import CalibrationData
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
-from hicom_edge.calibration.options import CalibrationOptions
-from hicom_edge.calibration.quality.agreement import wilson_interval
+from hicom_edge.calibration.quality.quality import wilson_interval
+from hicom_edge.calibration.quality.speed import GRAPH_STAGES, VIDEO_STAGE, StageSpeed
 from hicom_edge.calibration.quality.speed import _stages as stages_of
-from hicom_edge.calibration.ranges.bundle_statistics import BundleStatistics
 from hicom_edge.calibration.ranges.histogram import Histogram
-from hicom_edge.calibration.ranges.methods import RangeMethod, find_amax
-from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
+from hicom_edge.calibration.ranges.statistics import BundleStatistics, TensorStatistics
 from hicom_edge.calibration.recipe import prepare_graphs
 from hicom_edge.calibration.report.layers import noise_share
 from hicom_edge.calibration.report.markup import (
@@ -55,17 +56,10 @@ from hicom_edge.calibration.report.plots import (
     log_ticks,
     span_plot,
 )
-from hicom_edge.calibration.report.report import (
-    GRAPH_STAGES,
-    VIDEO_STAGE,
-    GateReport,
-    StageSpeed,
-    report_json,
-)
+from hicom_edge.calibration.report.report import GateReport, report_json
 from hicom_edge.calibration.report.style import DARK, LIGHT
 from hicom_edge.calibration.run import Run
-from hicom_edge.calibration.sides import CalibrationData
-from hicom_edge.calibration.workplace import Workplace, WorkplaceKey
+from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.commands.calibrating import calibrate
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.runtime.timings import Timings
@@ -429,9 +423,9 @@ def test_ranges_are_those_that_the_graph_is_quantised_with(
     bundle = Bundle.open(DEMO)
     kept = tuple(name for name in bundle.manifest.graphs if name != "guide")
     options = CalibrationOptions(keep=kept, activations="minmax", smoothing=smoothing)
-    place = Workplace(tmp_path / "out", WorkplaceKey("bundle", "data", "options"))
+    place = RunDirectory(tmp_path / "out", RunKey("bundle", "data", "options"))
     with place:
-        run = Run(bundle, CalibrationData((), ()), options, place, lambda step, done, total: None)
+        run = Run(bundle, CalibrationData((), ()), options, tmp_path, place, lambda *progress: None)
         (prepared,) = prepare_graphs(run, ["guide"], BundleStatistics({"guide": statistics}))
     layers = prepared.plan.layers[:-1]
     found = range_reports(prepared, statistics, layers, "minmax")

@@ -7,12 +7,19 @@ import onnx_ir as ir
 import pytest
 from outlier_models import decoder_feed, plant_outliers, run, seen_inputs, tiny_decoder
 
+from hicom_edge.calibration.graphs.integer_grids import noise_to_signal, sqnr_db
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
-from hicom_edge.calibration.scales.awq import awq, awq_factors, rounded_noise
-from hicom_edge.calibration.scales.clipping import STEPS, clip, limited, search_clips
-from hicom_edge.calibration.scales.fake_quantisation import noise_to_signal, sqnr_db
+from hicom_edge.calibration.scales.awq import (
+    STEPS,
+    awq,
+    awq_factors,
+    clip,
+    limited,
+    rounded_noise,
+    search_clips,
+)
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.scales.smoothing import factors_by_input
 

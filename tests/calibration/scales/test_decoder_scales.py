@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hicom_edge.calibration.scales.decoder_scales import AttentionRanges, write_decoder_scales
+from hicom_edge.calibration.ranges.statistics import AttentionRanges
+from hicom_edge.calibration.scales.decoder_scales import write_decoder_scales
 from hicom_edge.errors import InputError
 
 LAYER = "model.layers.0.self_attn"

@@ -9,7 +9,7 @@ from outlier_models import decoder_feed, run, tiny_decoder, tiny_vision, vision_
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import GraphEntry
-from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
+from hicom_edge.calibration.derived_bundle import DerivedGraph, derive_bundle
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.scales.absorbers import SmoothingGroup, smoothing_groups

@@ -17,9 +17,9 @@ from outlier_models import (
 )
 
 from hicom_edge.calibration.graphs.int8 import quantise_int8
+from hicom_edge.calibration.graphs.integer_grids import noise_to_signal, sqnr_db
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
-from hicom_edge.calibration.scales.fake_quantisation import noise_to_signal, sqnr_db
 from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.calibration.scales.smoothing import (
     factors_by_input,

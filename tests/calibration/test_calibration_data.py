@@ -7,9 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_data import CalibrationData, check_samples
 from hicom_edge.calibration.ranges.chain import Chain
-from hicom_edge.calibration.readable import check_samples
-from hicom_edge.calibration.sides import CalibrationData
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import PromptError
 

@@ -22,9 +22,8 @@ from quantised_graphs import (
     run_as_written,
 )
 
-from hicom_edge.calibration.graphs.cpu_operators import cpu_variant
+from hicom_edge.calibration.graphs.cpu_variant import cpu_variant, unsigned_activations
 from hicom_edge.calibration.graphs.int8 import quantise_int8
-from hicom_edge.calibration.graphs.unsigned import unsigned_activations
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 
 FP32_FORMS = [form for form in FORMS if form[0] is Precision.FP32]

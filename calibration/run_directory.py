@@ -1,7 +1,7 @@
-"""The directory of an unfinished calibration: what is done, so that it is not done again.
+"""The directory that keeps the finished steps of a calibration, so that a run can be continued.
 
-It knows steps by name, in JSON, arrays or lines, and for what they were made. It does not know what
-a step means. Every write is whole or absent; a line that was cut short is dropped.
+Steps are saved by name as JSON, arrays or lines. Every write is atomic; a truncated last line is
+dropped. A directory that was made from other inputs is refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,13 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hicom_edge.calibration.versions import COMPUTING, installed_versions
 from hicom_edge.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hicom_edge.bundle import Bundle
+
 
 Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 
@@ -36,7 +37,7 @@ _KEY, _LOCK_FILE, _META = "key", "lock", "__meta__"
 
 
 @dataclass(frozen=True)
-class WorkplaceKey:
+class RunKey:
     """For what the steps were made: fingerprints of the bundle, the data and the options."""
 
     bundle: str
@@ -49,14 +50,14 @@ def bundle_fingerprint(bundle: Bundle) -> str:
     return hashlib.sha256(bundle.manifest.to_json().encode()).hexdigest()
 
 
-class Workplace:
+class RunDirectory:
     """Steps of one run, in `.<output name>.calibration` beside the output.
 
     Use as a context manager: one process at a time works in it. Leaving keeps what is there;
     `remove` throws it away once the output is whole.
     """
 
-    def __init__(self, output: Path, key: WorkplaceKey, restart: bool = False) -> None:
+    def __init__(self, output: Path, key: RunKey, restart: bool = False) -> None:
         self.path = output.resolve().with_name(f".{output.resolve().name}.calibration")
         self._key, self._restart = key, restart
         self._lock: int | None = None
@@ -143,7 +144,7 @@ class Workplace:
             return []
         return whole_records(path.read_text(encoding="utf-8", errors="replace"))
 
-    def directory(self, step: str, *, empty: bool = False) -> Path:
+    def subdirectory(self, step: str, *, empty: bool = False) -> Path:
         """A directory for a step that keeps files of its own; `empty`: of a killed run, too."""
         path = self.path / step
         if empty and path.exists():
@@ -234,3 +235,19 @@ def _drop_cut_line(path: Path) -> None:
         content = file.read()
         if not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
+
+
+COMPUTING = ("hicom-edge", "onnxruntime", "onnxruntime-gpu")
+"""Another version of these may find other numbers from the same data."""
+PACKAGES = (*COMPUTING, "numpy", "onnx", "onnx-ir")
+
+
+def installed_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """The version of each of these packages that is installed, by name."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

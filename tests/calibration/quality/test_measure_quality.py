@@ -20,14 +20,10 @@ from sample_report import comparison
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.writer import BundleWriter
-from hicom_edge.calibration.quality import quality as quality_module
-from hicom_edge.calibration.quality.agreement import Quality, gate, wilson_interval
-from hicom_edge.calibration.quality.quality import (
-    compare_traces,
-    kl_divergence,
-    measure_quality,
-    token_cosines,
-)
+from hicom_edge.calibration.quality import measure_quality as quality_module
+from hicom_edge.calibration.quality.comparison import kl_divergence, token_cosines
+from hicom_edge.calibration.quality.measure_quality import compare_traces, measure_quality
+from hicom_edge.calibration.quality.quality import Quality, Thresholds, wilson_interval
 from hicom_edge.calibration.quality.speed import measure_speed
 from hicom_edge.calibration.quality.trace_store import ComparisonLog, StoredTrace, TraceStore
 from hicom_edge.datasets.sample import Sample
@@ -91,7 +87,7 @@ def test_a_bundle_agrees_with_itself_entirely(demo: Bundle, samples) -> None:
     assert (same.agreement, same.token_agreement) == (1, 1)
     assert (same.cosine_mean, same.cosine_min, same.kl_max) == (1, 1, 0)
     assert same.accuracy_loss == 0
-    assert gate(same, min_agreement=1.0, max_accuracy_loss=0.0) == []
+    assert Thresholds(1.0, 0.0).missed_by(same) == []
 
 
 def test_accuracy_is_that_of_the_evaluation(demo: Bundle, samples) -> None:
@@ -122,9 +118,9 @@ def test_a_worse_decoder_is_seen_in_answers_and_logits_but_not_in_visual_tokens(
     assert found.cosine_min == 1
     assert found.kl_mean is not None
     assert found.kl_mean > 1e-3
-    reasons = gate(found, min_agreement=1.0)
+    reasons = Thresholds(min_agreement=1.0).missed_by(found)
     assert len(reasons) == 1
-    assert "at least 100.00% were asked for" in reasons[0]
+    assert "the threshold is 100.00%" in reasons[0]
 
 
 def test_a_worse_vision_tower_is_seen_in_visual_tokens(demo: Bundle, altered, samples) -> None:
@@ -139,7 +135,7 @@ def test_numbers_that_are_not_finite_fail_the_gate(demo: Bundle, altered, sample
     found = measure_quality(demo, broken, samples[:2])
     assert found.not_finite == 2
     assert found.kl_mean is None
-    assert gate(found) == ["2 of 2 answers came from numbers that are not finite"]
+    assert Thresholds().missed_by(found) == ["2 of 2 answers were computed from NaN or infinity"]
 
 
 def test_a_video_is_watched_once_by_each_bundle(demo, coarse, samples, monkeypatch) -> None:
@@ -204,7 +200,7 @@ def test_labels_added_later_count_without_running_anything(demo, samples, tmp_pa
     unlabelled = [replace(s, answer=None, kind=None) for s in samples]
     first = measure_quality(demo, demo, unlabelled, directory=tmp_path)
     assert (first.labelled, first.tested_accuracy, first.accuracy_loss) == (0, None, None)
-    assert gate(first, max_accuracy_loss=0.0) == []
+    assert Thresholds(max_accuracy_loss=0.0).missed_by(first) == []
     steps: list[object] = []
     second = measure_quality(
         demo, demo, samples, progress=lambda *step: steps.append(step), directory=tmp_path
@@ -359,12 +355,12 @@ def test_lost_answers_come_first_and_cancel_gained_ones() -> None:
 def test_the_gate_holds_exactly_at_its_threshold(lost: int, passes: bool) -> None:
     rows = [comparison(i, "a blue ball") for i in range(lost)]
     found = Quality((*rows, *(comparison(i) for i in range(lost, 1000))))
-    reasons = gate(found, min_agreement=0.995, max_accuracy_loss=0.005)
+    reasons = Thresholds(0.995, 0.005).missed_by(found)
     assert (reasons == []) is passes
     if not passes:
         assert reasons == [
-            "994 of 1000 answers are unchanged (99.40%), at least 99.50% were asked for",
-            "accuracy falls by 0.60 points (100.00% to 99.40%), at most 0.50 were allowed",
+            "994 of 1000 answers are unchanged (99.40%); the threshold is 99.50%",
+            "accuracy drops by 0.60 points (100.00% to 99.40%); the threshold is 0.50 points",
         ]
 
 

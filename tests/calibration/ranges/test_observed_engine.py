@@ -11,7 +11,7 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.ranges.observe import ObservedDecoder, ObservedEngine
+from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.errors import EngineError, InputError
 from hicom_edge.runtime.qa import DEMO_BUNDLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hicom_edge.calibration.ranges.tensor_statistics import TensorStatistics
+from hicom_edge.calibration.ranges.statistics import TensorStatistics
 from hicom_edge.errors import BundleError
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from hicom_edge.bundle import MANIFEST_NAME, Bundle
 from hicom_edge.bundle.manifest import GraphEntry, Manifest
 from hicom_edge.bundle.writer import BundleWriter
-from hicom_edge.calibration.disk import disk_full_is_one_line, refuse_itself
+from hicom_edge.calibration.disk import disk_full_is_one_line
 from hicom_edge.errors import InputError
 
 CPU_ENGINE = "onnxruntime-cpu"
@@ -89,6 +89,27 @@ def derive_bundle(
             _write_extra(writer.path, file, content)
         manifest = _with_notes(bundle.manifest, notes)
         return writer.finish(replace(manifest, name=name or manifest.name, graphs=entries))
+
+
+def check_target(source: Path, target: Path, overwrite: bool) -> None:
+    """Refuse at once, before hours of work, where a bundle made of `source` cannot be written.
+
+    Raises:
+        InputError: the target is the source, or lies where nothing can be written.
+        BundleError: the target exists and may not be replaced.
+    """
+    refuse_itself(source, target)
+    with BundleWriter(target, overwrite):
+        pass  # a temporary sibling was made, and is gone like those of killed runs
+
+
+def refuse_itself(source: Path, target: Path) -> None:
+    """Raise InputError when a bundle would replace the one that it is made of, or lie in it."""
+    if target.resolve().is_relative_to(source.resolve()):
+        where = "is" if target.resolve() == source.resolve() else "lies in"
+        raise InputError(
+            f"{target} {where} the bundle that is being quantised; write to another path"
+        )
 
 
 def _with_notes(manifest: Manifest, notes: Sequence[str]) -> Manifest:

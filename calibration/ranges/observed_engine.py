@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hicom_edge.engines.base import Array, FeedDict
     from hicom_edge.engines.device_array import AnyArray
 
+
 Observer: TypeAlias = "Callable[[str, str, NDArray[Any]], None]"
 """observer(graph, tensor, array); the array may be reused after the call"""
 

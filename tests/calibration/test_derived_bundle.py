@@ -14,9 +14,9 @@ import pytest
 
 import hicom_edge
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.graphs import derived as derived_module
-from hicom_edge.calibration.graphs.cpu_operators import cpu_variant
-from hicom_edge.calibration.graphs.derived import DerivedGraph, derive_bundle
+from hicom_edge.calibration import derived_bundle as derived_module
+from hicom_edge.calibration.derived_bundle import DerivedGraph, derive_bundle
+from hicom_edge.calibration.graphs.cpu_variant import cpu_variant
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import find_linears, quantisable
 from hicom_edge.calibration.graphs.weight_only import quantise_blocks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hicom_edge.calibration.ranges.histogram import Histogram
-from hicom_edge.calibration.ranges.methods import (
+from hicom_edge.calibration.ranges.range_methods import (
     LEVELS,
     METHODS,
     RangeMethod,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hicom_edge.calibration.graphs import weight_grids
-from hicom_edge.calibration.graphs.weight_grids import (
+from hicom_edge.calibration.graphs import integer_grids
+from hicom_edge.calibration.graphs.integer_grids import (
     block_scale,
     channel_scale,
     integers_of,
@@ -74,7 +74,7 @@ def test_weights_worked_on_in_pieces_are_the_same(monkeypatch) -> None:
     weight = random_weight(3, rows=384)
     whole = [block_scale(weight, 4, 64, search=True), channel_scale(weight)]
     integers = [integers_of(weight, whole[0], 4), integers_of(weight, whole[1], 8)]
-    monkeypatch.setattr(weight_grids, "_WORKING_BYTES", 4 * 6 * 64)
+    monkeypatch.setattr(integer_grids, "_WORKING_BYTES", 4 * 6 * 64)
     np.testing.assert_array_equal(block_scale(weight, 4, 64, search=True), whole[0])
     np.testing.assert_array_equal(integers_of(weight, whole[0], 4), integers[0])
     np.testing.assert_array_equal(integers_of(weight, whole[1], 8), integers[1])

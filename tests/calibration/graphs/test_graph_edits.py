@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from outlier_models import decoder_feed, run, tiny_decoder, tiny_vision, vision_feed
 
-from hicom_edge.calibration.graphs.opset import raise_opset
+from hicom_edge.calibration.graphs.graph_edits import raise_opset
 from hicom_edge.export.opsets import CURRENT, Family
 
 PLAIN = [Family("plain", opset) for opset in (18, 19, 20)]
