@@ -12,8 +12,8 @@ import torch
 
 from hicom_edge.calibration.graphs.linears import find_linears
 from hicom_edge.calibration.scales.absorbers import smoothing_groups
-from hicom_edge.export.decoder_cache import CONCAT
 from hicom_edge.export.decoder_graph import DecoderPlan, build_decoder_graph
+from hicom_edge.export.export_options import CONCAT
 from hicom_edge.export.opsets import CURRENT, Family, Precision
 from hicom_edge.export.tower_nodes import TowerSizes
 from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph

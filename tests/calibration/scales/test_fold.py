@@ -17,7 +17,7 @@ from hicom_edge.calibration.scales.fold import fold
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, why_not_installed
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
 from hicom_edge.errors import InputError
-from hicom_edge.export.decoder_cache import CONCAT, SCATTER
+from hicom_edge.export.export_options import CONCAT, SCATTER
 from hicom_edge.export.opsets import CURRENT, PLAIN, Precision
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
