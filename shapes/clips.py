@@ -14,7 +14,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from hicom_edge.runtime.video.frame_sampling import uniform_indices
+from hicom_edge.runtime.video.frame_number_rule import uniform_indices
 from hicom_edge.runtime.video.opening import open_container, open_data
 from hicom_edge.shapes.scene import MovingObject, Scene
 

@@ -1,47 +1,49 @@
-"""Walking one open video forward to wanted frames.
-
-Knows decoders, keyframes and the rotation in a frame. Knows no files and raises no user errors: a
-decoder that cannot reach a frame stops, and its caller decides.
-"""
+"""Frames of one open video stream, in the order of its decoder or skipping ahead to keyframes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from hicom_edge.runtime.video.clock import Int64Array
 from hicom_edge.runtime.video.index import FrameIndex
-from hicom_edge.runtime.video.source import UInt8Array
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
-    from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
     VideoPacket = Packet[VideoStream]
 
-DisplayMatrix = tuple[int, int, int, int]
-
 SKIP_MARGIN = 16
 """A skip empties the decoder; it pays when it saves more than about this many frames."""
 
+DROPPABLE = frozenset({"h264", "mpeg2video", "mpeg1video", "mpeg4"})
+"""Codecs whose pictures say whether any other picture is predicted from them. HEVC's say that only
+for one temporal layer."""
+
+WITHHOLDING = frozenset({"hevc"})
+"""Decoders that keep back sound frames after a cut, until the next keyframe, unless asked."""
+
 
 class CountingDecoder:
-    """Frames numbered as the decoder gives them, for streams without usable timestamps."""
+    """Frames in the order of the decoder, for streams without usable timestamps."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._packets = _packets(container, stream)
+        self._frames = decode(packets_of(container, stream), stream)
 
     def all_frames(self) -> Iterator[VideoFrame]:
-        """Every frame, in presentation order."""
-        return _decode(self._packets)
+        """Every frame."""
+        return self._frames
+
+    def numbered(self, numbers: Int64Array) -> Iterator[tuple[int, VideoFrame]]:
+        """Every frame with its number; numbers: (n,) int64, of the frames as they are decoded."""
+        return zip(numbers.tolist(), self._frames, strict=False)
 
     def frames(self, wanted: list[int]) -> Iterator[VideoFrame]:
-        """The wanted frames, ascending; stops early at the end of the stream."""
-        numbered = enumerate(self.all_frames())
+        """The wanted frames, counted as they are decoded; stops at the end of the stream."""
+        numbered = enumerate(self._frames)
         for number in wanted:
             frame = next((frame for found, frame in numbered if found == number), None)
             if frame is None:
@@ -50,32 +52,52 @@ class CountingDecoder:
 
 
 class SkippingDecoder:
-    """Frames numbered by timestamp; skips to the last keyframe before a wanted frame.
+    """Frames numbered by timestamp; can skip to the last keyframe before a wanted frame.
 
-    skip: False decodes everything up to the last wanted frame.
+    wanted: where given, frames of other numbers are left out if nothing depends on them.
     """
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, index: FrameIndex, *, skip: bool
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        index: FrameIndex,
+        wanted: Collection[int] = (),
     ) -> None:
         self._container = container
         self._stream = stream
         self._index = index
-        self._skip = skip
+        droppable = stream.codec_context.name in DROPPABLE
+        self._wanted_pts = frozenset(index.pts[list(wanted)].tolist()) if droppable else frozenset()
         self._next = 0
         self._skipped_to: int | None = None
-        self._frames = _decode(_packets(container, stream))
+        self._frames = decode(self._leaving_out(packets_of(container, stream)), stream)
+        self.leans_back = False
+        """Set when frames after a skip turn out to depend on frames before their keyframe."""
 
-    def frames(self, wanted: list[int]) -> Iterator[VideoFrame]:
-        """The wanted frames, ascending; stops early at one that cannot be reached faithfully."""
-        for number in wanted:
-            key = self._index.keyframe_before(number) if self._skip else None
-            if key is not None and self._index.keyframes[key] > self._next + SKIP_MARGIN:
-                self._skip_to(key)
-            frame = self._forward_to(number)
-            if frame is None:
-                return
-            yield frame
+    def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
+        return self
+
+    def __next__(self) -> tuple[int, VideoFrame]:
+        for frame in self._frames:
+            number = self._index.number_of(frame.pts)
+            # Shown before the keyframe but stored after it: depends on what was skipped.
+            if number is None or number < (self._skipped_to or 0):
+                continue
+            if not self._is_faithful(frame, number):
+                self.leans_back = True
+                break
+            self._next = max(self._next, number + 1)
+            return number, frame
+        raise StopIteration
+
+    def skip_towards(self, number: int) -> bool:
+        """Go on at the last keyframe before a frame, where that saves decoding; whether it does."""
+        key = self._index.keyframe_before(number)
+        if key is None or self._index.keyframes[key] <= self._next + SKIP_MARGIN:
+            return False
+        self._skip_to(key)
+        return True
 
     def _skip_to(self, key: int) -> None:
         """Start anew at a keyframe; no frames follow where the file cannot be sought."""
@@ -88,72 +110,57 @@ class SkippingDecoder:
         except av.error.FFmpegError:
             self._frames = iter(())
             return
-        packets = _packets(self._container, self._stream)
-        self._frames = _decode(_from_keyframe(packets, int(self._index.pts[number]), dts))
+        packets = packets_of(self._container, self._stream)
+        packets = _from_keyframe(packets, int(self._index.pts[number]), dts)
+        self._frames = decode(self._leaving_out(packets), self._stream)
 
-    def _forward_to(self, number: int) -> VideoFrame | None:
-        """Frame ``number``, or None when the decoder does not give it."""
-        for frame in self._frames:
-            found = self._index.number_of(frame.pts)
-            # Shown before the keyframe but stored after it: leans on what was skipped.
-            if found is None or found < self._next:
-                continue
-            if not self._is_faithful(frame, found):
-                return None
-            self._next = found + 1
-            if found >= number:
-                return frame if found == number else None
-        return None
+    def _leaving_out(self, packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
+        """The packets; the decoder is set to drop those that are neither wanted nor needed."""
+        if not self._wanted_pts:
+            yield from packets
+            return
+        context, drops = self._stream.codec_context, False
+        for packet in packets:
+            if drops != (packet.pts not in self._wanted_pts):
+                drops = not drops
+                context.skip_frame = "NONREF" if drops else "DEFAULT"
+            yield packet
 
-    def _is_faithful(self, frame: VideoFrame, found: int) -> bool:
+    def _is_faithful(self, frame: VideoFrame, number: int) -> bool:
         """False when a frame after a skip shows that its keyframe did not stand on its own."""
         if self._skipped_to is None:
             return True
-        if found == self._next == self._skipped_to:
+        if number == self._next == self._skipped_to:
             return frame.key_frame and not frame.is_corrupt
         return self._next > self._skipped_to and not frame.is_corrupt
 
 
-def upright_rgb(frame: VideoFrame, matrix: DisplayMatrix | None) -> UInt8Array:
-    """(h, w, 3) uint8 RGB through swscale's defaults, turned as the display matrix asks."""
-    pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    return pixels if matrix is None else turn(pixels, matrix)
-
-
-def display_matrix(frame: VideoFrame) -> DisplayMatrix | None:
-    """The display matrix that comes with a frame, if any.
-
-    To be read from one frame of a stream: PyAV ties a frame that was asked to its answer in a
-    cycle, which keeps its picture in memory until the next garbage collection.
-    """
-    side_data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
-    if side_data is None:
-        return None
-    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
-    return a, b, c, d
-
-
-def turn(pixels: UInt8Array, matrix: DisplayMatrix) -> UInt8Array:
-    """Apply a display matrix to (h, w, 3) pixels, to the nearest of the eight upright positions.
-
-    matrix: (a, b, c, d) of x' = a·x + c·y, y' = b·x + d·y (ISO/IEC 14496-12, 8.3.2).
-    """
-    a, b, c, d = matrix
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        pixels = pixels.transpose(1, 0, 2)
-        flip_x, flip_y = c < 0, b < 0
-    else:
-        flip_x, flip_y = a < 0, d < 0
-    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-    """The packets of ``stream``, then the empty one that drains the decoder."""
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+    """The packets of ``stream`` that hold anything, up to the end or to where reading fails."""
     import av
 
     try:
-        yield from container.demux(stream)
-    except av.error.FFmpegError:  # damage: what was not reached is missed by the caller
+        # The decoder would take an empty packet, such as AVI's for a repeated frame, for the end.
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except av.error.FFmpegError:
+        return
+
+
+def decode(packets: Iterator[VideoPacket], stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames of the packets; a packet that the decoder refuses is passed over."""
+    import av
+
+    context = stream.codec_context
+    if context.name in WITHHOLDING:
+        context.flags |= int(av.codec.context.Flags.output_corrupt)
+    for packet in packets:
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            continue
+    try:
+        yield from context.decode(None)
+    except av.error.FFmpegError:
         return
 
 
@@ -166,14 +173,3 @@ def _from_keyframe(packets: Iterator[VideoPacket], pts: int, dts: int) -> Iterat
             return
         if packet.dts is not None and packet.dts > dts:
             return
-
-
-def _decode(packets: Iterator[VideoPacket]) -> Iterator[VideoFrame]:
-    """Frames of the packets; a packet that the decoder refuses is passed over."""
-    import av
-
-    for packet in packets:
-        try:
-            yield from packet.decode()
-        except av.error.FFmpegError:
-            continue

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.video.decoder import CountingDecoder, display_matrix, upright_rgb
-from hicom_edge.runtime.video.frame_sampling import FrameSampling, Int64Array
+from hicom_edge.runtime.video.clock import Int64Array
+from hicom_edge.runtime.video.decoder import CountingDecoder
+from hicom_edge.runtime.video.frame_sampling import FrameSampling
 from hicom_edge.runtime.video.opening import open_video
-from hicom_edge.runtime.video.source import FrameSource, UInt8Array, without_password
+from hicom_edge.runtime.video.source import FrameSource, UInt8Array, Window, without_password
+from hicom_edge.runtime.video.upright import display_matrix, upright_rgb
 
 
 class LiveStream(FrameSource):
@@ -39,7 +41,7 @@ class LiveStream(FrameSource):
             first = next(CountingDecoder(container, stream).frames([0]), None)
             if first is None:
                 raise VideoError(f"{self._name}: no frame could be decoded; check the stream")
-            self._matrix = display_matrix(first)
+            self._matrix = display_matrix(first, None)
             self.height, self.width = upright_rgb(first, self._matrix).shape[:2]
         self.num_available = max(1, int(end * self.source_fps))
 
@@ -49,7 +51,7 @@ class LiveStream(FrameSource):
 
         return uuid.uuid4().hex
 
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource."""
         remaining = wanted.tolist()
         with open_video(self.url, self._allowed) as (container, stream):

@@ -27,14 +27,14 @@ THREADED_PIXELS = 4096 * 2304
 
 @contextmanager
 def open_video(
-    location: str, allow_protocols: tuple[str, ...] = ()
+    location: str, allow_protocols: tuple[str, ...] = (), rank: int = 0
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a path or URL and its video stream. Raises VideoError in one line.
 
-    allow_protocols: see access.access_to.
+    allow_protocols: see access.access_to. rank: see streams.video_stream.
     """
     with open_container(location, allow_protocols) as container:
-        yield container, ready_stream(without_password(location), container)
+        yield container, ready_stream(without_password(location), container, rank)
 
 
 @contextmanager
@@ -72,11 +72,11 @@ def open_data(data: BinaryIO) -> Iterator[InputContainer]:
         yield container
 
 
-def ready_stream(name: str, container: InputContainer) -> VideoStream:
+def ready_stream(name: str, container: InputContainer, rank: int = 0) -> VideoStream:
     """The video stream, with the others discarded and threads chosen. Raises VideoError."""
     import av
 
-    stream = video_stream(name, container)
+    stream = video_stream(name, container, rank)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all

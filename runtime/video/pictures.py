@@ -1,25 +1,30 @@
-"""Frames that are not in a video file: a directory, a picture, an animation, an array.
-
-Knows Pillow and NumPy. Pictures are turned upright by their EXIF orientation and lose any alpha.
-"""
+"""Frames that are not in a video file: a directory, a picture, an animation, an array."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.video.frame_sampling import Int64Array
+from hicom_edge.runtime.video.clock import Clock, Int64Array
+from hicom_edge.runtime.video.picture_file import (
+    first_frame_number,
+    has_several_frames,
+    num_frames,
+    picture,
+    read_picture,
+    show_frame,
+    upright_pixels,
+)
 from hicom_edge.runtime.video.source import (
-    Float64Array,
     FrameSource,
     Modality,
     UInt8Array,
+    Window,
     digest,
     file_identity,
 )
@@ -32,9 +37,8 @@ DIRECTORY_FPS = 3.0
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
+    | {".heic", ".heif"}
 )
-DEFAULT_FRAME_MS = 100
-"""What browsers show a frame for whose animation gives no time."""
 
 
 class ImageDirectory(FrameSource):
@@ -42,24 +46,48 @@ class ImageDirectory(FrameSource):
 
     source_fps = DIRECTORY_FPS
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, strict: bool = False) -> None:
         self.paths = natural_order(directory)
         self.num_available = len(self.paths)
+        self._strict = strict
         if not self.paths:
             raise VideoError(
                 f"{directory}: a directory without images; expected frames named "
                 f"*{', *'.join(sorted(IMAGE_SUFFIXES))}"
             )
-        self.height, self.width = read_picture(self.paths[0]).shape[:2]
+        middle = self._nearest(0, (0, self.num_available - 1))
+        self.height, self.width = read_picture(self.paths[middle]).shape[:2]
 
     def identity(self, indices: Int64Array) -> str:
         """Path, size and time of every file that is used."""
         return digest(*(file_identity(self.paths[i]) for i in np.unique(indices)))
 
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource."""
-        for number in wanted:
-            yield read_picture(self.paths[number])
+        self.replaced = 0
+        for number in wanted.tolist():
+            try:
+                frame = read_picture(self.paths[number])
+            except VideoError:
+                nearest = self._nearest(number, window)
+                frame = read_picture(self.paths[nearest])
+                self.replaced += 1
+            yield frame
+
+    def _nearest(self, number: int, window: Window) -> int:
+        """The nearest frame of the window that can be read. Raises VideoError for none."""
+        others = range(window[0], window[1] + 1)
+        first_error = None
+        for other in sorted(others, key=lambda n: (abs(n - number), n)):
+            try:
+                read_picture(self.paths[other])
+            except VideoError as error:
+                first_error = first_error or error
+                if self._strict:
+                    break
+            else:
+                return other
+        raise first_error or VideoError(f"{self.paths[number]}: cannot be read")
 
 
 class StillImage(FrameSource):
@@ -78,38 +106,61 @@ class StillImage(FrameSource):
         """The file's path, size and time."""
         return file_identity(self.path)
 
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource."""
         for _ in wanted:
             yield read_picture(self.path)
 
 
 class Animation(FrameSource):
-    """An animated GIF, PNG or WebP: each frame as composed on screen, with its own duration."""
+    """An animated GIF, PNG or WebP: each frame as composed on screen, with its own duration.
 
-    def __init__(self, path: Path) -> None:
+    strict: refuse a file that breaks off, instead of showing what is there.
+    """
+
+    def __init__(self, path: Path, strict: bool = False) -> None:
         self.path = path
         with picture(path) as image:
-            durations_ms = [_show_frame(image, i) for i in range(_num_frames(image))]
-            self.width, self.height = image.size
+            self._first = first_frame_number(image)
+            promised = num_frames(image) - self._first
+            durations_ms = self._durations_ms(image, promised, strict)
+            self.height, self.width = upright_pixels(image).shape[:2]
         self.num_available = len(durations_ms)
+        if self.num_available < promised:
+            self.notes = (
+                f"{path}: the file is truncated, {self.num_available} of {promised} frames are "
+                "there",
+            )
         self._starts = np.concatenate([[0], np.cumsum(durations_ms)]) / 1000
         self.source_fps = self.num_available / float(self._starts[-1])
 
-    def timestamps(self, indices: Int64Array) -> Float64Array | None:
-        """When each frame appears, in seconds."""
-        return self._starts[indices]
+    @property
+    def clock(self) -> Clock:
+        """When each frame appears."""
+        return Clock(self._starts[:-1], float(self._starts[-1]))
 
     def identity(self, indices: Int64Array) -> str:
         """The file's path, size and time."""
         return file_identity(self.path)
 
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource."""
         with picture(self.path) as image:
             for number in wanted.tolist():
-                _show_frame(image, number)
-                yield np.asarray(image.convert("RGB"))
+                show_frame(image, self._first + number)
+                yield upright_pixels(image)
+
+    def _durations_ms(self, image: Image, promised: int, strict: bool) -> list[float]:
+        durations: list[float] = []
+        for number in range(promised):
+            try:
+                durations.append(show_frame(image, self._first + number))
+            except (OSError, ValueError, SyntaxError, EOFError):
+                if strict or not durations:
+                    raise
+                show_frame(image, self._first)
+                break
+        return durations
 
 
 class ArrayFrames(FrameSource):
@@ -132,7 +183,7 @@ class ArrayFrames(FrameSource):
         frames = (np.ascontiguousarray(frame).tobytes() for frame in self.array)
         return digest(str(self.array.shape), *frames)
 
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource. The frames are views."""
         for number in wanted:
             yield self.array[number]
@@ -155,45 +206,11 @@ def natural_order(directory: Path) -> list[Path]:
     return sorted(paths, key=lambda path: (_natural_key(path.name), path.name))
 
 
-def open_picture(path: Path) -> FrameSource:
+def open_picture(path: Path, strict: bool = False) -> FrameSource:
     """A StillImage, or an Animation where the file holds several frames. Raises VideoError."""
     with picture(path) as image:
-        animated = _num_frames(image) > 1 and image.format in {"GIF", "PNG", "WEBP"}
-    return Animation(path) if animated else StillImage(path)
-
-
-def read_picture(path: Path) -> UInt8Array:
-    """A picture as (h, w, 3) uint8 RGB, upright. Raises VideoError."""
-    from PIL import ImageOps
-
-    with picture(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-@contextmanager
-def picture(path: Path) -> Iterator[Image]:
-    """Open with Pillow; whatever it raises inside becomes one VideoError."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise VideoError(
-            f"{path}: cannot be read as an image ({reason}); replace or re-encode it"
-        ) from error
-
-
-def _num_frames(image: Image) -> int:
-    return int(getattr(image, "n_frames", 1))
-
-
-def _show_frame(image: Image, number: int) -> int:
-    """Compose frame ``number`` and return its duration in milliseconds."""
-    image.seek(number)
-    image.load()
-    return int(image.info.get("duration", 0)) or DEFAULT_FRAME_MS
+        animated = has_several_frames(image)
+    return Animation(path, strict) if animated else StillImage(path)
 
 
 def _natural_key(name: str) -> list[tuple[int, int, str]]:

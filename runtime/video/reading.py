@@ -1,7 +1,6 @@
 """Frames of a video, image, directory or array, ready for preprocessing.
 
-Knows how a source is told apart and how sampled frames are handed over, one at a time. The formats
-are in the sibling modules, loaded only when they are needed.
+The formats are in the sibling modules, loaded only when they are needed.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -16,13 +16,15 @@ from typing import Any, Union
 import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.video.frame_sampling import FrameSampling, Int64Array, sample_indices
+from hicom_edge.runtime.video.clock import Float64Array, Int64Array
+from hicom_edge.runtime.video.frame_sampling import FrameSampling, SampledFrames, sample_frames
+from hicom_edge.runtime.video.heif import HEAD_BYTES, is_heif
 from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 from hicom_edge.runtime.video.source import (
-    Float64Array,
     FrameSource,
     Modality,
     UInt8Array,
+    Window,
     digest,
 )
 
@@ -41,10 +43,12 @@ class Frames:
 
     indices: (n,) int64 frame numbers. timestamps: (n,) float64 seconds from the first frame, None
     without a clock (image, array). source_fps: mean rate, 0.0 without a clock. width, height:
-    upright, after rotation. fingerprint: equal only for the same frames of an unchanged source.
+    upright, after rotation. window: first and last frame number that were chosen from. fingerprint:
+    equal only for the same frames of an unchanged source, read equally strictly.
     """
 
     indices: Int64Array
+    window: Window
     timestamps: Float64Array | None
     source_fps: float
     num_available: int
@@ -69,14 +73,30 @@ class Frames:
         """How many different frames were sampled."""
         return len(np.unique(self.indices))
 
+    @property
+    def replaced(self) -> int:
+        """How many different frames of the latest iteration were replaced by others."""
+        return self.source.replaced
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the source and, after an iteration, of its frames."""
+        if not self.replaced:
+            return self.source.notes
+        return (
+            *self.source.notes,
+            f"{self.replaced} of {self.num_distinct} frames cannot be decoded; the nearest ones "
+            "that can were taken instead",
+        )
+
     def runs(self) -> Iterator[tuple[UInt8Array, int]]:
         """Each distinct frame with how many times in a row it was sampled, decoded anew.
 
-        A short video repeats frames; who works on runs does the work of a frame once.
+        A short video repeats frames; callers that work on runs do the work of a frame once.
         """
         distinct, repeats = np.unique(self.indices, return_counts=True)
-        done = 0
-        for frame, count in zip(self.source.decode(distinct), repeats.tolist(), strict=True):
+        frames, done = self.source.decode(distinct, self.window), 0
+        for frame, count in zip(frames, repeats.tolist(), strict=True):
             yield frame, count
             done += count
             if self.progress is not None:
@@ -100,12 +120,12 @@ def read_frames(
     Raises VideoError when the source cannot be read, InputError when the options do not fit it.
     """
     frames = open_source(source, options, reading)
-    if frames.sampled:
-        indices = sample_indices(frames.num_available, frames.source_fps, options)
-    else:
-        indices = np.arange(frames.num_available, dtype=np.int64)
+    sampled = _sampled(frames, options)
+    indices = sampled.indices
+    strictness = "strict" if reading.strict else ""
     return Frames(
         indices=indices,
+        window=(sampled.first, sampled.last),
         timestamps=frames.timestamps(indices),
         source_fps=frames.source_fps,
         num_available=frames.num_available,
@@ -113,10 +133,17 @@ def read_frames(
         width=frames.width,
         height=frames.height,
         modality=frames.modality,
-        fingerprint=digest(frames.identity(indices), indices.tobytes()),
+        fingerprint=digest(frames.identity(indices), indices.tobytes(), strictness),
         source=frames,
         progress=progress,
     )
+
+
+def _sampled(frames: FrameSource, options: FrameSampling) -> SampledFrames:
+    if frames.sampled:
+        return sample_frames(frames.num_available, frames.source_fps, frames.clock, options)
+    last = frames.num_available - 1
+    return SampledFrames(np.arange(last + 1, dtype=np.int64), 0, last)
 
 
 def open_source(
@@ -145,7 +172,7 @@ def _open_url(url: str, options: FrameSampling, reading: ReadingOptions) -> Fram
         return LiveStream(url, options, reading.allow_protocols)
     from hicom_edge.runtime.video.file import VideoFile
 
-    return VideoFile(url, reading.allow_protocols)
+    return VideoFile(url, reading)
 
 
 def _open_path(path: Path, reading: ReadingOptions) -> FrameSource:
@@ -153,20 +180,23 @@ def _open_path(path: Path, reading: ReadingOptions) -> FrameSource:
     if stat.S_ISDIR(mode):
         from hicom_edge.runtime.video.pictures import ImageDirectory
 
-        return ImageDirectory(path)
+        return ImageDirectory(path, reading.strict)
     if not stat.S_ISREG(mode):
         raise VideoError(
             f"{path}: is a pipe or a device, but a video is read more than once; save it to a file "
             "first"
         )
+    from hicom_edge.runtime.video.file import VideoFile, moves
+    from hicom_edge.runtime.video.pictures import open_picture
+
     head = _read_head(path)
-    if _is_picture(path, head):
-        from hicom_edge.runtime.video.pictures import open_picture
-
-        return open_picture(path)
-    from hicom_edge.runtime.video.file import VideoFile
-
-    return VideoFile(str(path), reading.allow_protocols)
+    if _is_picture(path, head) or (is_heif(head) and not moves(str(path), reading)):
+        return open_picture(path, reading.strict)
+    source = VideoFile(str(path), reading)
+    if source.modality == "image":  # Pillow knows more of pictures, where it reads them
+        with suppress(VideoError):
+            return open_picture(path, reading.strict)
+    return source
 
 
 def _open_array(array: np.ndarray[Any, Any], options: FrameSampling) -> FrameSource:
@@ -196,7 +226,7 @@ def _mode(path: Path) -> int:
 def _read_head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise VideoError(f"{path}: cannot be opened ({error.strerror}); check it") from error
     if not head:
@@ -205,9 +235,9 @@ def _read_head(path: Path) -> bytes:
 
 
 def _is_picture(path: Path, head: bytes) -> bool:
-    """True for what Pillow reads: still images, and the animated GIF, PNG and WebP."""
+    """True for common formats of Pillow: still images, and the animated GIF, PNG and WebP."""
     if head.startswith(b"\xff\xd8\xff"):
         return path.suffix.lower() not in {".mjpeg", ".mjpg"}
     signatures = (b"GIF8", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return head.startswith(signatures) or is_webp or head[4:12] == b"ftypavif"
+    return head.startswith(signatures) or is_webp

@@ -14,11 +14,14 @@ class ReadingOptions:
     allow_protocols: protocols of FFmpeg, such as ("file", "http"), that a source and the files it
         names may be read by. By default a playlist, concat list or SDP file is refused, unless it
         is an HLS playlist at a URL, and so is a URL of an unusual protocol.
+    strict: refuse a source that is damaged, instead of replacing frames that cannot be decoded by
+        the nearest that can and reading what is left of a truncated file.
 
     Raises InputError for a name that is no protocol's.
     """
 
     allow_protocols: tuple[str, ...] = ()
+    strict: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allow_protocols", checked_protocols(self.allow_protocols))

@@ -1,7 +1,4 @@
-"""The contract of everything that frames come from.
-
-Knows what a source of frames must say and do. Knows no format and no sampling rule.
-"""
+"""The contract of everything that frames come from."""
 
 from __future__ import annotations
 
@@ -16,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import VideoError
-from hicom_edge.runtime.video.frame_sampling import Int64Array
+from hicom_edge.runtime.video.clock import Clock, Float64Array, Int64Array
 
 UInt8Array = NDArray[np.uint8]
-Float64Array = NDArray[np.float64]
+Window = tuple[int, int]
+"""First and last frame number, both inclusive."""
 Modality = Literal["image", "video"]
 
 _PASSWORD = re.compile(r"^([^:/]+://[^:/?#]*):[^/?#]*@")
@@ -30,6 +28,8 @@ class FrameSource(ABC):
 
     source_fps: mean frames per second, 0.0 when the source has no clock.
     sampled: False when every frame is used as it is, whatever the sampling options say.
+    notes: what a user should know of the source as a whole, a line each.
+    replaced: how many frames of the latest ``decode`` were replaced by others.
     """
 
     num_available: int
@@ -38,30 +38,39 @@ class FrameSource(ABC):
     height: int
     modality: Modality = "video"
     sampled: bool = True
+    notes: tuple[str, ...] = ()
+    replaced: int = 0
+
+    @property
+    def clock(self) -> Clock | None:
+        """When the frames are shown, or None when the source has no clock."""
+        return Clock.regular(self.num_available, self.source_fps) if self.source_fps else None
 
     @property
     def duration_seconds(self) -> float | None:
         """Length in seconds, or None when the source has no clock."""
-        return self.num_available / self.source_fps if self.source_fps else None
+        return None if self.clock is None else self.clock.end
 
     def timestamps(self, indices: Int64Array) -> Float64Array | None:
         """Seconds from the first frame, (n,) float64, or None when the source has no clock."""
-        return indices / self.source_fps if self.source_fps else None
+        return None if self.clock is None else self.clock.starts[indices]
 
     @abstractmethod
     def identity(self, indices: Int64Array) -> str:
         """A text that changes whenever the pixels of these frames may have changed."""
 
     @abstractmethod
-    def decode(self, wanted: Int64Array) -> Iterator[UInt8Array]:
+    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """The wanted frames, (h, w, 3) uint8 RGB each; ``wanted`` is ascending without repeats.
 
-        At most a few frames are in memory at a time. Raises VideoError.
+        A frame that cannot be decoded is replaced by the nearest one in the window that can, and
+        counted in ``replaced``, unless the source was opened to be strict. At most a few frames are
+        in memory at a time. Raises VideoError.
         """
 
 
 def without_password(location: str) -> str:
-    """A path or URL as messages may show it."""
+    """A path or URL for messages, with any password hidden."""
     return _PASSWORD.sub(r"\1:***@", location)
 
 

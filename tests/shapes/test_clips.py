@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from hicom_edge.runtime.video.frame_sampling import uniform_indices
+from hicom_edge.runtime.video.frame_number_rule import uniform_indices
 from hicom_edge.shapes.clips import (
     decoded_scene,
     read_mp4,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.video import FrameSampling, read_frames
+from hicom_edge.runtime.video import FrameSampling, ReadingOptions, read_frames
 
 FOUR = FrameSampling(num_frames=4)
 
@@ -41,7 +41,7 @@ def test_a_directory_has_three_frames_per_second(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%04d.png", range(30))
     frames = read_frames(folder, FrameSampling(num_frames=8, start=2.0, end=5.0))
     assert [int(frame[0, 0, 0]) for frame in frames] == frames.indices.tolist()
-    assert frames.indices[0] == 6  # from frame int(2 * 3) - 1 = 5
+    assert frames.indices.tolist() == [6, 7, 8, 9, 11, 12, 13, 14]
     assert frames.source_fps == 3.0
     assert frames.duration_seconds == 10.0
     assert frames.timestamps is not None
@@ -65,9 +65,39 @@ def test_a_directory_without_images_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_image_in_a_directory_is_named(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%d.png", range(4))
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:40])
-    frames = read_frames(folder, FOUR)
+    frames = read_frames(folder, FOUR, reading=ReadingOptions(strict=True))
     with pytest.raises(VideoError, match=r"2\.png: cannot be read as an image"):
         list(frames)
+
+
+@pytest.mark.parametrize("damaged", [0, 2])
+def test_a_damaged_image_in_a_directory_is_replaced(tmp_path: Path, damaged: int) -> None:
+    folder = _write_frames(tmp_path / "frames", "%d.png", range(4))
+    (folder / f"{damaged}.png").write_bytes((folder / f"{damaged}.png").read_bytes()[:40])
+    frames = read_frames(folder, FOUR)
+    taken = {0: [1, 1, 2, 3], 2: [0, 1, 1, 3]}[damaged]
+    assert [int(frame[0, 0, 0]) for frame in frames] == taken
+    assert (frames.width, frames.height) == (8, 6)
+    assert frames.replaced == 1
+    assert frames.remarks == (
+        "1 of 4 frames cannot be decoded; the nearest ones that can were taken instead",
+    )
+
+
+def test_a_directory_of_damaged_images_is_refused(tmp_path: Path) -> None:
+    folder = _write_frames(tmp_path / "frames", "%d.png", range(2))
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(VideoError, match=r"0\.png: cannot be read as an image"):
+        read_frames(folder, FOUR)
+
+
+def test_a_window_of_damaged_images_is_refused(tmp_path: Path) -> None:
+    folder = _write_frames(tmp_path / "frames", "%d.png", range(9))
+    for number in (6, 7, 8):  # from 2 s on
+        (folder / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(VideoError, match=r"\d\.png: cannot be read as an image"):
+        list(read_frames(folder, FrameSampling(2, start=2.0)))
 
 
 @pytest.mark.parametrize("target", ["gone.png", "1.png"], ids=["broken", "to itself"])
@@ -105,14 +135,16 @@ def test_a_still_image_is_one_frame(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(next(iter(frames)), np.asarray(Image.open(path)))
 
 
-def test_an_image_loses_its_alpha_and_is_turned_upright(tmp_path: Path) -> None:
+def test_an_image_is_put_on_white_and_turned_upright(tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     image = Image.fromarray(pixels).convert("RGBA")
+    image.putalpha(Image.new("L", (4, 4), 128))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     image.save(tmp_path / "turned.png", exif=exif)
     (frame,) = read_frames(tmp_path / "turned.png", FOUR)
-    np.testing.assert_array_equal(frame, np.rot90(pixels, -1))
+    on_white = (pixels.astype(int) * 128 + 255 * 127 + 127) // 255
+    np.testing.assert_array_equal(frame, np.rot90(on_white, -1))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])

@@ -24,11 +24,14 @@ from PIL import Image
 
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.video import Frames, FrameSampling, read_frames
-from hicom_edge.runtime.video.decoder import SkippingDecoder, turn
+from hicom_edge.runtime.video.decoder import SkippingDecoder
 from hicom_edge.runtime.video.file import VideoFile
+from hicom_edge.runtime.video.reading_options import ReadingOptions
+from hicom_edge.runtime.video.upright import turn
 
 FOUR = FrameSampling(num_frames=4)
 FPS = 10
+STRICT = ReadingOptions(strict=True)
 
 
 def write_clip(
@@ -169,7 +172,10 @@ def test_metadata_of_a_clip(clip: Path) -> None:
 
 def test_a_window_and_a_rate_choose_frames_by_seconds(clip: Path) -> None:
     window = read_frames(clip, FrameSampling(3, start=2.0, end=4.0))
-    assert window.indices.tolist() == [22, 29, 36]
+    assert window.indices.tolist() == [23, 30, 36]
+    assert window.window == (20, 39)
+    by_number = FrameSampling(3, start=2.0, end=4.0, rule="frame-numbers")
+    assert read_frames(clip, by_number).indices.tolist() == [22, 29, 36]
     assert read_frames(clip, FrameSampling(fps=2)).indices.tolist() == list(range(2, 100, 5))
 
 
@@ -308,13 +314,25 @@ def test_a_truncated_file_says_how_much_is_left(tmp_path: Path, suffix: str, par
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
     with pytest.raises(VideoError) as caught:
-        read_frames(path, FOUR)
+        read_frames(path, FOUR, reading=STRICT)
     message = str(caught.value)
     expected = rf"clip\.{suffix}: the file is truncated, \d+ of (\d+ frames|an unknown number) can"
     assert re.search(expected, message)
     assert "\n" not in message
     if suffix == "mp4":
         assert " of 100 frames can be decoded; copy or download it again" in message
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
+def test_a_truncated_file_is_read_as_far_as_it_goes(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", 100, faststart=suffix == "mp4", b_frames=0)
+    whole, data = decode_all(path), path.read_bytes()
+    path.write_bytes(data[: len(data) * 7 // 10])
+    frames = read_frames(path, FrameSampling(5))
+    assert 50 < frames.num_available < 90
+    assert re.search(r"clip\.\w+: the file is truncated, \d+ of", frames.remarks[0])
+    for index, frame in zip(frames.indices.tolist()[:-1], frames):
+        np.testing.assert_array_equal(frame, whole[index])
 
 
 def test_an_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
@@ -418,18 +436,58 @@ def test_audio_alone_is_refused(tmp_path: Path, suffix: str) -> None:
         read_frames(path, FOUR)
 
 
-def test_damage_inside_is_an_error_and_not_another_frame(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip.mkv", 40, codec="mjpeg", b_frames=0, gop=1)
+def damaged_clip(path: Path, numbers: range) -> Path:
+    """40 frames that stand on their own, some of which are zeros in the file."""
+    write_clip(path, 40, codec="mjpeg", b_frames=0, gop=1)
     with av.open(str(path)) as container:
-        packet = list(container.demux(video=0))[20]
-        place, size = path.read_bytes().index(bytes(packet)), packet.size
+        packets = [bytes(packet) for packet in container.demux(video=0)]
     data = bytearray(path.read_bytes())
-    data[place : place + size] = bytes(size)
+    for number in numbers:
+        place = data.index(packets[number])
+        data[place : place + len(packets[number])] = bytes(len(packets[number]))
     path.write_bytes(data)
-    undamaged = read_frames(path, FrameSampling(4))
+    return path
+
+
+def test_damage_inside_is_an_error_of_strict_reading(tmp_path: Path) -> None:
+    path = damaged_clip(tmp_path / "clip.mkv", range(20, 21))
+    undamaged = read_frames(path, FrameSampling(4), reading=STRICT)
     assert len(list(undamaged)) == 4
     with pytest.raises(VideoError, match=r"frame 20 of 40 cannot be decoded, the file is damaged"):
-        list(read_frames(path, FrameSampling(40)))
+        list(read_frames(path, FrameSampling(40), reading=STRICT))
+
+
+@pytest.mark.parametrize("numbers", [range(20, 21), range(17, 24), range(5), range(30, 40)])
+@pytest.mark.parametrize("sampled", [40, 13, 1])
+def test_a_damaged_frame_is_replaced_by_the_nearest(
+    tmp_path: Path, numbers: range, sampled: int
+) -> None:
+    path = tmp_path / "clip.mkv"
+    whole = decode_all(write_clip(path, 40, codec="mjpeg", b_frames=0, gop=1))
+    frames = read_frames(damaged_clip(path, numbers), FrameSampling(sampled))
+    sound = [number for number in range(40) if number not in numbers]
+    if frames.num_available < 40:  # a damaged beginning is decoded to be counted
+        assert numbers.start == 0
+        assert_same(frames, [whole[number] for number in sound])
+        return
+    replaced = 0
+    for index, frame in zip(frames.indices.tolist(), frames, strict=True):
+        nearest = min(sound, key=lambda number: (abs(number - index), number))
+        np.testing.assert_array_equal(frame, whole[nearest])
+        replaced += index in numbers
+    assert frames.replaced == replaced
+    if replaced:
+        assert frames.remarks[-1].startswith(f"{replaced} of {sampled} frames cannot be decoded")
+    else:
+        assert frames.remarks == ()
+
+
+def test_a_window_of_which_nothing_can_be_decoded_is_refused(tmp_path: Path) -> None:
+    path = damaged_clip(tmp_path / "clip.mkv", range(20, 30))
+    with pytest.raises(VideoError, match=r"frame 2\d of 40 cannot be decoded"):
+        list(read_frames(path, FrameSampling(3, start=2.1, end=2.9)))
+    (frame,) = read_frames(path, FrameSampling(1, start=2.1, end=3.1))  # frame 30 is sound
+    np.testing.assert_array_equal(frame, list(read_frames(path, FrameSampling(40)))[30])
 
 
 def test_frames_are_let_go_while_decoding(clip: Path) -> None:
@@ -458,7 +516,7 @@ def test_a_video_of_which_nothing_can_be_decoded_is_refused(tmp_path: Path) -> N
 
 
 def test_the_index_of_an_hour_is_small(clip: Path) -> None:
-    index = VideoFile(str(clip)).index
+    index = VideoFile(str(clip), ReadingOptions()).index.frames
     assert index is not None
     assert index.pts.nbytes == 8 * 100
     assert index.keyframes.nbytes + index.keyframe_dts.nbytes <= 16 * 100
@@ -525,7 +583,7 @@ def camera(tmp_path: Path) -> Iterator[str]:
 def test_a_live_stream_is_watched_for_some_seconds(camera: str, tmp_path: Path) -> None:
     frames = read_frames(camera, FrameSampling(4, end=3.0))
     expected = decode_all(tmp_path / "live.ts")
-    assert frames.indices.tolist() == [4, 11, 18, 25]
+    assert frames.indices.tolist() == [3, 11, 18, 26]
     for index, frame in zip(frames.indices, frames, strict=True):
         np.testing.assert_array_equal(frame, expected[index])
     assert read_frames(camera, FrameSampling(4, end=3.0)).fingerprint != frames.fingerprint

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hicom_edge.errors import VideoError
-from hicom_edge.runtime.video import FrameSampling, read_frames
+from hicom_edge.runtime.video import FrameSampling, ReadingOptions, read_frames
 from hicom_edge.runtime.video.truncation import missing_bytes
 
 
@@ -42,7 +42,11 @@ def test_an_avi_shorter_than_its_size_is_cut(tmp_path: Path) -> None:
     content = avi(path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(VideoError, match="the file is truncated"):
-        read_frames(path, FrameSampling(num_frames=8))
+        read_frames(path, FrameSampling(num_frames=8), reading=ReadingOptions(strict=True))
+    frames = read_frames(path, FrameSampling(num_frames=8))
+    assert "the file is truncated" in frames.remarks[0]
+    levels = [float(frame.mean()) for frame in frames]
+    assert levels == pytest.approx([8 * k for k in frames.indices], abs=3)
 
 
 @pytest.mark.parametrize(

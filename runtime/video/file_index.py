@@ -1,0 +1,240 @@
+"""What must be known of a video file before its frames are chosen: how many, when, how large."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hicom_edge.errors import VideoError
+from hicom_edge.runtime.video.clock import Clock, Int64Array, clock_from_timestamps
+from hicom_edge.runtime.video.decoder import CountingDecoder, decode, packets_of
+from hicom_edge.runtime.video.index import (
+    NO_TIMESTAMP,
+    FrameIndex,
+    PacketScan,
+    index_from_scan,
+    is_nearly_ascending,
+    scan_packets,
+)
+from hicom_edge.runtime.video.opening import open_video
+from hicom_edge.runtime.video.reading_options import ReadingOptions
+from hicom_edge.runtime.video.source import without_password
+from hicom_edge.runtime.video.streams import ranked_streams
+from hicom_edge.runtime.video.truncation import missing_bytes
+from hicom_edge.runtime.video.upright import DisplayMatrix, display_matrix, upright_rgb
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+CHECKED_FRAMES = 3
+"""So many frames are decoded to see that packets are frames, as the packets say."""
+
+
+@dataclass(frozen=True, eq=False)
+class FirstFrames:
+    """The beginning of a video, decoded. shape: (height, width), upright.
+
+    pts: timestamps of the first frames as they are decoded, None where absent.
+    """
+
+    matrix: DisplayMatrix | None
+    shape: tuple[int, int]
+    pts: list[int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class FileIndex:
+    """The frames of one video stream.
+
+    frames: where they are found by their timestamps; None where they have to be counted while
+    decoding. order: (n,) int64, then the number of each frame as it is decoded. clock: when they
+    are shown, None where nothing says so. fps: mean rate, 0.0 without a clock. rank: of the stream,
+    see streams.video_stream. notes: of what the file lacks. packet_times: changes with the file.
+    is_picture: one frame in a format of pictures.
+    """
+
+    frames: FrameIndex | None
+    order: Int64Array
+    clock: Clock | None
+    fps: float
+    first: FirstFrames
+    rank: int
+    notes: tuple[str, ...]
+    packet_times: bytes
+    is_picture: bool
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    """What a container says of its video stream, and the packets that it holds."""
+
+    scan: PacketScan
+    rank: int
+    time_base: float
+    fps: float
+    format: str
+    reorders: bool
+    truncation: str | None
+
+    @property
+    def guesses_times(self) -> bool:
+        """AVI stores no presentation times: where frames are reordered, FFmpeg guesses them."""
+        return self.format == "avi" and self.reorders
+
+
+def read_index(location: str, reading: ReadingOptions) -> FileIndex:
+    """Read a file's packets, and decode it where they do not say enough.
+
+    Raises VideoError when it cannot be read; of a strict reading, also when it is truncated.
+    """
+    name = without_password(location)
+    header = _read_header(location, reading)
+    if header.truncation and (reading.strict or not len(header.scan)):
+        raise VideoError(
+            f"{name}: the file is truncated, {header.truncation} can be decoded; copy or download "
+            "it again, or re-encode what is left"
+        )
+    notes = (f"{name}: the file is truncated, {header.truncation} are there",)
+    first = _first_frames(location, reading, header)
+    frames = _packet_index(header, first)
+    if frames is not None:
+        pts = frames.pts
+        order = np.arange(len(pts))
+    else:
+        pts = _decoded_pts(location, reading, header.rank)
+        pts, order = (pts, np.arange(len(pts))) if header.guesses_times else _in_order(pts)
+    clock = _clock(header, pts)
+    return FileIndex(
+        frames=frames,
+        order=order,
+        clock=clock,
+        fps=_mean_rate(header.fps, clock),
+        first=first,
+        rank=header.rank,
+        notes=notes if header.truncation else (),
+        packet_times=header.scan.pts.tobytes() + header.scan.dts.tobytes(),
+        is_picture=len(order) == 1 and header.format.endswith(("_pipe", "image2")),
+    )
+
+
+def _read_header(location: str, reading: ReadingOptions) -> _Header:
+    """Of the best stream that holds anything."""
+    rank, others = 0, 1
+    while True:
+        with open_video(location, reading.allow_protocols, rank) as (container, stream):
+            others = len(ranked_streams(container)) - rank - 1
+            scan = scan_packets(container, stream)
+            header = _Header(
+                scan=scan,
+                rank=rank,
+                time_base=float(stream.time_base or 0),
+                fps=float(stream.average_rate or stream.guessed_rate or 0),
+                format=container.format.name,
+                reorders=bool(stream.codec_context.has_b_frames),
+                truncation=_truncation(location, container, stream, scan),
+            )
+        if len(scan) or not others:
+            return header
+        rank += 1
+
+
+def _first_frames(location: str, reading: ReadingOptions, header: _Header) -> FirstFrames:
+    """Decode the beginning. Raises VideoError when there is no frame in the whole stream."""
+    with open_video(location, reading.allow_protocols, header.rank) as (container, stream):
+        packets = packets_of(container, stream)
+        packet = next(packets, None)
+        frames = decode(chain(() if packet is None else (packet,), packets), stream)
+        first = next(frames, None)
+        if first is None:
+            raise VideoError(
+                f"{without_password(location)}: none of the {len(header.scan)} packets of its "
+                "video can be decoded; re-encode it"
+            )
+        pts = [first.pts, *(frame.pts for frame in islice(frames, CHECKED_FRAMES - 1))]
+        matrix = display_matrix(first, packet)
+        height, width = upright_rgb(first, matrix).shape[:2]
+    return FirstFrames(matrix, (height, width), pts)
+
+
+def _packet_index(header: _Header, first: FirstFrames) -> FrameIndex | None:
+    """The index by timestamps of packets, unless the file or its first frames speak against it."""
+    if header.guesses_times:
+        return None
+    frames = index_from_scan(header.scan)
+    if frames is None or not len(frames):
+        return None
+    # What comes before the first keyframe is not counted, but may be decoded.
+    decoded = [pts for pts in first.pts if pts is None or pts >= frames.pts[0]]
+    return frames if decoded == frames.pts[: len(decoded)].tolist() else None
+
+
+def _decoded_pts(location: str, reading: ReadingOptions, rank: int) -> Int64Array:
+    """Timestamps of all frames that the decoder gives, by decoding everything once."""
+    found = array("q")
+    with open_video(location, reading.allow_protocols, rank) as (container, stream):
+        for frame in CountingDecoder(container, stream).all_frames():
+            found.append(NO_TIMESTAMP if frame.pts is None else frame.pts)
+    return np.array(found, np.int64)
+
+
+def _in_order(pts: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Timestamps by frame number, and the number of each decoded frame.
+
+    Frames are numbered by their timestamps, or as they are decoded where these are of no use.
+    """
+    numbers = np.arange(len(pts))
+    if (pts == NO_TIMESTAMP).any() or not is_nearly_ascending(pts):
+        return pts, numbers
+    order = np.argsort(pts)
+    numbers[order] = np.arange(len(pts))
+    return pts[order], numbers
+
+
+def _clock(header: _Header, pts: Int64Array) -> Clock | None:
+    """When the frames are shown: by timestamps, else at the header's rate, else unknown."""
+    count, last = len(pts), 0
+    if header.guesses_times:
+        # The packets lie at the times at which, after reordering, frames are shown.
+        pts = np.sort(header.scan.dts) if len(header.scan) == len(pts) else pts[:0]
+    else:
+        shown = header.scan.pts[header.scan.shown]
+        last = header.scan.end_pts - int(shown.max(initial=NO_TIMESTAMP))
+    known = pts != NO_TIMESTAMP
+    if header.time_base and known.any():
+        seconds = np.where(known, (pts - pts[known][0]) * header.time_base, np.nan)
+        return clock_from_timestamps(seconds, max(last * header.time_base, 0.0))
+    return Clock.regular(count, header.fps) if header.fps else None
+
+
+def _mean_rate(header_fps: float, clock: Clock | None) -> float:
+    """The header's mean rate, unless the timestamps contradict it by more than a tenth."""
+    if clock is None or len(clock.starts) < 2:
+        return header_fps
+    measured = (len(clock.starts) - 1) / float(clock.starts[-1])
+    return header_fps if abs(header_fps - measured) <= 0.1 * measured else measured
+
+
+def _truncation(
+    location: str, container: InputContainer, stream: VideoStream, scan: PacketScan
+) -> str | None:
+    """How many of how many frames a file holds that promises more; None when it is whole."""
+    name = container.format.name
+    if "mpegts" in name:  # a recording of a broadcast begins and ends anywhere
+        return None
+    entries = len(stream.index_entries) if "mp4" in name else 0
+    complete = len(scan) >= entries and not missing_bytes(Path(location))
+    if complete and not scan.cut_short:
+        return None
+    seconds = (container.duration or 0) / 1_000_000
+    promised = entries or stream.frames or round(seconds * float(stream.average_rate or 0))
+    of_how_many = f"{promised} frames" if promised > len(scan) else "an unknown number"
+    return f"{len(scan)} of {of_how_many}"
