@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import InputError
-from hicom_edge.runtime.video.frame_sampling import uniform_indices
+from hicom_edge.runtime.video.frame_number_rule import uniform_indices
 
 Int64Array = NDArray[np.int64]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,5 +49,5 @@ def open_heic(path: Path) -> Image:
             f"{path}: is a HEIC photo, which needs the package pillow-heif; install "
             "hicom-edge[heif] or convert the photo to JPEG"
         ) from error
-    photo: Image = HeifImageFile(path)
-    return photo
+    open_file: Callable[[Path], Image] = HeifImageFile
+    return open_file(path)
