@@ -7,15 +7,11 @@ frames come unevenly. Published results were made with this rule.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.video.clock import Int64Array
-
-if TYPE_CHECKING:
-    from hicom_edge.runtime.video.frame_sampling import FrameSampling
 
 
 def uniform_indices(num_available: int, num_frames: int) -> Int64Array:
@@ -36,9 +32,10 @@ def fps_indices(num_available: int, source_fps: float, fps: float) -> Int64Array
     return np.arange(step // 2, num_available, step, dtype=np.int64)
 
 
-def window_bounds(num_available: int, source_fps: float, options: FrameSampling) -> tuple[int, int]:
-    """First and last frame number of the window, both inclusive, as the authors count."""
-    start, end = options.window
+def window_bounds(
+    num_available: int, source_fps: float, start: float | None, end: float | None
+) -> tuple[int, int]:
+    """First and last frame number of a window in seconds, both inclusive, as the authors count."""
     first = 0 if start is None else max(int(start * source_fps) - 1, 0)
     last = num_available - 1 if end is None else min(int(end * source_fps) - 1, num_available - 1)
     if first >= num_available:

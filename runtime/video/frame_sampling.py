@@ -125,7 +125,7 @@ def _by_frame_numbers(
 ) -> SampledFrames:
     if not (is_finite(source_fps) and source_fps > 0):
         raise _no_clock(options)
-    first, last = window_bounds(num_available, source_fps, options)
+    first, last = window_bounds(num_available, source_fps, *options.window)
     count = last - first + 1
     if options.num_frames is not None:
         indices = uniform_indices(count, options.num_frames)
