@@ -19,7 +19,7 @@ from hicom_edge.errors import HicomEdgeError
 
 if TYPE_CHECKING:
     from hicom_edge.engines.doctor import Diagnosis
-    from hicom_edge.engines.tensorrt.build import BuiltEngine
+    from hicom_edge.engines.engine_files import BuiltEngine
     from hicom_edge.runtime.answer import Answer
 
 

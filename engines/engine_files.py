@@ -1,216 +1,242 @@
-"""Built engines on disk: where they lie, and the sidecar that says what each belongs to.
+"""Built engines in a bundle: their files, and which of them a machine can use.
 
-    BUNDLE/engines/<engine>-<device>/<graph>.engine
-    BUNDLE/engines/<engine>-<device>/<graph>.json      its sidecar, written last
-    BUNDLE/engines/<engine>-<device>/<graph>.<place>.kernels   what TensorRT-RTX compiled for it
+    BUNDLE/engines/<engine>-<place>/<source>.json      sidecar, written last
+    BUNDLE/engines/<engine>-<place>/<source>.engine    engine of a graph
+    BUNDLE/engines/<engine>-<place>/llm/               engine of a language model (TensorRT-LLM)
 
-It knows names, hashes and versions. It does not know how an engine is built or run.
-`docs/engine_files.md` is the specification.
+`docs/engine_files.md` specifies them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import errno
 import hashlib
 import json
 import os
-import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from hicom_edge.bundle import ENGINES_DIR, is_unaltered
-from hicom_edge.errors import EngineError
+from hicom_edge.bundle import ENGINES_DIR, is_unaltered, sha256_of
+from hicom_edge.engines.build_lock import alone_in
+from hicom_edge.engines.sidecar import LANGUAGE_MODEL, Expected, Sidecar
+from hicom_edge.errors import EngineError, ResourceError
 from hicom_edge.planning.decoder_form import weight_files
-from hicom_edge.planning.profiles import Profile, ShapeRange
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import Manifest
-    from hicom_edge.planning.gpus import Gpu
 
-FORMAT_VERSION = 1
-# The places of engines that are not for one kind of device.
+# Places of engines that are not for one kind of GPU.
 ANY_DEVICE, AMPERE_AND_LATER = "any", "ampere-plus"
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """What an engine was built from, with and for.
+class BuiltEngine:
+    """Result of a build.
 
     Attributes:
-        graph, graph_sha256: name and digest of the graph and its weights.
-        engine, engine_version: "tensorrt" or "tensorrt-rtx", and its version.
-        cuda_version: of the driver that it was built with; None without one.
-        device, compute_capability: the GPU's name and such as "8.7"; None for a portable engine.
-        precision: "fp32" or "fp16", as the graph is.
-        plugin_sha256: of the plugin library that the engine calls; None when it calls none.
-        version_compatible: runs in later versions of the same major version.
-        options: what else was asked of the builder.
-        profiles: input → (smallest, typical, largest) shape, for each profile.
-        size, sha256: of the engine file.
+        graph: name of the graph, or "llm".
+        kept: it was there already, built from the same source with the same options.
+        plugin: it calls the grouped-attention plugin.
     """
 
-    format_version: int
     graph: str
-    graph_sha256: str
-    engine: str
-    engine_version: str
-    cuda_version: str | None
-    device: str | None
-    compute_capability: str | None
-    precision: str
-    plugin_sha256: str | None
-    version_compatible: bool
-    options: dict[str, int]
-    profiles: tuple[Profile, ...]
-    size: int
-    sha256: str
-
-    def to_json(self) -> str:
-        """The sidecar as JSON text, a line for each key."""
-        pairs = dataclasses.asdict(self).items()
-        lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in pairs)
-        return "{\n" + ",\n".join(lines) + "\n}\n"
-
-    @classmethod
-    def from_json(cls, text: str, where: Path) -> Sidecar:
-        """Read a sidecar; `where` names it in messages.
-
-        Raises:
-            EngineError: not a sidecar of this format version.
-        """
-        try:
-            body: dict[str, Any] = json.loads(text)
-            profiles = tuple(map(_profile_from_json, body.pop("profiles")))
-            sidecar = cls(**body, profiles=profiles)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise EngineError(f"{where} is not an engine's sidecar ({error})") from error
-        if sidecar.format_version != FORMAT_VERSION:
-            raise EngineError(
-                f"{where} has format version {sidecar.format_version}, this hicom-edge reads "
-                f"version {FORMAT_VERSION}"
-            )
-        return sidecar
+    path: Path
+    size_bytes: int
+    seconds: float
+    kept: bool
+    plugin: bool
 
 
 @dataclass(frozen=True)
 class EngineFiles:
-    """The two files of one engine."""
+    """Files of one engine.
+
+    Attributes:
+        directory: holds the engines of one library and one kind of device.
+        source: name of the graph, or LANGUAGE_MODEL.
+    """
 
     directory: Path
-    graph: str
+    source: str
 
     @property
     def engine(self) -> Path:
-        """The serialized engine."""
-        return self.directory / f"{self.graph}.engine"
+        """The file that TensorRT loads, or the directory that TensorRT-LLM loads."""
+        name = self.source if self.source == LANGUAGE_MODEL else f"{self.source}.engine"
+        return self.directory / name
 
     @property
     def sidecar(self) -> Path:
-        """What the engine belongs to."""
-        return self.directory / f"{self.graph}.json"
+        """The description of the engine."""
+        return self.directory / f"{self.source}.json"
+
+    @property
+    def log(self) -> Path:
+        """Output of the last build that ran in a process of its own."""
+        return self.directory / f"{self.source}.log"
 
     def kernels(self, place: str) -> Path:
-        """What TensorRT-RTX compiled for this engine on one kind of device."""
-        return self.directory / f"{self.graph}.{place}.kernels"
+        """Kernels that TensorRT-RTX compiled for this engine on one kind of GPU."""
+        return self.directory / f"{self.source}.{place}.kernels"
 
     def read_sidecar(self) -> Sidecar:
-        """The sidecar of an engine that is there in full.
+        """The sidecar of a complete engine.
 
         Raises:
-            EngineError: no engine, half of one, or an unreadable sidecar.
+            EngineError: no engine, an incomplete one, or an unreadable sidecar.
         """
         try:
             text = self.sidecar.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise EngineError(f"there is no engine {self.engine}") from error
         sidecar = Sidecar.from_json(text, self.sidecar)
-        if not self.engine.is_file() or self.engine.stat().st_size != sidecar.size:
-            raise EngineError(f"{self.engine} is not the file that its sidecar describes")
+        for name, (size, _) in sidecar.files.items():
+            path = self._path(name)
+            if not path.is_file() or path.stat().st_size != size:
+                raise EngineError(f"{path} is not the file that its sidecar describes")
         return sidecar
 
     def check_content(self, sidecar: Sidecar) -> None:
-        """Compare the engine's hash; it is read through when it has changed since the last time.
+        """Compare hashes; a file that has not changed since the last check is not read.
 
         Raises:
-            EngineError: the file was altered.
+            EngineError: a file was altered.
         """
-        if not is_unaltered(self.engine, sidecar.sha256):
-            raise EngineError(f"{self.engine} was altered after it was built")
+        for name, (_, sha256) in sidecar.files.items():
+            if not is_unaltered(self._path(name), sha256):
+                raise EngineError(f"{self._path(name)} was altered after it was built")
+
+    @contextmanager
+    def build_directory(self) -> Iterator[Path]:
+        """A temporary directory beside the engine, while no other build works there.
+
+        Raises:
+            EngineError: another build is running.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        prefix = f".{self.source}.partial-"
+        with alone_in(self.directory):
+            for left_behind in self.directory.glob(f"{prefix}*"):  # by a build that was killed
+                shutil.rmtree(left_behind, ignore_errors=True)
+            with TemporaryDirectory(prefix=prefix, dir=self.directory) as directory:
+                yield Path(directory)
+
+    def describe(self, built: Path) -> dict[str, tuple[int, str]]:
+        """Names, sizes and hashes for the sidecar of an engine that is not yet in its place."""
+        paths = sorted(p for p in built.rglob("*") if p.is_file()) if built.is_dir() else [built]
+        names = (PurePosixPath(self.engine.name, p.relative_to(built).as_posix()) for p in paths)
+        sizes = ((p.stat().st_size, sha256_of(p)) for p in paths)
+        return {str(name): size for name, size in zip(names, sizes, strict=True)}
 
     def publish(self, built: Path, sidecar: Sidecar) -> None:
-        """Move a finished engine into place; until the sidecar follows, it does not count."""
+        """Move a finished engine into its place; it counts once the sidecar is there."""
         self.sidecar.unlink(missing_ok=True)
-        for of_the_last in self.directory.glob(f"{self.graph}.*.kernels"):
-            of_the_last.unlink(missing_ok=True)
+        for outdated in self.directory.glob(f"{self.source}.*.kernels"):
+            outdated.unlink(missing_ok=True)
+        if self.engine.is_dir():
+            shutil.rmtree(self.engine, ignore_errors=True)
         built.replace(self.engine)
         partial = self.sidecar.with_name(f".{self.sidecar.name}.partial-{os.getpid()}")
         partial.write_text(sidecar.to_json(), encoding="utf-8")
         partial.replace(self.sidecar)
 
-
-@dataclass(frozen=True)
-class Expected:
-    """What an engine must have been built from, with and for, to be used here."""
-
-    graph_sha256: str
-    engine: str
-    engine_version: str
-    gpu: Gpu | None
-    plugin_sha256: str | None = None
-
-    def difference(self, sidecar: Sidecar) -> str | None:
-        """The first thing in which an engine is foreign or stale, or None when it fits."""
-        pairs = [
-            ("another graph", sidecar.graph_sha256[:12], self.graph_sha256[:12]),
-            ("another engine", sidecar.engine, self.engine),
-        ]
-        if sidecar.device is not None:
-            model, capability = (self.gpu.model, self.gpu.capability) if self.gpu else ("none",) * 2
-            pairs.append(("another device", sidecar.device, model))
-            built_for = str(sidecar.compute_capability)
-            pairs.append(("another compute capability", built_for, capability))
-        if not _version_fits(sidecar, self.engine_version):
-            pairs.append(("another version", sidecar.engine_version, self.engine_version))
-        if sidecar.plugin_sha256 is not None:
-            own = (self.plugin_sha256 or "none")[:12]
-            pairs.append(("another plugin", sidecar.plugin_sha256[:12], own))
-        return next((f"{what}: {a}, here is {b}" for what, a, b in pairs if a != b), None)
-
-
-def graph_sha256(manifest: Manifest, graph_name: str) -> str:
-    """One digest of a graph and the weights beside it, from the manifest's hashes."""
-    files = weight_files(manifest, graph_name)
-    hashes = sorted((name, manifest.files[name].sha256) for name in files)
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    def _path(self, name: str) -> Path:
+        """A file of the engine; a sidecar that names others is refused."""
+        path = PurePosixPath(name)
+        if path.parts[:1] != (self.engine.name,) or ".." in path.parts:
+            raise EngineError(f"{self.sidecar} names {name!r}, which is not part of its engine")
+        return self.directory / path
 
 
 def engine_directory(bundle: Bundle, engine: str, place: str) -> Path:
-    """Where the engines of one kind of device lie."""
+    """Directory of the engines of one library for one kind of device."""
     return bundle.path / ENGINES_DIR / f"{engine}-{place}"
 
 
+def find_engine(bundle: Bundle, source: str, expected: Expected) -> tuple[EngineFiles, Sidecar]:
+    """The engine of a source that fits: the one for this kind of GPU, or a portable one.
+
+    Raises:
+        EngineError: there is none, or only ones that do not fit; the message says how to build it.
+    """
+    reasons: list[str] = []
+    for place in _places(expected):
+        files = EngineFiles(engine_directory(bundle, expected.engine, place), source)
+        try:
+            sidecar = files.read_sidecar()
+        except EngineError as error:
+            # Of several reasons, an engine that is there and does not fit says most.
+            is_there = not isinstance(error.__cause__, FileNotFoundError)
+            reasons.insert(0 if is_there else len(reasons), str(error))
+            continue
+        difference = expected.difference(sidecar)
+        if difference is None:
+            return files, sidecar
+        reasons.insert(0, f"{files.engine} was built from or for {difference}")
+    command = f"hicom-edge build {bundle.path} --engine {expected.engine}"
+    raise EngineError(f"{reasons[0]}; build it: {command}")
+
+
 def engines_built(bundle: Bundle) -> tuple[str, ...]:
-    """The engines, such as "tensorrt", of the bundle's engine directories, of any device."""
+    """Names of the libraries, such as "tensorrt", that the bundle has graph engines for."""
     names = []
     for sidecar in sorted((bundle.path / ENGINES_DIR).glob("*/vision.json")):
-        with contextlib.suppress(EngineError):
+        with suppress(EngineError):
             names.append(EngineFiles(sidecar.parent, "vision").read_sidecar().engine)
     return tuple(names)
 
 
-def _version_fits(sidecar: Sidecar, here: str) -> bool:
-    if sidecar.engine_version == here:
-        return True
-    built_with, runs_in = _numbers(sidecar.engine_version), _numbers(here)
-    return sidecar.version_compatible and built_with[:1] == runs_in[:1] and built_with <= runs_in
+@contextmanager
+def disk_errors_in_one_line(directory: Path) -> Iterator[None]:
+    """Name a full disk or a bundle that cannot be written in one line.
+
+    Raises:
+        ResourceError: the disk is full.
+        EngineError: engines cannot be written into the bundle.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"the disk of {directory} is full ({error.strerror}); finished engines were kept, "
+                "free some space and build again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+            raise EngineError(
+                f"{directory} cannot be written ({error.strerror}); engines go into the bundle: "
+                "make it writable, or build in a copy of it"
+            ) from error
+        raise
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
+def graph_sha256(manifest: Manifest, graph: str) -> str:
+    """Digest of a graph and its weights."""
+    return _files_sha256(manifest, weight_files(manifest, graph))
 
 
-def _profile_from_json(body: dict[str, Any]) -> Profile:
-    return {name: ShapeRange(*map(tuple, shapes)) for name, shapes in body.items()}
+def checkpoint_sha256(manifest: Manifest, directory: str) -> str:
+    """Digest of a language model's checkpoint, which is a directory of the bundle."""
+    prefix = directory.rstrip("/") + "/"
+    return _files_sha256(manifest, (name for name in manifest.files if name.startswith(prefix)))
+
+
+def _files_sha256(manifest: Manifest, names: Iterable[str]) -> str:
+    """One digest of several files of a bundle, computed from the hashes in its manifest."""
+    hashes = sorted((name, manifest.files[name].sha256) for name in names)
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def _places(expected: Expected) -> list[str]:
+    """Places to look in, best first."""
+    gpu = expected.gpu
+    if gpu is None:
+        return [ANY_DEVICE]
+    is_ampere = gpu.compute_capability >= (8, 0)
+    return [gpu.folder, AMPERE_AND_LATER, ANY_DEVICE] if is_ampere else [gpu.folder, ANY_DEVICE]

@@ -30,7 +30,8 @@ from hicom_edge.planning.machine import NO_GPU, Machine
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.cuda.device import DeviceMemory
-    from hicom_edge.engines.engine_files import EngineFiles, Expected, Sidecar
+    from hicom_edge.engines.engine_files import EngineFiles
+    from hicom_edge.engines.sidecar import Expected, Sidecar
     from hicom_edge.engines.tensorrt.jit import JitOptions
     from hicom_edge.engines.tensorrt.session import TensorRtSession
     from hicom_edge.planning.gpus import Gpu
@@ -38,32 +39,6 @@ if TYPE_CHECKING:
 # Where TensorRT-RTX 1.7's portable engines run: no Jetson Orin, no H100, and no Turing, for which
 # it builds engines of their own only.
 _RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
-
-
-def find_engine(bundle: Bundle, graph: str, expected: Expected) -> tuple[EngineFiles, Sidecar]:
-    """The engine of a graph that fits this machine: its own, or a portable one.
-
-    Raises:
-        EngineError: none is there, or it was built from or for something else; the message says
-            how to build it.
-    """
-    from hicom_edge.engines.engine_files import EngineFiles, engine_directory
-
-    reasons: list[str] = []
-    for place in _places(expected):
-        files = EngineFiles(engine_directory(bundle, expected.engine, place), graph)
-        try:
-            sidecar = files.read_sidecar()
-        except EngineError as error:
-            is_there = not isinstance(error.__cause__, FileNotFoundError)
-            reasons.insert(0 if is_there else len(reasons), str(error))
-            continue
-        difference = expected.difference(sidecar)
-        if difference is None:
-            return files, sidecar
-        reasons.insert(0, f"{files.engine} was built from or for {difference}")
-    command = f"hicom-edge build {bundle.path} --engine {expected.engine}"
-    raise EngineError(f"{reasons[0]}; build it: {command}")
 
 
 def unavailable(flavour: Flavour, machine: Machine) -> str | None:
@@ -77,25 +52,16 @@ def unavailable(flavour: Flavour, machine: Machine) -> str | None:
     return why_not_installed(flavour)
 
 
-def _places(expected: Expected) -> list[str]:
-    from hicom_edge.engines.engine_files import AMPERE_AND_LATER, ANY_DEVICE
-
-    gpu = expected.gpu
-    if gpu is None:
-        return [ANY_DEVICE]
-    is_ampere = gpu.compute_capability >= (8, 0)
-    return [gpu.folder, AMPERE_AND_LATER, ANY_DEVICE] if is_ampere else [gpu.folder, ANY_DEVICE]
-
-
 def _expected(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> Expected:
     from hicom_edge.bundle import sha256_of
-    from hicom_edge.engines.engine_files import Expected, graph_sha256
+    from hicom_edge.engines.engine_files import graph_sha256
+    from hicom_edge.engines.sidecar import Expected
     from hicom_edge.engines.tensorrt.plugin import installed_plugin
 
     version = load_api(flavour).__version__
     plugin = installed_plugin(flavour.name, version, gpu)
     return Expected(
-        graph_sha256=graph_sha256(bundle.manifest, graph),
+        source_sha256=graph_sha256(bundle.manifest, graph),
         engine=flavour.name,
         engine_version=version,
         gpu=gpu,
@@ -108,6 +74,8 @@ def _scatters(flavour: Flavour) -> bool:
 
 
 def _find(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> tuple[EngineFiles, Sidecar]:
+    from hicom_edge.engines.engine_files import find_engine
+
     bundle.graph(graph)
     return find_engine(bundle, graph, _expected(bundle, graph, flavour, gpu))
 
@@ -162,7 +130,7 @@ def _open_session(
         load_plugin(api, plugin)
     jit = _jit(files, gpu) if flavour.portable else None
     return TensorRtSession.open(
-        files.graph, files.engine, api, device.stream, sidecar.version_compatible, jit
+        files.source, files.engine, api, device.stream, sidecar.version_compatible, jit
     )
 
 
@@ -171,8 +139,8 @@ def _jit(files: EngineFiles, gpu: Gpu) -> JitOptions:
 
     return JitOptions(
         files.kernels(gpu.folder),
-        shapes_return=files.graph != CONCAT_GRAPH,  # its cache grows from run to run
-        cuda_graphs=files.graph == SCATTER_GRAPH,
+        shapes_return=files.source != CONCAT_GRAPH,  # its cache grows from run to run
+        cuda_graphs=files.source == SCATTER_GRAPH,
     )
 
 

@@ -6,18 +6,16 @@ after the other. How an engine is built and published, `workplace` knows.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicom_edge.engines.engine_files import BuiltEngine, disk_errors_in_one_line
 from hicom_edge.engines.tensorrt.api import flavour_named
-from hicom_edge.engines.tensorrt.graph_build import BuiltEngine, Progress, Workplace
+from hicom_edge.engines.tensorrt.graph_build import EngineBuilder, Progress
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
-from hicom_edge.errors import EngineError, InputError, ResourceError
+from hicom_edge.errors import InputError
 from hicom_edge.planning.decoder_form import graphs_to_run
 from hicom_edge.planning.engine_memory import (
     check_build,
@@ -31,8 +29,6 @@ from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.planning.gpus import Gpu
-
-__all__ = ["BuildOptions", "BuiltEngine", "build_engines"]
 
 
 @dataclass(frozen=True)
@@ -97,14 +93,14 @@ def build_engines(
     profiles = {name: profiles_of(name, manifest.graphs[name], limits) for name in names}
     need = run_need(bundle, limits, profiles)
     check_run(manifest, need, limits, _budget(target.gpu, options, machine))
-    work = Workplace(bundle, settings, target, machine.cuda_version)
-    missing = [name for name in profiles if not work.fits(name, profiles[name])]
+    builder = EngineBuilder(bundle, settings, target, machine.cuda_version)
+    missing = [name for name in profiles if not builder.fits(name, profiles[name])]
     if missing:
         check_disk(manifest, missing, bundle.path)
         shared = target.gpu is not None and target.gpu.integrated
         check_build(manifest, missing, machine.build_bytes, shared)
-    with _disk_errors_are_one_line(bundle.path):
-        return [work.build(name, profiles[name], progress) for name in profiles]
+    with disk_errors_in_one_line(bundle.path):
+        return [builder.build(name, profiles[name], progress) for name in profiles]
 
 
 def _budget(gpu: Gpu | None, options: BuildOptions, machine: Machine) -> int | None:
@@ -112,21 +108,3 @@ def _budget(gpu: Gpu | None, options: BuildOptions, machine: Machine) -> int | N
     if options.device_memory_gb is not None:
         return int(options.device_memory_gb * 1e9)
     return None if gpu is None else machine.device_bytes
-
-
-@contextmanager
-def _disk_errors_are_one_line(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"the disk of {directory} is full ({error.strerror}); finished engines were kept, "
-                "free some space and build again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise EngineError(
-                f"{directory} cannot be written ({error.strerror}); engines go into the bundle: "
-                "make it writable, or build in a copy of it"
-            ) from error
-        raise

@@ -6,27 +6,22 @@ when. How a network is made, `network` knows.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hicom_edge.bundle import sha256_of
-from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.engine_files import (
-    FORMAT_VERSION,
+    BuiltEngine,
     EngineFiles,
-    Expected,
-    Sidecar,
     engine_directory,
     graph_sha256,
 )
+from hicom_edge.engines.sidecar import FORMAT_VERSION, Expected, OptionValue, Sidecar
 from hicom_edge.engines.tensorrt.interruptible import run_aside
 from hicom_edge.engines.tensorrt.logger import logger_of, make_with, memory_ran_out, reason_of
 from hicom_edge.engines.tensorrt.network import (
@@ -53,24 +48,7 @@ _TIMING_CACHE = "timing.cache"
 _LONGEST_REASON = 400
 
 
-@dataclass(frozen=True)
-class BuiltEngine:
-    """One engine that is there now.
-
-    Attributes:
-        kept: it was there already, built from and for the same.
-        plugin: it calls the grouped-attention plugin.
-    """
-
-    graph: str
-    path: Path
-    size_bytes: int
-    seconds: float
-    kept: bool
-    plugin: bool
-
-
-class Workplace:
+class EngineBuilder:
     """The directory of one kind of device, and all that its builds share."""
 
     def __init__(
@@ -106,16 +84,12 @@ class Workplace:
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
         if not kept:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with alone_in(self._directory):
-                for left_behind in self._directory.glob(f".{graph}.partial-*"):
-                    shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
-                prefix = f".{graph}.partial-"
-                with TemporaryDirectory(prefix=prefix, dir=self._directory) as directory:
-                    unfinished = Path(directory) / files.engine.name
-                    build = partial(self._build, graph, profiles, unfinished, progress)
-                    plugin = run_aside(build)
-                    files.publish(unfinished, self._sidecar(graph, profiles, unfinished, plugin))
+            with files.build_directory() as directory:
+                unfinished = directory / files.engine.name
+                build = partial(self._build, graph, profiles, unfinished, progress)
+                plugin = run_aside(build)
+                content = files.describe(unfinished)
+                files.publish(unfinished, self._sidecar(graph, profiles, content, plugin))
         sidecar = files.read_sidecar()
         seconds = time.perf_counter() - start
         with_plugin = sidecar.plugin_sha256 is not None
@@ -165,16 +139,20 @@ class Workplace:
         return timing_cache(config, self._directory / _TIMING_CACHE)
 
     def _sidecar(
-        self, graph: str, profiles: tuple[Profile, ...], built: Path, plugin: bool
+        self,
+        graph: str,
+        profiles: tuple[Profile, ...],
+        files: dict[str, tuple[int, str]],
+        plugin: bool,
     ) -> Sidecar:
         expected = self._expected(graph)
         gpu = None if self._target.portable else self._target.gpu
         return Sidecar(
             format_version=FORMAT_VERSION,
-            graph=graph,
-            graph_sha256=expected.graph_sha256,
+            source=graph,
+            source_sha256=expected.source_sha256,
             engine=expected.engine,
-            engine_version=expected.engine_version,
+            engine_version=self._target.api.__version__,
             cuda_version=self._cuda_version,
             device=None if gpu is None else gpu.model,
             compute_capability=None if gpu is None else gpu.capability,
@@ -183,14 +161,13 @@ class Workplace:
             version_compatible=self._settings.version_compatible,
             options=self._recorded_options(),
             profiles=profiles,
-            size=built.stat().st_size,
-            sha256=sha256_of(built),
+            files=files,
         )
 
     def _expected(self, graph: str) -> Expected:
         return self._target.expected(graph_sha256(self._bundle.manifest, graph))
 
-    def _recorded_options(self) -> dict[str, int]:
+    def _recorded_options(self) -> dict[str, OptionValue]:
         """What a later build compares; a plugin counts even where it was offered and not taken."""
         settings = {**asdict(self._settings), "plugin_offered": self._target.plugin is not None}
         return {name: int(value) for name, value in settings.items() if value is not None}

@@ -14,8 +14,8 @@ from hicom_edge.bundle import sha256_of
 from hicom_edge.engines.engine_files import (
     AMPERE_AND_LATER,
     ANY_DEVICE,
-    Expected,
 )
+from hicom_edge.engines.sidecar import Expected
 from hicom_edge.engines.tensorrt.api import Flavour, load_api, takes_scatter
 from hicom_edge.engines.tensorrt.plugin import compile_plugin
 from hicom_edge.errors import EngineError
@@ -52,10 +52,10 @@ class BuildTarget:
         """Whether the decoder's scatter form can be built."""
         return takes_scatter(self.flavour, self.api.__version__)
 
-    def expected(self, graph_sha256: str) -> Expected:
+    def expected(self, source_sha256: str) -> Expected:
         """What the sidecar of an engine of that graph must say."""
         return Expected(
-            graph_sha256=graph_sha256,
+            source_sha256=source_sha256,
             engine=self.flavour.name,
             engine_version=self.api.__version__,
             gpu=self.gpu,

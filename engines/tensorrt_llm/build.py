@@ -1,7 +1,7 @@
-"""A bundle's language model → a TensorRT-LLM engine of this machine.
+"""Builds the TensorRT-LLM engine of a bundle's language model.
 
-It knows the order of the work: check the checkpoint, estimate, run `trtllm-build`, check what it
-wrote, publish. TensorRT-LLM itself does the building, in a process of its own.
+`trtllm-build` does the work in a process of its own. Before it runs, the checkpoint, the machine's
+memory and its disk are checked; afterwards, the engine that it wrote is.
 """
 
 from __future__ import annotations
@@ -13,33 +13,27 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hicom_edge.bundle import sha256_of
-from hicom_edge.engines.build_lock import alone_in
-from hicom_edge.engines.tensorrt.graph_build import BuiltEngine
-from hicom_edge.engines.tensorrt_llm.api import (
-    BUILD_COMMAND,
-    check_version,
-    installed_version,
+from hicom_edge.engines.engine_files import (
+    BuiltEngine,
+    EngineFiles,
+    checkpoint_sha256,
+    disk_errors_in_one_line,
+    engine_directory,
 )
-from hicom_edge.engines.tensorrt_llm.built_engine import check_engine
+from hicom_edge.engines.sidecar import FORMAT_VERSION, LANGUAGE_MODEL, Expected, Sidecar
+from hicom_edge.engines.tensorrt_llm.api import BUILD_COMMAND, check_version, installed_version
 from hicom_edge.engines.tensorrt_llm.command import (
     BuildPlan,
     LlmBuildOptions,
+    build_options,
     command_of,
     find_command,
     plan_build,
-    recorded_arguments,
     require_command,
 )
-from hicom_edge.engines.tensorrt_llm.engine_files import (
-    FORMAT_VERSION,
-    LlmEngineFiles,
-    LlmSidecar,
-    checkpoint_sha256,
-)
+from hicom_edge.engines.tensorrt_llm.engine_check import check_engine
 from hicom_edge.engines.tensorrt_llm.kernels import check_kernels
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.errors import EngineError, ResourceError
@@ -53,26 +47,26 @@ if TYPE_CHECKING:
 
 __all__ = ["LlmBuildOptions", "build_command", "build_language_model"]
 
-_GRAPH = "llm"
+_UNKNOWN_GPU = "DEVICE"  # stands for the folder's name in a command that is only shown
 _LONGEST_REASON = 400
-# An engine is as large as its weights, with kernels and structure beside them.
+# An engine is as large as its weights, plus kernels and the network's structure.
 _ENGINE_OVERHEAD = 64 << 20
-# The limits whose names engine and command share; the table's is spelled differently.
+# The engine's name for the limit that the command calls max_multimodal_len; the others agree.
 _TABLE_LIMIT = "max_prompt_embedding_table_size"
 
 
 def build_command(
     bundle: Bundle, options: LlmBuildOptions, machine: Machine | None = None
 ) -> list[str]:
-    """What `build_language_model` would run; nothing is built and no GPU is needed.
+    """The command that `build_language_model` would run; nothing is built, no GPU is needed.
 
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
-        InputError: limits that the model's context does not hold.
+        InputError: limits that exceed the model's context.
     """
     plan, machine = plan_build(bundle, options), machine or this_machine()
-    files = LlmEngineFiles.of(bundle, machine.gpu)
-    return command_of(find_command() or BUILD_COMMAND, plan, files.engine, files.place)
+    files = _engine_files(bundle, machine.gpu)
+    return command_of(find_command() or BUILD_COMMAND, plan, files.engine, files.directory)
 
 
 def build_language_model(
@@ -83,52 +77,59 @@ def build_language_model(
 ) -> BuiltEngine:
     """Build the engine for the first GPU of a machine (default: this one), or keep it if it fits.
 
-    Nothing half-written counts: the engine is built beside its place, checked, and moved. A second
-    build starts with the timings of the first.
+    The engine is built in a temporary directory, checked, and moved, so that an interrupted build
+    leaves nothing that counts. A second build reuses the kernel timings of the first.
 
     Raises:
         BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
         EngineError: a GPU for every rank or `trtllm-build` is missing, it is of another version or
-            has no kernels for the model, another build is at work, or the build failed.
+            has no kernels for the model, another build is running, or the build failed.
         ResourceError: memory or disk is too small, by estimate, before anything runs.
     """
     start, plan = time.perf_counter(), plan_build(bundle, options)
     machine = machine or this_machine()
     gpu = _gpu(plan.config.world_size, machine)
-    files = LlmEngineFiles.of(bundle, gpu)
-    digest = checkpoint_sha256(bundle.manifest, plan.entry.directory)
+    files, digest = _engine_files(bundle, gpu), _digest(bundle, plan)
     kept = _fits(files, plan, digest, gpu)
     if not kept:
         check_kernels(plan.names, plan.config, gpu)
         executable = require_command(plan.names)
         _check_resources(plan, options, machine, bundle.path)
-        _build(files, plan, digest, machine, executable, remark)
-    sidecar = files.read_sidecar()
-    size = sum(size for size, _ in sidecar.files.values())
-    seconds = time.perf_counter() - start
-    return BuiltEngine(_GRAPH, files.engine, size, seconds, kept, plugin=False)
+        with disk_errors_in_one_line(files.directory):
+            _build(files, plan, digest, machine, executable, remark)
+    size, seconds = files.read_sidecar().size, time.perf_counter() - start
+    return BuiltEngine(LANGUAGE_MODEL, files.engine, size, seconds, kept, plugin=False)
+
+
+def _engine_files(bundle: Bundle, gpu: Gpu | None) -> EngineFiles:
+    """Paths are absolute, because the build runs in another directory."""
+    place = _UNKNOWN_GPU if gpu is None else gpu.folder
+    return EngineFiles(engine_directory(bundle, NAME, place).absolute(), LANGUAGE_MODEL)
+
+
+def _digest(bundle: Bundle, plan: BuildPlan) -> str:
+    return checkpoint_sha256(bundle.manifest, plan.entry.directory)
 
 
 def _gpu(world_size: int, machine: Machine) -> Gpu:
     """The first GPU, which builds the engines of all ranks."""
     if machine.gpu is None:
         raise EngineError(
-            f"{NO_GPU}, and a TensorRT-LLM engine is built on the "
-            "GPU it runs on; --dry-run shows the command for that machine"
+            f"{NO_GPU}, and a TensorRT-LLM engine is built on the GPU that runs it; --dry-run "
+            "shows the command for that machine"
         )
     check_gpus(world_size, machine.gpus)
     return machine.gpu
 
 
-def _fits(files: LlmEngineFiles, plan: BuildPlan, digest: str, gpu: Gpu) -> bool:
+def _fits(files: EngineFiles, plan: BuildPlan, digest: str, gpu: Gpu) -> bool:
+    """Whether an engine of the same source and options is there."""
     try:
         sidecar = files.read_sidecar()
     except EngineError:
         return False
-    same = sidecar.limits == plan.limits and sidecar.command == recorded_arguments(plan)
-    installed = installed_version() or sidecar.engine_version
-    current = sidecar.engine_version == installed
-    return same and current and sidecar.belongs_to(digest, gpu) is None
+    expected = Expected(digest, NAME, installed_version(), gpu)
+    return sidecar.options == build_options(plan) and expected.difference(sidecar) is None
 
 
 def _check_resources(
@@ -153,32 +154,23 @@ def _budget(options: LlmBuildOptions, machine: Machine) -> int | None:
 
 
 def _build(
-    files: LlmEngineFiles,
+    files: EngineFiles,
     plan: BuildPlan,
     digest: str,
     machine: Machine,
     executable: str,
     remark: Callable[[str], None] | None,
 ) -> None:
-    """Run the command beside the engine's place, check what it wrote and move it there."""
-    try:
-        files.place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EngineError(
-            f"{files.place} cannot be written ({error.strerror}); engines go into the bundle: make "
-            "it writable, or build in a copy of it"
-        ) from error
-    with alone_in(files.place):
-        for left_behind in files.place.glob(".llm.partial-*"):
-            shutil.rmtree(left_behind, ignore_errors=True)  # of a build that was killed
-        with TemporaryDirectory(prefix=".llm.partial-", dir=files.place) as directory:
-            output = Path(directory) / _GRAPH
-            command = command_of(executable, plan, output, files.place)
-            if remark is not None:
-                remark(f"running {shlex.join(command)}")
-                remark(f"it may take long; its log is {files.log}")
-            _run(command, files.log, Path(directory))
-            files.publish(output, _sidecar(plan, digest, machine, output))
+    """Run the command, check what it wrote and move it to its place."""
+    with files.build_directory() as directory:
+        output = directory / files.engine.name
+        command = command_of(executable, plan, output, files.directory)
+        if remark is not None:
+            remark(f"running {shlex.join(command)}")
+            remark(f"it may take long; its log is {files.log}")
+        _run(command, files.log, directory)
+        version = _check_built(plan, output)
+        files.publish(output, _sidecar(files, plan, digest, machine, version, output))
 
 
 def _run(command: list[str], log: Path, directory: Path) -> None:
@@ -193,27 +185,39 @@ def _run(command: list[str], log: Path, directory: Path) -> None:
             ) from error
     if done.returncode != 0:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        reason = " ".join(lines[-1].split())[:_LONGEST_REASON] if lines else "it said nothing"
+        reason = " ".join(lines[-1].split())[:_LONGEST_REASON] if lines else "it printed nothing"
         raise EngineError(
             f"{BUILD_COMMAND} ended with status {done.returncode}: {reason}; the whole log is {log}"
         )
 
 
-def _sidecar(plan: BuildPlan, digest: str, machine: Machine, output: Path) -> LlmSidecar:
-    assert machine.gpu is not None
+def _check_built(plan: BuildPlan, output: Path) -> str:
+    """Check a new engine and return the version of TensorRT-LLM that built it."""
     limits = asdict(plan.limits)
     limits[_TABLE_LIMIT] = limits.pop("max_multimodal_len")
-    version, names = check_engine(output, plan.config, limits)
+    version = check_engine(output, plan.config, limits)
     check_version(plan.names, version)
-    return LlmSidecar(
+    return version
+
+
+def _sidecar(
+    files: EngineFiles, plan: BuildPlan, digest: str, machine: Machine, version: str, output: Path
+) -> Sidecar:
+    gpu = machine.gpu
+    assert gpu is not None
+    return Sidecar(
         format_version=FORMAT_VERSION,
-        checkpoint_sha256=digest,
+        source=LANGUAGE_MODEL,
+        source_sha256=digest,
         engine=NAME,
         engine_version=version,
         cuda_version=machine.cuda_version,
-        device=machine.gpu.model,
-        compute_capability=machine.gpu.capability,
-        limits=plan.limits,
-        command=recorded_arguments(plan),
-        files={n: ((output / n).stat().st_size, sha256_of(output / n)) for n in names},
+        device=gpu.model,
+        compute_capability=gpu.capability,
+        precision=plan.entry.quantization or plan.entry.dtype,
+        plugin_sha256=None,
+        version_compatible=False,
+        options=build_options(plan),
+        profiles=(),
+        files=files.describe(output),
     )

@@ -28,6 +28,7 @@ from hicom_edge.planning.llm.versions import NAME
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import LanguageModelEntry
+    from hicom_edge.engines.sidecar import OptionValue
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> l
         "output_dir": str(output),
         "input_timing_cache": timings,
         "output_timing_cache": timings,
-        **_arguments(plan),
+        **build_options(plan),
     }
     return [executable, *(part for k, v in arguments.items() for part in (f"--{k}", str(v)))]
 
 
-def _arguments(plan: BuildPlan) -> dict[str, object]:
-    """The arguments that decide what the engine is; paths are not among them."""
+def build_options(plan: BuildPlan) -> dict[str, OptionValue]:
+    """The arguments that decide what the engine is, which its sidecar records; no paths."""
     return {
         **asdict(plan.limits),
         "max_beam_width": 1,
@@ -118,11 +119,6 @@ def _arguments(plan: BuildPlan) -> dict[str, object]:
 
 def _switch(on: bool) -> str:
     return "enable" if on else "disable"
-
-
-def recorded_arguments(plan: BuildPlan) -> tuple[str, ...]:
-    """What an engine's sidecar keeps of its command: no paths."""
-    return tuple(f"--{name} {value}" for name, value in _arguments(plan).items())
 
 
 def find_command() -> str | None:

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicom_edge.engines.engine_files import checkpoint_sha256, find_engine
+from hicom_edge.engines.sidecar import LANGUAGE_MODEL, Expected, Sidecar
 from hicom_edge.engines.tensorrt_llm.api import check_version, installed_version, names_of
-from hicom_edge.engines.tensorrt_llm.engine_files import (
-    LlmEngineFiles,
-    LlmSidecar,
-    checkpoint_sha256,
-)
 from hicom_edge.engines.tensorrt_llm.prompt import table_prompt
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.engines.tensorrt_llm.several_ranks import check_gpus
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError, PromptError
 from hicom_edge.planning.llm.config import CheckpointConfig, read_config
+from hicom_edge.planning.llm.limits import LlmLimits
+from hicom_edge.planning.llm.versions import NAME
 from hicom_edge.planning.machine import Machine, this_machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.bundle.manifest import LanguageModelEntry
-    from hicom_edge.planning.gpus import Gpu
-    from hicom_edge.planning.llm.limits import LlmLimits
 
 # NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
 _TABLE_DTYPE = {"float32": "float32", "float16": "float16", "bfloat16": "float32"}
@@ -106,32 +103,25 @@ def load_generator(bundle: Bundle, machine: Machine | None = None) -> TensorRtLl
     check_version(names, installed)
     config = read_config(bundle.path / entry.directory)
     check_gpus(config.world_size, machine.gpus)
-    files = LlmEngineFiles.of(bundle, machine.gpu)
-    sidecar = _find(bundle, entry, files, installed, machine.gpu)
+    digest = checkpoint_sha256(bundle.manifest, entry.directory)
+    expected = Expected(digest, NAME, installed, machine.gpu)
+    files, sidecar = find_engine(bundle, LANGUAGE_MODEL, expected)
+    limits = _limits(sidecar, files.sidecar)
 
     def open_session() -> ExecutorSession:
         files.check_content(sidecar)
-        return ExecutorSession.open(files.engine, names, sidecar.limits, config)
+        return ExecutorSession.open(files.engine.absolute(), names, limits, config)
 
-    return TensorRtLlmGenerator(sidecar.checkpoint_sha256, config, sidecar.limits, open_session)
+    return TensorRtLlmGenerator(digest, config, limits, open_session)
 
 
-def _find(
-    bundle: Bundle, entry: LanguageModelEntry, files: LlmEngineFiles, installed: str, gpu: Gpu
-) -> LlmSidecar:
-    """The sidecar of the engine, which fits checkpoint, GPU and version."""
-    advice = f"build it: hicom-edge build {bundle.path} --engine tensorrt-llm"
+def _limits(sidecar: Sidecar, path: Path) -> LlmLimits:
     try:
-        sidecar = files.read_sidecar()
-    except EngineError as error:
-        raise EngineError(f"{error}; {advice}") from error
-    digest = checkpoint_sha256(bundle.manifest, entry.directory)
-    difference = sidecar.belongs_to(digest, gpu)
-    if difference is None and sidecar.engine_version != installed:
-        difference = f"another version: {sidecar.engine_version}, here is {installed}"
-    if difference is not None:
-        raise EngineError(f"{files.engine} was built from or for {difference}; {advice}")
-    return sidecar
+        return LlmLimits.from_options(sidecar.options)
+    except (KeyError, ValueError, TypeError) as error:
+        raise EngineError(
+            f"{path} does not say the limits of its engine ({error}); build it again"
+        ) from error
 
 
 def _until_stop(

@@ -5,7 +5,8 @@ It knows how many tokens a video and its question make. It does not know memory 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from hicom_edge.errors import InputError
@@ -33,6 +34,11 @@ class LlmLimits:
     max_seq_len: int
     max_num_tokens: int
     max_multimodal_len: int
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, int | str]) -> LlmLimits:
+        """The limits among the options of a build; raises KeyError or ValueError."""
+        return cls(**{field.name: int(options[field.name]) for field in fields(cls)})
 
 
 def llm_limits(

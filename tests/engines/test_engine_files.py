@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from hicom_edge.bundle import sha256_of
 from hicom_edge.engines import why_not_built
 from hicom_edge.engines.engine_files import (
     EngineFiles,
-    Expected,
-    Sidecar,
+    checkpoint_sha256,
     engine_directory,
+    find_engine,
     graph_sha256,
 )
-from hicom_edge.engines.tensorrt.backend import find_engine
+from hicom_edge.engines.sidecar import LANGUAGE_MODEL, Expected, Sidecar
 from hicom_edge.errors import EngineError
 from hicom_edge.planning.gpus import Gpu
 from hicom_edge.planning.profiles import ShapeRange
@@ -26,9 +24,9 @@ DOC = Path(__file__).parents[2] / "docs" / "engine_files.md"
 ORIN = Gpu("Orin (nvgpu)", (8, 7), 8 << 30, 8)
 HERE = Expected("a" * 64, "tensorrt", "10.3.0", ORIN, "b" * 64)
 SIDECAR = Sidecar(
-    format_version=1,
-    graph="vision",
-    graph_sha256="a" * 64,
+    format_version=2,
+    source="vision",
+    source_sha256="a" * 64,
     engine="tensorrt",
     engine_version="10.3.0",
     cuda_version="12.6",
@@ -39,8 +37,18 @@ SIDECAR = Sidecar(
     version_compatible=False,
     options={"workspace_bytes": 5},
     profiles=({"x": ShapeRange((1, 2), (4, 2), (8, 2))},),
-    size=5,
-    sha256="0" * 64,
+    files={"vision.engine": (5, "0" * 64)},
+)
+LLM_SIDECAR = replace(
+    SIDECAR,
+    source=LANGUAGE_MODEL,
+    engine="tensorrt-llm",
+    engine_version="0.12.0",
+    precision="W4A16_AWQ",
+    plugin_sha256=None,
+    options={"max_batch_size": 1, "gemm_plugin": "auto"},
+    profiles=(),
+    files={"llm/config.json": (2, "1" * 64), "llm/rank0.engine": (5, "2" * 64)},
 )
 
 
@@ -48,7 +56,7 @@ def written(files: EngineFiles, sidecar: Sidecar = SIDECAR, content: bytes = b"p
     files.directory.mkdir(parents=True, exist_ok=True)
     partial = files.directory / "partial"
     partial.write_bytes(content)
-    own = replace(sidecar, size=len(content), sha256=sha256_of(partial))
+    own = replace(sidecar, files=files.describe(partial))
     files.publish(partial, own)
     return own
 
@@ -78,9 +86,9 @@ def test_a_new_engine_forgets_what_was_compiled_for_the_last(files) -> None:
 
 
 GOLDEN = """{
-  "format_version": 1,
-  "graph": "vision",
-  "graph_sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+  "format_version": 2,
+  "source": "vision",
+  "source_sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
   "engine": "tensorrt",
   "engine_version": "10.3.0",
   "cuda_version": "12.6",
@@ -91,15 +99,35 @@ GOLDEN = """{
   "version_compatible": false,
   "options": {"workspace_bytes": 5},
   "profiles": [{"x": [[1, 2], [4, 2], [8, 2]]}],
-  "size": 5,
-  "sha256": "0000000000000000000000000000000000000000000000000000000000000000"
+  "files": {"vision.engine": [5, "000"]}
 }
-"""
+""".replace("000", "0" * 64)
+
+GOLDEN_LLM = """{
+  "format_version": 2,
+  "source": "llm",
+  "source_sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+  "engine": "tensorrt-llm",
+  "engine_version": "0.12.0",
+  "cuda_version": "12.6",
+  "device": "Orin (nvgpu), 8 multiprocessors",
+  "compute_capability": "8.7",
+  "precision": "W4A16_AWQ",
+  "plugin_sha256": null,
+  "version_compatible": false,
+  "options": {"max_batch_size": 1, "gemm_plugin": "auto"},
+  "profiles": [],
+  "files": {"llm/config.json": [2, "111"], "llm/rank0.engine": [5, "222"]}
+}
+""".replace("111", "1" * 64).replace("222", "2" * 64)
 
 
-def test_a_sidecar_is_written_as_specified(tmp_path: Path) -> None:
-    assert SIDECAR.to_json() == GOLDEN
-    assert Sidecar.from_json(GOLDEN, tmp_path) == SIDECAR
+@pytest.mark.parametrize(
+    ("sidecar", "text"), [(SIDECAR, GOLDEN), (LLM_SIDECAR, GOLDEN_LLM)], ids=["graph", "llm"]
+)
+def test_a_sidecar_is_written_as_specified(sidecar: Sidecar, text: str, tmp_path: Path) -> None:
+    assert sidecar.to_json() == text
+    assert Sidecar.from_json(text, tmp_path) == sidecar
 
 
 @pytest.mark.skipif(not DOC.is_file(), reason="the documentation is not part of the wheel")
@@ -139,7 +167,17 @@ def test_an_engine_that_did_not_change_is_read_through_once(files, monkeypatch) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"profiles": []}', "{", '{"profiles": [{"x": 1}]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "{",
+        '{"format_version": 2, "profiles": [], "files": {}}',
+        GOLDEN.replace("[[1, 2], [4, 2], [8, 2]]", "1"),
+        GOLDEN.replace("[5, ", "["),
+        GOLDEN.replace("precision", "accuracy"),
+    ],
 )
 def test_something_else_is_no_sidecar(files, text: str) -> None:
     written(files)
@@ -148,18 +186,72 @@ def test_something_else_is_no_sidecar(files, text: str) -> None:
         files.read_sidecar()
 
 
-def test_a_sidecar_of_another_format_version_is_refused(files) -> None:
+OLD = """{
+  "format_version": 1,
+  "graph": "vision",
+  "graph_sha256": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+  "engine": "tensorrt",
+  "size": 5,
+  "sha256": "0000000000000000000000000000000000000000000000000000000000000000"
+}
+"""
+
+
+def test_an_engine_of_an_older_format_is_refused_with_the_command(
+    reference_bundle, tmp_path: Path
+) -> None:
+    bundle = replace(reference_bundle, path=tmp_path)
+    files = EngineFiles(engine_directory(bundle, "tensorrt", ORIN.folder), "vision")
     written(files)
-    body = json.loads(files.sidecar.read_text())
-    files.sidecar.write_text(json.dumps({**body, "format_version": 2}))
-    with pytest.raises(EngineError, match="has format version 2, this hicom-edge reads version 1"):
+    files.sidecar.write_text(OLD)
+    message = (
+        r"vision\.json has format version 1, this hicom-edge reads version 2; build it: "
+        rf"hicom-edge build {tmp_path} --engine tensorrt"
+    )
+    with pytest.raises(EngineError, match=message):
+        find_engine(bundle, "vision", HERE)
+
+
+@pytest.mark.parametrize("name", ["../vision.engine", "guide.engine", "vision.engine/../x", "/x"])
+def test_a_sidecar_that_names_files_of_others_is_refused(files, name: str) -> None:
+    own = written(files)
+    files.sidecar.write_text(replace(own, files={name: (5, "0" * 64)}).to_json())
+    with pytest.raises(EngineError, match=r"vision\.json names .*, which is not part of"):
         files.read_sidecar()
+
+
+def test_an_engine_of_a_language_model_is_a_directory(tmp_path: Path) -> None:
+    files = EngineFiles(tmp_path / "tensorrt-llm-orin", LANGUAGE_MODEL)
+    for content in (b"plan!", b"other"):
+        with files.build_directory() as directory:
+            built = directory / "llm"
+            built.mkdir()
+            (built / "config.json").write_text("{}")
+            (built / "rank0.engine").write_bytes(content)
+            files.publish(built, replace(LLM_SIDECAR, files=files.describe(built)))
+    sidecar = files.read_sidecar()
+    assert list(sidecar.files) == ["llm/config.json", "llm/rank0.engine"]
+    assert sidecar.size == 7
+    files.check_content(sidecar)
+    assert (files.engine / "rank0.engine").read_bytes() == b"other"
+    assert sorted(p.name for p in files.directory.iterdir()) == ["llm", "llm.json"]
+    (files.engine / "rank0.engine").write_bytes(b"plan?")
+    with pytest.raises(EngineError, match=r"rank0\.engine was altered after it was built"):
+        files.check_content(sidecar)
+
+
+def test_another_checkpoint_is_called_one() -> None:
+    here = Expected("c" * 64, "tensorrt-llm", None, ORIN)
+    assert here.difference(LLM_SIDECAR) == "another checkpoint: aaaaaaaaaaaa, here is cccccccccccc"
+    assert replace(here, source_sha256="a" * 64).difference(LLM_SIDECAR) is None
+    other = replace(here, source_sha256="a" * 64, engine_version="0.12.1")
+    assert other.difference(LLM_SIDECAR) == "another version: 0.12.0, here is 0.12.1"
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"graph_sha256": "c" * 64}, "another graph: cccccccccccc, here is aaaaaaaaaaaa"),
+        ({"source_sha256": "c" * 64}, "another graph: cccccccccccc, here is aaaaaaaaaaaa"),
         ({"engine": "tensorrt-rtx"}, "another engine: tensorrt-rtx, here is tensorrt"),
         ({"engine_version": "10.7.0"}, "another version: 10.7.0, here is 10.3.0"),
         (
@@ -247,3 +339,13 @@ def test_the_digest_of_a_graph_follows_its_weights(reference_bundle) -> None:
     assert graph_sha256(replace(manifest, files=changed), "guide") == graph_sha256(
         manifest, "guide"
     )
+
+
+def test_the_digest_of_a_checkpoint_covers_its_directory_alone(reference_bundle) -> None:
+    manifest = reference_bundle.manifest
+    entry = next(iter(manifest.files.values()))
+    own = {"llm/config.json": entry, "llm/rank0.safetensors": entry}
+    digest = checkpoint_sha256(replace(manifest, files=own), "llm")
+    assert checkpoint_sha256(replace(manifest, files={**own, "llm2/x": entry}), "llm/") == digest
+    changed = {**own, "llm/config.json": replace(entry, sha256="f" * 64)}
+    assert checkpoint_sha256(replace(manifest, files=changed), "llm") != digest

@@ -12,12 +12,13 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX
-from hicom_edge.engines.tensorrt.graph_build import Workplace
+from hicom_edge.engines.tensorrt.graph_build import EngineBuilder
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
 from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
+from hicom_edge.planning.machine import Machine
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.slow]
@@ -62,9 +63,10 @@ def test_all_graphs_and_both_caches_build(
 def built_sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes of the engine of every graph, of both forms of the decoder."""
     settings = BuilderSettings()
-    work = Workplace(bundle, settings, choose_target(TENSORRT_RTX, settings))
+    target = choose_target(TENSORRT_RTX, settings, Machine())
+    builder = EngineBuilder(bundle, settings, target, None)
     limits = limits_from_manifest(bundle.manifest, 128)
     return {
-        name: work.build(name, profiles_of(name, entry, limits), None).size_bytes
+        name: builder.build(name, profiles_of(name, entry, limits), None).size_bytes
         for name, entry in bundle.manifest.graphs.items()
     }

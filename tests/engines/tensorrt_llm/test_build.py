@@ -26,7 +26,6 @@ from hicom_edge.engines.tensorrt_llm.build import (
     build_language_model,
 )
 from hicom_edge.engines.tensorrt_llm.command import command_of, plan_build
-from hicom_edge.engines.tensorrt_llm.engine_files import LlmEngineFiles
 from hicom_edge.engines.tensorrt_llm.generator import load_generator
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
@@ -118,7 +117,7 @@ def test_a_build_publishes_engine_and_sidecar(bundle: Bundle, command: BuildComm
     assert (built.path.name, built.kept) == ("llm", False)
     sidecar = json.loads((built.path.parent / "llm.json").read_text())
     assert (sidecar["engine_version"], sidecar["device"]) == ("0.12.0", "Orin, 16 multiprocessors")
-    assert sidecar["limits"]["max_input_len"] == 59  # the context is 64
+    assert sidecar["options"]["max_input_len"] == 59  # the context is 64
 
 
 def test_a_bundle_that_is_named_relatively_is_built_in_its_place(
@@ -134,7 +133,7 @@ def test_a_bundle_that_is_named_relatively_is_built_in_its_place(
 
 
 def test_a_second_build_at_the_same_time_is_refused(bundle: Bundle, command: BuildCommand) -> None:
-    place = LlmEngineFiles.of(bundle, ORIN).place
+    place = bundle.path / "engines" / f"tensorrt-llm-{ORIN.folder}"
     place.mkdir(parents=True)
     with alone_in(place), pytest.raises(EngineError, match=r"another build writes engines into"):
         build_language_model(bundle, OPTIONS, machine=MACHINE)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from hicom_edge.planning.llm.config import CheckpointConfig
 
 
-def check_engine(
-    directory: Path, config: CheckpointConfig, expected_limits: dict[str, int]
-) -> tuple[str, tuple[str, ...]]:
-    """A built engine is whole and built for the limits asked; its version and file names.
+def check_engine(directory: Path, config: CheckpointConfig, expected_limits: dict[str, int]) -> str:
+    """Check that an engine is complete and has the limits that were asked for.
+
+    Returns the version of TensorRT-LLM that built it.
 
     Raises:
         EngineError: a file is missing or empty, or the engine has other limits or ranks.
@@ -38,12 +38,11 @@ def check_engine(
     if wrong:
         name, got, wanted = wrong[0]
         raise EngineError(f"{path}: {name} is {got}, asked for was {wanted}; build it again")
-    names = tuple(f"rank{rank}.engine" for rank in range(config.world_size))
-    for name in names:
-        file = directory / name
+    for rank in range(config.world_size):
+        file = directory / f"rank{rank}.engine"
         if not file.is_file() or file.stat().st_size == 0:
             raise EngineError(f"{file} was not written; see the build's log and build again")
-    return str(version), (CONFIG_FILE, *names)
+    return str(version)
 
 
 def _is_built(name: str, got: int, wanted: int) -> bool:
