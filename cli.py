@@ -10,8 +10,6 @@ output left early.
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import sys
 import threading
@@ -23,7 +21,8 @@ from typing import Annotated, Any
 import typer
 
 from hicom_edge.commands import asking, benching, calibrating, checking, making, terminal, training
-from hicom_edge.errors import HicomEdgeError, numpy_says_disk_full
+from hicom_edge.errors import HicomEdgeError
+from hicom_edge.files import os_error_in_words
 
 app = typer.Typer(
     name="hicom-edge",
@@ -96,12 +95,10 @@ def _run(argv: list[str] | None) -> int:
             raise
         reason = (str(error).splitlines() or ["none is left"])[0]
         return _refuse(f"not enough memory ({reason}); close other programs or ask for less")
-    except OSError as error:  # the disk is full, a folder may not be written to
-        full = os.strerror(errno.ENOSPC) if numpy_says_disk_full(error) else None
-        if (said := error.strerror or full) is None:  # not the system's word
+    except OSError as error:
+        if (words := os_error_in_words(error)) is None:  # raised by a library, without a number
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{said}; check the place, its permissions and its room")
+        return _refuse(words)
     return status if isinstance(status, int) else 0
 
 

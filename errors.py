@@ -50,15 +50,3 @@ class ExportError(HicomEdgeError):
 
 class ResourceError(HicomEdgeError):
     """Not enough memory, device memory or disk."""
-
-
-def numpy_says_disk_full(error: OSError) -> bool:
-    """Whether an error without a number says that the disk is full.
-
-    NumPy writes arrays with C's functions and keeps a count of bytes, not the system's number.
-    """
-    import re  # not at every start
-
-    text = str(error)
-    cut_short = re.fullmatch(r"\d+ requested and \d+ written", text) is not None
-    return error.errno is None and (cut_short or text.startswith("Not enough free space to write "))

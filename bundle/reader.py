@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from hicom_edge.bundle.manifest import GraphEntry, Manifest
 from hicom_edge.bundle.manifest_checks import check_values
 from hicom_edge.errors import BundleError
+from hicom_edge.files import write_cache
 
 MANIFEST_NAME = "manifest.json"
 ENGINES_DIR = "engines"
@@ -194,16 +195,9 @@ class _Stamps:
         return actual
 
     def save(self) -> None:
-        """Best effort: a read-only home directory only costs hashing again."""
-        if not self._changed:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(self._known), encoding="utf-8")
-            partial.replace(self._path)
-        except OSError:
-            return
+        """Keep what was hashed; a read-only home directory only costs hashing again."""
+        if self._changed:
+            write_cache(self._path, json.dumps(self._known))
 
 
 def _stat(path: Path) -> tuple[int, int, int, int]:

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from hicom_edge.bundle import MANIFEST_NAME, Bundle
 from hicom_edge.bundle.manifest import GraphEntry, Manifest
 from hicom_edge.bundle.writer import BundleWriter
-from hicom_edge.calibration.disk import disk_full_is_one_line
 from hicom_edge.errors import InputError
+from hicom_edge.files import explained_write_errors
 
 CPU_ENGINE = "onnxruntime-cpu"
 # Protobuf files end at 2 GiB; below this, one file is handier than two.
@@ -78,7 +78,7 @@ def derive_bundle(
     gone = {file for graph in graphs for file in _files_of(bundle.graph(graph))}
     _check_no_reader(bundle, entries.keys() - graphs.keys(), gone)
     remedy = "free some space or write to another disk"
-    with BundleWriter(target, overwrite) as writer, disk_full_is_one_line(Path(target), remedy):
+    with BundleWriter(target, overwrite) as writer, explained_write_errors(Path(target), remedy):
         for file in bundle.manifest.files:
             if file not in gone:
                 _link_or_copy(bundle.file(file), writer.path / file)

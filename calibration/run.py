@@ -16,10 +16,10 @@ from typing import TypeAlias
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_data import CalibrationData
 from hicom_edge.calibration.calibration_options import CalibrationOptions
-from hicom_edge.calibration.disk import disk_full_is_one_line
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey, bundle_fingerprint
 from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.errors import VideoError
+from hicom_edge.files import explained_write_errors
 
 Progress: TypeAlias = "Callable[[str, int, int], None]"
 """progress(step, done, total)"""
@@ -55,7 +55,7 @@ def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -
 def saying_how_to_go_on(place: Path) -> Iterator[None]:
     """A video that breaks, or a disk that fills up, in the middle of a run."""
     try:
-        with disk_full_is_one_line(place, "free some space and run the same command to go on"):
+        with explained_write_errors(place, "free some space and run the same command to go on"):
             yield
     except VideoError as error:
         raise VideoError(

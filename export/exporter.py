@@ -6,11 +6,9 @@ time is in memory.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +28,7 @@ from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
 from hicom_edge.export.text_files import generation_notes, write_text_files
 from hicom_edge.export.weights import write_token_embedding
+from hicom_edge.files import explained_write_errors
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 
@@ -72,9 +71,13 @@ def export_bundle(
     """
     chosen = replace(options or ExportOptions(), **keywords)
     source, opened = _open(checkpoint, chosen)
-    with BundleWriter(output, chosen.overwrite) as writer, _disk_full_is_one_line(writer.path):
+    if_full = "nothing was kept, free some space or write to another disk"
+    with (
+        BundleWriter(output, chosen.overwrite) as writer,
+        explained_write_errors(writer.target.parent, if_full),
+    ):
         plan = plan_export(opened, chosen)
-        _check_disk(writer.path, plan.total_bytes + _OTHER_BYTES)
+        _check_disk(writer.path, writer.target, plan.total_bytes + _OTHER_BYTES)
         manifest = _manifest(plan, text_of(chosen.name or source), source, writer.path)
         check_values(manifest, source)  # before gigabytes are written
         meter = _Meter(plan.total_bytes, progress)
@@ -169,23 +172,10 @@ def _open(checkpoint: Checkpoint | PathLike, options: ExportOptions) -> tuple[st
     return text_of(source), Checkpoint.open(text, **towers)
 
 
-def _check_disk(directory: Path, needed: int) -> None:
+def _check_disk(directory: Path, target: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise ResourceError(
-            f"{directory.parent} has {free / 1e9:.1f} GB free, the bundle takes "
+            f"{target.parent} has {free / 1e9:.1f} GB free, the bundle takes "
             f"{needed / 1e9:.1f} GB; free some space or write to another disk"
         )
-
-
-@contextmanager
-def _disk_full_is_one_line(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ResourceError(
-            f"the disk of {directory.parent} is full ({error.strerror}); nothing was kept, "
-            "free some space or write to another disk"
-        ) from error

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hicom_edge.files import replacing
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.config import HicomConfig
 from hicom_edge.model.hicom import HicomModel
@@ -83,21 +84,25 @@ def save_checkpoint(
     must be relative: inside the checkpoint. Written beside the target and renamed.
     """
     target = Path(directory)
-    partial = target.with_name(f".{target.name}.partial")
-    tower = partial / model.config.values["mm_vision_tower"]
-    tower.mkdir(parents=True, exist_ok=True)
-    _write_json(partial / "config.json", model.config.values)
-    _write_json(partial / "generation_config.json", model.generation_config)
-    _write_json(tower / "config.json", model.config.tower_values)
-    for place, files in ((partial, tokenizer_files), (tower, tower_files)):
-        for name, content in (files or {}).items():
-            data = content if isinstance(content, bytes) else Path(content).read_bytes()
-            (place / name).write_bytes(data)
-    weights = partial / "model.safetensors"
-    save_file(checkpoint_state(model), weights, metadata={"format": "pt"})
-    # safetensors leaves it for its owner alone
-    weights.chmod((partial / "config.json").stat().st_mode)
-    return _replace_directory(partial, target)
+    with replacing(target) as new:
+        tower = new / model.config.values["mm_vision_tower"]
+        tower.mkdir(parents=True, exist_ok=True)
+        _write_json(new / "config.json", model.config.values)
+        _write_json(new / "generation_config.json", model.generation_config)
+        _write_json(tower / "config.json", model.config.tower_values)
+        _write_files(new, tokenizer_files or {})
+        _write_files(tower, tower_files or {})
+        weights = new / "model.safetensors"
+        save_file(checkpoint_state(model), weights, metadata={"format": "pt"})
+        # safetensors makes the file readable by its owner only
+        weights.chmod((new / "config.json").stat().st_mode)
+    return target
+
+
+def _write_files(directory: Path, files: Mapping[str, bytes | Path]) -> None:
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+        (directory / name).write_bytes(data)
 
 
 def checkpoint_state(model: HicomModel) -> dict[str, torch.Tensor]:
@@ -183,12 +188,3 @@ def _without_parameters() -> Iterator[None]:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _replace_directory(partial: Path, target: Path) -> Path:
-    import shutil
-
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    return target

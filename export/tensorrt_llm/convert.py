@@ -7,10 +7,7 @@ TensorRT-LLM is used; at no time is more than one stored tensor in memory.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from hicom_edge.export.tensorrt_llm.divisibility import check_divisible
 from hicom_edge.export.tensorrt_llm.language_model import read_language_model
 from hicom_edge.export.tensorrt_llm.scales import DecoderScales
 from hicom_edge.export.tensorrt_llm.stage import StageSource, write_stage
+from hicom_edge.files import replacing
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.planning.llm.checkpoint import check_checkpoint
 from hicom_edge.planning.llm.layout import (
@@ -58,7 +56,10 @@ def convert_language_model(
     path = options.scales_path
     scales = None if path is None else DecoderScales.open(path, checkpoint)
     source = StageSource(config, checkpoint.part("llm"), scales, progress or _silent)
-    with _new_directory(directory) as partial:
+    if directory.exists():
+        raise ExportError(f"{directory} exists; pass a new directory to write to")
+    with replacing(directory) as partial:
+        partial.mkdir()
         for stage in _stages(config):
             write_stage(source, stage, partial)
         text = json.dumps(config, indent=2) + "\n"
@@ -88,22 +89,6 @@ def _stages(config: Mapping[str, Any]) -> Iterator[list[Rank]]:
     ranks = ranks_of(config)
     for stage in range(config["mapping"]["pp_size"]):
         yield [rank for rank in ranks if rank.stage == stage]
-
-
-@contextmanager
-def _new_directory(directory: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the directory's name at the end."""
-    if directory.exists():
-        raise ExportError(f"{directory} exists; pass a new directory to write to")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{directory.name}.partial-"
-    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _report(

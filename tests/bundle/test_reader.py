@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from hicom_edge.bundle.manifest import (
 )
 from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.errors import BundleError, InputError
+from hicom_edge.files import FileLock
 
 CONTENT = {"vision.onnx": b"graph", "token_embedding.npy": b"rows", "tokenizer.json": b"{}"}
 
@@ -267,7 +267,7 @@ def test_what_a_killed_writer_left_is_removed_and_a_running_ones_is_not(tmp_path
 
 
 def test_a_bundle_that_a_killed_writer_was_removing_is_removed(bundle: Path) -> None:
-    removed = bundle.with_name(".bundle.old-abandoned")
+    removed = bundle.with_name(".bundle.partial-abandoned") / "bundle"
     shutil.copytree(bundle, removed)
     with pytest.raises(BundleError, match="already holds a bundle"):
         write(bundle)
@@ -276,30 +276,15 @@ def test_a_bundle_that_a_killed_writer_was_removing_is_removed(bundle: Path) -> 
 
 def test_a_bundle_that_a_killed_writer_had_moved_aside_is_put_back(bundle: Path) -> None:
     (bundle / "mine").write_text("")
-    bundle.rename(bundle.with_name(".bundle.old-abandoned"))
+    abandoned = bundle.with_name(".bundle.partial-abandoned")
+    abandoned.mkdir()
+    bundle.rename(abandoned / "bundle.old")
     with pytest.raises(BundleError, match="already holds a bundle; pass another directory or"):
         write(bundle)
     assert (bundle / "mine").is_file()
+    assert not abandoned.exists()
     write(bundle, overwrite=True)
     assert not (bundle / "mine").exists()
-
-
-def test_an_interrupt_while_a_bundle_is_replaced_leaves_it_in_place(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (bundle / "mine").write_text("")
-    rename = Path.rename
-
-    def interrupted(path: Path, target: Path) -> Path:
-        if path.name.startswith(".bundle.partial-"):
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write(bundle, overwrite=True)
-    assert (bundle / "mine").is_file()
-    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
@@ -315,20 +300,18 @@ def test_what_cannot_be_looked_into_of_another_writer_is_left_alone(
             raise error
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr("hicom_edge.bundle.writer.os.open", refusing)
+    monkeypatch.setattr("hicom_edge.files.os.open", refusing)
     with BundleWriter(tmp_path / "bundle") as writer:
         assert writer.path.is_dir()
     assert [p.name for p in tmp_path.iterdir()] == [other.name]
 
 
 def test_a_bundle_being_replaced_is_not_touched_by_another_writer(bundle: Path) -> None:
-    old = bundle.with_name(".bundle.old-now")
-    bundle.rename(old)
-    lock = os.open(old, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with BundleWriter(bundle):
-        assert old.is_dir()
-    os.close(lock)
+    other = bundle.with_name(".bundle.partial-now")
+    other.mkdir()
+    bundle.rename(other / "bundle.old")
+    with FileLock(other), BundleWriter(bundle):
+        assert (other / "bundle.old").is_dir()
 
 
 def test_a_path_that_no_engine_could_open_is_refused(tmp_path: Path) -> None:

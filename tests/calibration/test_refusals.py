@@ -16,7 +16,6 @@ import pytest
 from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import GraphEntry, LanguageModelEntry
-from hicom_edge.calibration import disk
 from hicom_edge.calibration.calibrate import Existing, calibrate
 from hicom_edge.calibration.calibration_data import CalibrationData
 from hicom_edge.calibration.calibration_options import CalibrationOptions
@@ -208,23 +207,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_more_room(
     assert [path.name for path in tmp_path.iterdir()] == [".out.calibration"]
     assert not list(tmp_path.rglob("*partial*"))
     calibrate(demo, output, little_data, options)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "9 requested and 4 written",
-        "Not enough free space to write 24000000 bytes after offset 128",  # of 16 MiB or more
-    ],
-)
-def test_what_numpy_says_means_a_full_disk_other_errors_do_not(words: str) -> None:
-    with (
-        pytest.raises(ResourceError, match=rf"the disk of here is full \({words}\); go"),
-        disk.disk_full_is_one_line(Path("here"), "go"),
-    ):
-        raise OSError(words)
-    with pytest.raises(OSError, match="other"), disk.disk_full_is_one_line(Path("here"), "go"):
-        raise OSError("other")
 
 
 def with_graphs(bundle: Bundle, graphs: dict[str, GraphEntry]) -> Bundle:
