@@ -1,1 +1,1 @@
-"""The world of moving shapes: scenes, clips, questions, wording and the held-out set."""
+"""The demo's world of moving shapes: scenes, clips, questions, wording and the held-out set."""

@@ -1,7 +1,4 @@
-"""Scenes as pixels: rendering, H.264 files, and the frames a model sees of them.
-
-Knows how a scene looks and how it is written as a real mp4 file. Refuses to know questions.
-"""
+"""Rendering of scenes to frames and H.264 files, and the frames that a model samples from them."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from hicom_edge.runtime.video.opening import open_container, open_data
 from hicom_edge.shapes.scene import MovingObject, Scene
 
 FRAMES_PER_STEP = 3
-"""Video frames for each frame that the model samples."""
+"""Video frames per frame that the model samples."""
 FRAME_RATE = 12
 
 RGB = {
@@ -40,8 +37,8 @@ class Rendering:
     """A clip before compression.
 
     Attributes:
-        frames: (t, side, side, 3) uint8.
-        owners: (t, side, side) int8, the number of the object seen at each pixel, or -1.
+        frames: (t, h, w, 3) uint8.
+        owners: (t, h, w) int8, the index of the object visible at each pixel, or -1.
     """
 
     frames: np.ndarray
@@ -81,8 +78,8 @@ def write_mp4(
         stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # x264's vector code looks past the rows of so small a frame: with it, or with several
-        # threads, the bytes differ from run to run
+        # Reproducible bytes: x264's vector code reads past the rows of such small frames, and with
+        # several threads the output depends on their timing.
         stream.options = {
             "preset": "veryfast",
             "crf": str(crf),
@@ -95,7 +92,7 @@ def write_mp4(
 
 
 def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
-    """Decode a whole (short) clip and keep the frames the model samples: (num_frames, h, w, 3)."""
+    """Decode a whole clip and keep the frames that the model samples: (num_frames, h, w, 3)."""
     opened = open_container(str(source)) if isinstance(source, Path) else open_data(source)
     with opened as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -105,9 +102,9 @@ def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
 def write_scene(
     scene: Scene, target: Path | BinaryIO, side: int, num_frames: int, crf: int | None = None
 ) -> Rendering:
-    """Render a scene for a model of `num_frames` frames and write it; returns what was drawn.
+    """Render a scene for a model that samples `num_frames` frames, and write it as an mp4.
 
-    Without `crf` the compression is drawn from the scene's own seed, 16 to 27.
+    Without `crf`, it is drawn from 16 to 27 by the scene's own seed.
     """
     rendering = render(scene, side, num_frames * FRAMES_PER_STEP)
     chosen = int(np.random.default_rng((*scene.noise_seed, 2)).integers(16, 28))
@@ -118,11 +115,11 @@ def write_scene(
 def decoded_scene(
     scene: Scene, side: int, num_frames: int, patches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The model's frames of a scene after H.264, and which patch shows which object.
+    """The model's frames of a scene after H.264, and how much of each patch an object covers.
 
     Returns:
         frames (num_frames, side, side, 3) uint8 and coverage (num_frames, patches², objects)
-        float32, the share of each patch that each object is seen in.
+        float32, the share of each patch in which each object is visible.
     """
     buffer = BytesIO()
     rendering = write_scene(scene, buffer, side, num_frames)
@@ -164,7 +161,7 @@ def _paint(
 
 
 def _sprite(shape: str, radius: float) -> np.ndarray:
-    """The share of each pixel that the shape covers: (size, size) float32."""
+    """The share of each pixel that the shape covers, by supersampling: (size, size) float32."""
     size = int(np.ceil(2 * radius)) + 1
     fine = (np.arange(size * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - size / 2
     x, y = np.meshgrid(fine / radius, fine / radius)
@@ -211,6 +208,6 @@ _INSIDE = {
 def _coverage(owners: np.ndarray, patches: int, count: int) -> np.ndarray:
     t, side, _ = owners.shape
     patch = side // patches
-    cells = owners.reshape(t, patches, patch, patches, patch)
+    cells = owners.reshape(t, patches, patch, patches, patch)  # (t, row, y, column, x)
     shares = [(cells == number).mean((2, 4)) for number in range(count)]
     return np.stack(shares, -1).reshape(t, patches * patches, count).astype(np.float32)

@@ -1,7 +1,4 @@
-"""Questions and descriptions about a scene, and their answers.
-
-It knows what is asked of a scene and what is right. It does not know pixels and token ids.
-"""
+"""Questions and descriptions about a scene, with their right answers."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ from hicom_edge.shapes.wording import (
 
 KINDS = ("colour", "shape", "motion", "count", "presence", "first", "last")
 LATEST_MOTION = 3
-"""Motion is asked only of objects that appear by this eighth of the clip."""
+"""Only objects that appear by this eighth of the clip move long enough to ask about motion."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,12 @@ class Question:
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
-    """A random question of one kind, or None where the scene has no answer to that kind."""
+    """A random question of a kind; None if the scene has no answer to that kind."""
     return _MAKERS[kind](scene, rng)
 
 
 def ask_any(scene: Scene, rng: np.random.Generator) -> Question:
-    """A random question; motion and order, the hardest to learn, are asked more often."""
+    """A random question. Motion and order, the hardest to learn, are asked most often."""
     shares = _STAGGERED_SHARES if scene.is_staggered else _SHARES
     kind = str(rng.choice(list(shares), p=list(shares.values())))
     question = ask(scene, kind, rng)
@@ -77,7 +74,7 @@ _STAGGERED_SHARES = {
 
 
 def ask_about(scene: Scene, item: MovingObject, kind: str, rng: np.random.Generator) -> Question:
-    """A question of kind colour, shape or motion about one object of the scene."""
+    """A question about the colour, shape or motion of one object of the scene."""
     if kind == "colour":
         return _question(kind, item.shape, item.colour, item, rng)
     if kind == "shape":
@@ -87,7 +84,7 @@ def ask_about(scene: Scene, item: MovingObject, kind: str, rng: np.random.Genera
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> Question:
-    """An instruction to describe one object, all of them, or their order, and the description."""
+    """An instruction to describe one object, all objects or their order, and the description."""
     draw = rng.random()
     if scene.is_staggered and draw < 0.3:
         return _description(DESCRIBE_ORDER, _order_text(scene), scene.objects, rng)
@@ -100,9 +97,9 @@ def describe(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def describe_image(scene: Scene, frame: int, num_frames: int, rng: np.random.Generator) -> Question:
-    """The caption of a single frame: what is visible and where, from left to right.
+    """The caption of a single frame: the visible objects and their positions, from left to right.
 
-    Saying where is what makes the model keep positions, which motion is made of.
+    Captions with positions make the model keep them, which it needs to see motion.
     """
     time = frame / max(num_frames - 1, 1)
     seen = [item for item in scene.objects if item.is_visible(frame, num_frames)]
@@ -112,7 +109,7 @@ def describe_image(scene: Scene, frame: int, num_frames: int, rng: np.random.Gen
 
 
 def _path(item: MovingObject) -> str:
-    """Where the object is first seen and where it ends, such as "top left to top right"."""
+    """First and last position of the object, such as "top left to top right"."""
     ends = (item.centre(time) for time in (item.appears / APPEARANCE_STEPS, 1.0))
     return " to ".join(cell(*end) for end in ends)
 
@@ -169,7 +166,7 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def _presence(scene: Scene, rng: np.random.Generator) -> Question:
-    """Half of the time about something absent, mostly a colour and a shape there, but apart."""
+    """Half of the time about an absent object, mostly with a colour and a shape of others."""
     if rng.random() < 0.5:
         item = _pick(scene.objects, rng)
         return _presence_of(_any_name(item, rng), "yes", (item,), rng)

@@ -1,10 +1,7 @@
-"""What is in a clip of moving shapes: objects, their paths and the moment each appears.
+"""Scenes of moving shapes, drawn at random from a seed: objects, their paths and appearances.
 
-Knows the world of the demo (its colours, shapes and directions) and how to draw a scene at random
-from a seed. Refuses to know pixels (clips.py) and words (questions.py).
-
-Space is measured in sides of the square frame and time in clips, so that one scene can be rendered
-at any size and any frame rate.
+Lengths are shares of the frame's side and times are shares of the clip, so a scene can be rendered
+at any size and frame rate.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ DIRECTIONS = ("left", "right", "up", "down", "still")
 
 MAX_OBJECTS = 5
 APPEARANCE_STEPS = 8
-"""Moments of appearance are counted in eighths of the clip."""
+"""Objects appear at multiples of an eighth of the clip."""
 
 _VECTORS = {
     "left": (-1.0, 0.0),
@@ -34,17 +31,17 @@ _SPLITS = {"train": 0, "held-out": 1}
 HELD_OUT_COMBINATIONS = frozenset(
     (colour, SHAPES[(i + 3) % len(SHAPES)]) for i, colour in enumerate(COLOURS)
 )
-"""Colour-shape pairs that no training clip and no training question contains: one per colour."""
+"""Pairs of colour and shape, one per colour, that occur in no training clip or question."""
 
 
 @dataclass(frozen=True)
 class MovingObject:
-    """One shape on a straight path; lengths in sides of the frame.
+    """One shape on a straight path; lengths are shares of the frame's side.
 
     Attributes:
         start: centre (x, y) at the beginning of the clip, y downwards.
-        travel: distance covered by the end of the clip (0 when still).
-        appears: the eighth of the clip in which it becomes visible; 0 is from the beginning.
+        travel: distance covered by the end of the clip (0 if still).
+        appears: the eighth of the clip at which it becomes visible; 0 is the beginning.
     """
 
     colour: str
@@ -60,7 +57,7 @@ class MovingObject:
         return f"{self.colour} {self.shape}"
 
     def centre(self, time: float) -> tuple[float, float]:
-        """Centre (x, y) at `time`, 0 the first frame and 1 the last."""
+        """Centre (x, y) at `time`; 0 is the first frame, 1 the last."""
         dx, dy = _VECTORS[self.direction]
         return (
             self.start[0] + dx * self.travel * time,
@@ -74,7 +71,7 @@ class MovingObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """The objects of a clip, farthest first, and the seed of its noise and jitter."""
+    """The objects of a clip, from back to front, and the seed of its noise and jitter."""
 
     objects: tuple[MovingObject, ...]
     is_staggered: bool
@@ -92,14 +89,14 @@ class Scene:
 def sample_scene(
     seed: int, split: str, index: int, *, with_held_out: bool = False, staggered: float = 0.45
 ) -> Scene:
-    """The scene number `index` of a split: the same arguments always give the same scene.
+    """Scene `index` of a split; the same arguments always give the same scene.
 
-    Every colour and every shape is there at most once, so each is a distractor to the others.
-    In a staggered scene all objects appear at different moments: the first is there from the
-    beginning, the last comes in the second half and all others before it, in the first half.
+    Every colour and every shape occurs at most once, so a question can name an object by either.
+    In a staggered scene the objects appear one after another: the first at the beginning, the last
+    in the second half, the others in the first half.
 
     Args:
-        with_held_out: True: exactly one object is a held-out combination; False: none is.
+        with_held_out: whether exactly one object is a held-out combination, or none.
         staggered: the share of staggered scenes.
     """
     key = (seed, _SPLITS[split], index, int(with_held_out))
@@ -181,7 +178,7 @@ def _sample_paths(rng: np.random.Generator, direction: np.ndarray) -> np.ndarray
 
 
 def _overlap(paths: np.ndarray) -> float:
-    """How much the discs of a set of paths cover each other, summed over pairs and moments."""
+    """How much the objects of a set of paths overlap, summed over pairs and eight moments."""
     vector = np.array([_VECTORS[DIRECTIONS[int(d)]] for d in paths[:, 0]])
     times = np.linspace(0, 1, 8)[:, None, None]
     centres = paths[None, :, 1:3] + times * (vector * paths[:, 3:4])[None]

@@ -1,7 +1,4 @@
-"""The words of the demo: every phrasing, every place, and every text that can occur.
-
-It knows templates and names. It does not know which question is asked of which scene.
-"""
+"""All wording of the demo: question templates, names of places, and every possible text."""
 
 from __future__ import annotations
 
@@ -84,7 +81,7 @@ PLACES = {
     "in the middle": (1, None),
     "at the bottom": (2, None),
 }
-"""Third of the frame, (row, column), that a place means; None: any."""
+"""(row, column) of the third of the frame that a place means; None: any."""
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 DO = {
     "left": "moves left",
@@ -96,19 +93,19 @@ DO = {
 
 
 def with_article(name: str) -> str:
-    """A name with "a" or "an" before it."""
+    """The name with "a" or "an" before it."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def spoken(text: str, rng: np.random.Generator) -> str:
-    """The text as somebody might type it: a capital or not, a question mark or not."""
+    """The text with or without a capital and a question mark, at random."""
     if rng.random() < 0.5:
         text = text[0].upper() + text[1:]
     return text + "?" if rng.random() < 0.5 else text
 
 
 def every_text() -> list[str]:
-    """Every phrasing with every name, and every answer: what the tokenizers are made from."""
+    """Every template with every name, and every answer; the tokenizers are trained on these."""
     names = [f"{c} {s}" for c in COLOURS for s in SHAPES]
     things = [*names, *SHAPES, *(f"{c} object" for c in COLOURS)]
     templates = [t for group in ASKS.values() for t in group]
@@ -127,16 +124,16 @@ def every_text() -> list[str]:
 
 
 def cell(x: float, y: float) -> str:
-    """The ninth of the frame that a point lies in, such as "top left"."""
+    """The name of the ninth of the frame that contains a point, such as "top left"."""
     row, column = (min(max(int(3 * value), 0), 2) for value in (y, x))
     return f"{ROWS[row]} {COLUMNS[column]}"
 
 
 def sentence(item: MovingObject) -> str:
-    """What an object does, such as "a red circle moves right"."""
+    """The motion of an object as a sentence, such as "a red circle moves right"."""
     return f"{with_article(item.name)} {DO[item.direction]}"
 
 
 def any_of(templates: tuple[str, ...], rng: np.random.Generator) -> str:
-    """One of them at random."""
+    """One of the templates at random."""
     return templates[int(rng.integers(len(templates)))]
