@@ -1,1 +1,1 @@
-"""How long every stage takes on this machine, and what its hardware allows."""
+"""Times of every stage on this machine, compared with the hardware limit."""

@@ -1,7 +1,4 @@
-"""How long every stage of an answer takes on this machine, beside what the machine allows.
-
-It knows the stages and what each has to read and to multiply. It does not know how results look.
-"""
+"""Times of every stage of an answer, each with its limit on this machine's hardware."""
 
 from __future__ import annotations
 
@@ -30,16 +27,39 @@ _ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
 
 
 @dataclass(frozen=True)
+class BenchOptions:
+    """What is timed.
+
+    Attributes:
+        engine: the engine that runs the bundle.
+        threads: CPU threads; None: the engine's default.
+        num_frames: frames to sample; None: the bundle's number.
+        max_new_tokens: the most tokens of an answer, which may end earlier.
+        repeats: measured runs. One more run before them is not measured.
+    """
+
+    engine: str = AUTO
+    threads: int | None = None
+    num_frames: int | None = None
+    max_new_tokens: int = 32
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise InputError(f"repeats is {self.repeats}; pass 1 or more")
+
+
+@dataclass(frozen=True)
 class StageTime:
-    """One stage over all runs.
+    """Times of one stage over all runs.
 
     Attributes:
         stage: "decode", "preprocess", "vision", "guide", "compress", "prefill" or "generate".
-        unit, units: what it works through, such as 32 times "frame".
+        unit, units: the items that the stage processes, such as 32 times "frame".
         median_ms, best_ms: of a whole run of the stage.
-        limit_ms: its weights and maps read once at memory's rate, or its linear layers at that of
-            one large matrix product, whichever takes longer; attention and caches are left out.
-            None where it is not known.
+        limit_ms: the least time on this hardware: reading the weights and maps once from memory, or
+            computing the linear layers as fast as one large matrix product, whichever is longer.
+            Attention and caches are not counted. None if unknown.
     """
 
     stage: str
@@ -57,14 +77,15 @@ class StageTime:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What a bundle takes in an engine.
+    """Times of a bundle in an engine.
 
     Attributes:
-        engine: the one that was taken.
+        engine: the engine that was used.
         load_ms: opening all graphs.
-        first_answer_ms: the first video and question, which also loads kernels and takes memory.
-        stages: of the runs after it, in the order of the work.
-        remarks: what a user should know of how the engines ran, a line each.
+        first_answer_ms: the first video and question, which includes loading kernels and allocating
+            memory.
+        stages: of the later runs, in the order of execution.
+        remarks: lines about how the engines ran, for the user.
     """
 
     engine: str
@@ -79,66 +100,68 @@ class StageTimes:
         return sum(stage.median_ms for stage in self.stages)
 
 
+MeasureLimits = Callable[[bool, bool], MachineLimits]
+"""Measures the machine, given whether it is a GPU and whether it computes in half precision."""
+
+
 def time_stages(
     bundle: Bundle,
     video: VideoInput,
     question: str,
+    options: BenchOptions | None = None,
     *,
-    engine: str = AUTO,
-    threads: int | None = None,
-    num_frames: int | None = None,
-    max_new_tokens: int = 32,
-    repeats: int = 5,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    limits: Callable[[bool, bool], MachineLimits] = measure_limits,
+    limits: MeasureLimits = measure_limits,
 ) -> StageTimes:
     """Watch a video and ask about it several times, each time from the beginning.
 
     Args:
-        max_new_tokens: the most tokens of an answer, which may stop before.
-        repeats: measured runs; one more before them is not.
         progress: called as progress(done, total) after each run.
-        limits: measures the machine, given whether it is a GPU and whether in half precision; the
-            better of two measurements counts, before the runs and after them.
+        limits: called once while the engines are open and once after they are closed, because they
+            may leave no memory to measure; the better of each rate counts.
 
     Raises:
-        InputError: repeats below 1, or options that do not fit the video.
+        InputError: the options do not fit the video.
         VideoError: the video cannot be read.
         EngineError: the engine is not available here.
     """
-    if repeats < 1:
-        raise InputError(f"repeats is {repeats}; pass 1 or more")
-
-    def run() -> tuple[Clip, Answer]:
-        clip = qa.watch(video, num_frames)
-        return clip, qa.ask(clip, question, max_new_tokens=max_new_tokens)
-
+    options = options or BenchOptions()
+    total = options.repeats + 1
     machine = UNKNOWN
     started = time.perf_counter()
-    # Nothing is kept of a video, so that every run goes through the vision tower.
-    with VideoQA(bundle, engine, EngineOptions(threads), feature_store_bytes=0) as qa:
+    # A feature store of size 0 makes every run execute the vision tower.
+    engine_options = EngineOptions(options.threads)
+    with VideoQA(bundle, options.engine, engine_options, feature_store_bytes=0) as qa:
         loaded = time.perf_counter()
-        clip, _ = run()
+        clip, _ = _run(qa, video, question, options)
         first = time.perf_counter()
-        progress(1, repeats + 1)
+        progress(1, total)
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
-        with suppress(ResourceError):  # of a small board they may take all
+        with suppress(ResourceError):
             machine = limits(*place)
         answers: list[Answer] = []
-        for done in range(repeats):
-            clip, answer = run()  # of the clips before, whose maps are large, nothing is kept
+        for done in range(2, total + 1):
+            # Only the answer is kept: the maps of a clip are large.
+            clip, answer = _run(qa, video, question, options)
             answers.append(answer)
-            progress(done + 2, repeats + 1)
+            progress(done, total)
         work, remarks = _work(bundle, clip, answer), qa.remarks
     with suppress(ResourceError):  # times without limits are better than none
-        machine = machine.or_faster(limits(*place))  # the engines have left their memory
+        machine = machine.or_faster(limits(*place))
     return StageTimes(
-        engine=choose_backend(engine, bundle).name,
+        engine=choose_backend(options.engine, bundle).name,
         load_ms=1e3 * (loaded - started),
         first_answer_ms=1e3 * (first - loaded),
-        stages=tuple(_stages(answers, {stage: machine.ms(*w) for stage, w in work.items()})),
+        stages=tuple(_stages(answers, {stage: w.least_ms(machine) for stage, w in work.items()})),
         remarks=remarks,
     )
+
+
+def _run(
+    qa: VideoQA, video: VideoInput, question: str, options: BenchOptions
+) -> tuple[Clip, Answer]:
+    clip = qa.watch(video, options.num_frames)
+    return clip, qa.ask(clip, question, max_new_tokens=options.max_new_tokens)
 
 
 def _stages(answers: Sequence[Answer], limits: dict[str, float | None]) -> list[StageTime]:
@@ -161,30 +184,42 @@ def _stages(answers: Sequence[Answer], limits: dict[str, float | None]) -> list[
 
 
 def _ms(answer: Answer, stage: str) -> float:
-    taken: float = getattr(answer.timings, f"{stage}_ms")
-    return taken
+    ms: float = getattr(answer.timings, f"{stage}_ms")
+    return ms
 
 
-def _work(bundle: Bundle, clip: Clip, answer: Answer) -> dict[str, tuple[float, float]]:
-    """Bytes to read and products to compute of the stages where both are known."""
+@dataclass(frozen=True)
+class _Work:
+    """Bytes that a stage has to read, and multiply-adds that it has to compute."""
+
+    nbytes: float
+    multiply_adds: float = 0
+
+    def least_ms(self, machine: MachineLimits) -> float | None:
+        return machine.ms(self.nbytes, self.multiply_adds)
+
+
+def _work(bundle: Bundle, clip: Clip, answer: Answer) -> dict[str, _Work]:
+    """The work of the stages for which it is known."""
     manifest, counted = bundle.manifest, answer.timings
     maps = [m for m in (clip.maps.features, clip.maps.embeddings) if m is not None]
-    work: dict[str, tuple[float, float]] = {"compress": (sum(m.nbytes for m in maps), 0)}
-    if (products := _products_a_row(manifest, "vision")) is not None:
-        work["vision"] = (weight_bytes(manifest, "vision"), products * counted.patch_tokens)
+    work = {"compress": _Work(sum(m.nbytes for m in maps))}
+    if (per_patch := _multiply_adds_per_row(manifest, "vision")) is not None:
+        weights = weight_bytes(manifest, "vision")
+        work["vision"] = _Work(weights, per_patch * counted.patch_tokens)
     if DECODER not in manifest.graphs:
         return work
-    read = weight_bytes(manifest, DECODER)
-    work["generate"] = (read * counted.decode_steps, 0)
-    if (products := _products_a_row(manifest, DECODER)) is not None:
-        # Only the last position of a prompt goes through the output layer.
-        products -= manifest.model.vocab_size * answer.visual_tokens.shape[1]
-        work["prefill"] = (read, products * counted.prompt_tokens)
+    weights = weight_bytes(manifest, DECODER)
+    work["generate"] = _Work(weights * counted.decode_steps)  # every step reads all weights
+    if (per_token := _multiply_adds_per_row(manifest, DECODER)) is not None:
+        # Of a prompt, only the last position goes through the output layer (Dl, vocab).
+        per_token -= manifest.model.vocab_size * answer.visual_tokens.shape[1]
+        work["prefill"] = _Work(weights, per_token * counted.prompt_tokens)
     return work
 
 
-def _products_a_row(manifest: Manifest, graph: str) -> float | None:
-    """Multiplications for one patch or token: each weight takes part in one; None if quantised."""
+def _multiply_adds_per_row(manifest: Manifest, graph: str) -> float | None:
+    """For one patch or token: one per weight. None for a quantised graph."""
     entry = manifest.graphs[graph]
     if entry.quantization is not None:
         return None

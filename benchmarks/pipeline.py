@@ -1,14 +1,14 @@
-"""The whole pipeline at the released sizes: is it the PyTorch model, and how long does it take?
+"""The whole pipeline at the released sizes: comparison with PyTorch, and times of all stages.
 
     python benchmarks/pipeline.py --language-model 0.5b --frames 8
     python benchmarks/pipeline.py --language-model 7b --dtype fp16 --engine onnxruntime-cuda
     python benchmarks/pipeline.py --language-model 7b --dtype fp16 --engine tensorrt --opset 20
 
-Writes a checkpoint with random weights, exports it, builds engines where TensorRT runs them, holds
-every stage against PyTorch in float32 on fresh frames (exit status 1 if one differs), and then
-times watching and asking as `hicom-edge bench` does. On a GPU it also counts the bytes that go
-between host and device. `--directory` keeps checkpoint and bundle for the next run. The last line
-is JSON.
+Writes a checkpoint with random weights, exports it, builds engines if TensorRT runs them, compares
+every stage with PyTorch in float32 on new frames (exit status 1 if one differs), and then measures
+times as `hicom-edge bench` does. On a GPU it also counts the bytes copied between host and device.
+`--directory` keeps the checkpoint and the bundle for the next run. The last line of the output is
+JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ import onnxruntime
 import real_sizes  # type: ignore[import-not-found]  # beside this script
 import torch
 
-from hicom_edge.bench.stage_times import StageTimes, time_stages
+from hicom_edge.bench.stage_times import BenchOptions, StageTimes, time_stages
 from hicom_edge.bundle import Bundle
 from hicom_edge.commands.benching import print_times
+from hicom_edge.commands.verification_table import print_table
 from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.tensorrt.api import FLAVOURS
 from hicom_edge.engines.tensorrt.build import BuildOptions, build_engines
@@ -42,7 +43,7 @@ from hicom_edge.export.export_options import ExportOptions, OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 from hicom_edge.planning.gpus import find_gpus
 from hicom_edge.verify.reference import CheckpointReference
-from hicom_edge.verify.verification import print_table, verify_bundle
+from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
 SIDE = 384
 QUESTIONS = ("What does the person in the red coat put on the table?", "Where is the dog?")
@@ -75,7 +76,7 @@ def arguments() -> argparse.Namespace:
 
 @contextmanager
 def directory_for(options: argparse.Namespace) -> Iterator[Path]:
-    """The directory that was asked for, or one that goes afterwards."""
+    """The directory of `--directory`, or a temporary one."""
     if options.directory is not None:
         options.directory.mkdir(parents=True, exist_ok=True)
         yield options.directory
@@ -85,7 +86,7 @@ def directory_for(options: argparse.Namespace) -> Iterator[Path]:
 
 
 def prepare(directory: Path, options: argparse.Namespace) -> tuple[Path, Bundle]:
-    """Checkpoint, bundle and engines; what is there is kept."""
+    """Checkpoint, bundle and engines; existing ones are reused."""
     name = f"{options.language_model}-{options.layers or 'all'}"
     checkpoint = directory / name
     if not checkpoint.is_dir():
@@ -107,14 +108,13 @@ def prepare(directory: Path, options: argparse.Namespace) -> tuple[Path, Bundle]
 
 
 def compare_with_pytorch(checkpoint: Path, bundle: Bundle, options: argparse.Namespace) -> bool:
-    """Print every stage beside PyTorch's; whether one differs by more than its tolerance."""
+    """Print the comparison of every stage; returns whether one is out of tolerance."""
     results = verify_bundle(
         bundle,
         CheckpointReference(checkpoint),
         fresh_frames(options.frames),
         QUESTIONS[:1],
-        num_frames=options.frames,
-        engine=options.engine,
+        VerifyOptions(options.frames, engine=options.engine),
         remark=print,
     )
     print_table(results)
@@ -122,22 +122,24 @@ def compare_with_pytorch(checkpoint: Path, bundle: Bundle, options: argparse.Nam
 
 
 def measure(bundle: Bundle, options: argparse.Namespace) -> tuple[StageTimes, dict[str, int]]:
-    """Times of all stages, and the bytes that went between host and device for one question."""
+    """Times of all stages, and the bytes copied between host and device for one question."""
     with counted_copies() as copied:
         times = time_stages(
             bundle,
             fresh_frames(options.frames),
             QUESTIONS[-1],
-            engine=options.engine,
-            num_frames=options.frames,
-            max_new_tokens=options.new_tokens,
-            repeats=options.repeats,
+            BenchOptions(
+                engine=options.engine,
+                num_frames=options.frames,
+                max_new_tokens=options.new_tokens,
+                repeats=options.repeats,
+            ),
         )
     return times, {way: count // (options.repeats + 1) for way, count in copied.items()}
 
 
 def fresh_frames(count: int) -> np.ndarray:
-    """Frames (t, h, w, 3) uint8 of noise on random shades: no two runs see the same."""
+    """Random frames (t, h, w, 3) uint8, different in every run."""
     random = np.random.default_rng()
     shades = random.integers(0, 192, (count, 12, 12, 3)).repeat(SIDE // 12, 1).repeat(SIDE // 12, 2)
     return (shades + random.integers(0, 64, (count, SIDE, SIDE, 1))).astype(np.uint8)
@@ -145,7 +147,7 @@ def fresh_frames(count: int) -> np.ndarray:
 
 @contextmanager
 def counted_copies() -> Iterator[Counter[str]]:
-    """Counts bytes that go between host and device by our own copies while the context is open."""
+    """Counts the bytes that our own copies move between host and device inside the context."""
     copied: Counter[str] = Counter()
     upload, download = CudaDevice.upload, CudaDevice.download
 
@@ -165,7 +167,7 @@ def counted_copies() -> Iterator[Counter[str]]:
 
 
 def report(times: StageTimes, copied: dict[str, int], options: argparse.Namespace) -> None:
-    """The table for people and the line for programs."""
+    """Print a table for people and a line of JSON for programs."""
     gpus = find_gpus()
     machine = {
         "gpu": gpus[0].name if gpus else None,
@@ -177,9 +179,9 @@ def report(times: StageTimes, copied: dict[str, int], options: argparse.Namespac
     print_times(times)
     for way, nbytes in copied.items():
         print(f"copied {way} for frames and question: {nbytes / 1e6:.2f} MB")
-    told = {"benchmark": "pipeline", "date": time.strftime("%Y-%m-%d"), "machine": machine}
+    context = {"benchmark": "pipeline", "date": time.strftime("%Y-%m-%d"), "machine": machine}
     asked = {name: str(value) for name, value in vars(options).items()}
-    print(json.dumps({**told, "options": asked, "times": asdict(times), "copied": copied}))
+    print(json.dumps({**context, "options": asked, "times": asdict(times), "copied": copied}))
 
 
 if __name__ == "__main__":

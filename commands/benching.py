@@ -38,25 +38,16 @@ def bench(
 
     Example: hicom-edge bench bundles/hicom-7b --engine tensorrt --num-frames 64
     """
-    from hicom_edge.bench.stage_times import time_stages
+    from hicom_edge.bench.stage_times import BenchOptions, time_stages
     from hicom_edge.bundle import Bundle
     from hicom_edge.runtime.qa import demo_bundle
 
+    options = BenchOptions(engine, threads, num_frames, max_new_tokens, repeats)
     path = demo_bundle() if bundle is None else bundle
     opened = Bundle.open(path, byte_progress("checking"))
     frames = opened.manifest.frames.num_frames if num_frames is None else num_frames
     with video_or_drawn_clip(video, frames) as clip:
-        times = time_stages(
-            opened,
-            clip,
-            question,
-            engine=engine,
-            threads=threads,
-            num_frames=num_frames,
-            max_new_tokens=max_new_tokens,
-            repeats=repeats,
-            progress=progress("timing run"),
-        )
+        times = time_stages(opened, clip, question, options, progress=progress("timing run"))
     for remark in times.remarks:
         terminal.remark(f"note: {remark}")
     terminal.say_json(times) if json else print_times(times)

@@ -16,6 +16,7 @@ from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, EngineName, Json, NumFrames, VisionTower
 from hicom_edge.commands.progress import byte_progress
+from hicom_edge.commands.verification_table import print_table
 
 DEFAULT_QUESTIONS = ("What happens in this video?", "How many objects are there?")
 
@@ -67,16 +68,14 @@ def verify(
         with needs_extra("polygraphy"):
             import polygraphy  # noqa: F401  # missed before the models run and not after
     with needs_extra("export"), video_or_drawn_clip(video) as path:
-        from hicom_edge.verify.verification import print_table, verify_bundle
+        from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
         results = verify_bundle(
             opened,
             held_against,
             path,
             question or DEFAULT_QUESTIONS,
-            num_frames=num_frames,
-            max_new_tokens=max_new_tokens,
-            engine=engine,
+            VerifyOptions(num_frames, max_new_tokens, engine),
             remark=terminal.remark,
             inputs_to=save_inputs,
         )

@@ -1,1 +1,1 @@
-"""Two pipelines side by side, stage by stage: PyTorch, bundles, engines."""
+"""Stage-by-stage comparison of two pipelines: PyTorch, bundles, engines."""

@@ -1,7 +1,7 @@
-"""Two answers to one question: logits after the prompt, then greedy tokens.
+"""Comparison of two pipelines' answers: logits after the prompt, then greedy tokens.
 
-It knows that near ties may part answers and which side's logits say so. It does not know what comes
-before the visual tokens.
+Greedy tokens of two precise pipelines can differ where the two best logits are nearly equal. The
+logits at the first difference show whether that is the case.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hicom_edge.verify.comparison import StageResult, Tolerances, compare
+from hicom_edge.verify.comparison import StageResult, compare
 from hicom_edge.verify.language_models import LOGITS, TOKENS
 from hicom_edge.verify.pipelines import Pipeline, Prompt
+from hicom_edge.verify.tolerances import Tolerances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnswerComparison:
-    """Two sides at the end of one question.
+    """Two pipelines after the compression of one question.
 
     Attributes:
         tokens: visual tokens (n, Dl) of (reference, tested); each side continues with its own.
@@ -36,7 +37,7 @@ class AnswerComparison:
     tokens: tuple[Array, Array]
 
     def compare(self, limits: Tolerances, max_new_tokens: int) -> Iterator[StageResult]:
-        """Logits after the prompt, and greedy tokens, as far as both sides have them."""
+        """Compare logits after the prompt and greedy tokens, as far as both sides have them."""
         question, missing = self.prompt.question, {*self.reference.missing, *self.tested.missing}
         if LOGITS not in missing:
             logits, own_logits = self._logits(self.reference, ()), self._logits(self.tested, ())
@@ -52,41 +53,41 @@ class AnswerComparison:
         if own_answer == answer:
             detail = f"{len(answer)} tokens are equal"
             return StageResult(TOKENS, question, 0, 0, 0, 0, 1.0, True, detail)
-        parted = _first_difference(own_answer, answer)
-        # both sides agree on what stands before, so either may say how near the choice was
+        first = _first_difference(own_answer, answer)
+        # Up to here the tokens are equal, so the logits of either side are comparable.
         judge = self.tested if LOGITS in self.reference.missing else self.reference
         if LOGITS in judge.missing:
-            agreement, nan = parted / max(len(answer), len(own_answer)), float("nan")
-            detail = _parted(answer, own_answer, parted)
+            agreement, nan = first / max(len(answer), len(own_answer)), float("nan")
+            detail = _difference(answer, own_answer, first)
             return StageResult(TOKENS, question, nan, nan, nan, 0, agreement, False, detail)
-        logits = self._logits(judge, answer[:parted])
-        return _parted_answers(question, answer, own_answer, parted, logits, limits)
+        logits = self._logits(judge, answer[:first])
+        return _differing_answers(question, answer, own_answer, first, logits, limits)
 
     def _logits(self, side: Pipeline, answer: Sequence[int]) -> Array:
         return side.logits(self.prompt, self.tokens[side is self.tested], answer)
 
 
-def _parted_answers(
+def _differing_answers(
     question: str,
     answer: list[int],
     own_answer: list[int],
-    parted: int,
+    first: int,
     logits: NDArray[np.float32],
     limits: Tolerances,
 ) -> StageResult:
-    """Two answers that part at token `parted`, where one side's logits (vocab) are given."""
-    second, first = np.sort(logits)[-2:].tolist()
-    margin, scale = first - second, float(np.abs(logits).max())
+    """Two answers that first differ at token `first`, given the logits (vocab) there."""
+    runner_up, best = np.sort(logits)[-2:].tolist()
+    margin, scale = best - runner_up, float(np.abs(logits).max())
     ok = not limits.equal_tokens and margin <= limits.logits * scale
-    agreement = parted / max(len(answer), len(own_answer))
-    detail = f"{_parted(answer, own_answer, parted)}; the two best logits are {margin:.3g} apart"
+    agreement = first / max(len(answer), len(own_answer))
+    detail = f"{_difference(answer, own_answer, first)}; the two best logits are {margin:.3g} apart"
     return StageResult(
         TOKENS, question, margin, margin, scale, limits.logits, agreement, ok, detail
     )
 
 
-def _parted(answer: list[int], own_answer: list[int], parted: int) -> str:
-    return f"token {parted} is {_token(own_answer, parted)}, expected {_token(answer, parted)}"
+def _difference(answer: list[int], own_answer: list[int], first: int) -> str:
+    return f"token {first} is {_token(own_answer, first)}, expected {_token(answer, first)}"
 
 
 def _first_difference(a: list[int], b: list[int]) -> int:

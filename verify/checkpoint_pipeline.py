@@ -1,7 +1,4 @@
-"""The life of one question in a checkpoint, run by PyTorch in float32: the oracle.
-
-It knows the model's methods. It does not know bundles, engines or tolerances.
-"""
+"""The stages of one question in PyTorch in float32, as the reference for bundles."""
 
 from __future__ import annotations
 

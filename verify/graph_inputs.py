@@ -1,7 +1,4 @@
-"""What goes into each graph of a bundle for one video and one question.
-
-It knows the graphs' inputs and where they come from. It does not know what is done with them.
-"""
+"""The inputs of each graph of a bundle for one video and one question."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ if TYPE_CHECKING:
 class GraphInputs(NamedTuple):
     """One run of a graph.
 
-    name: the graph's, or for the decoder "decoder_prefill" and "decoder_step".
-    profile: the optimization profile that an engine runs it in.
+    name: the graph's name; for the decoder "decoder_prefill" or "decoder_step".
+    profile: index of the optimization profile in which an engine runs it.
     """
 
     name: str
@@ -46,33 +43,33 @@ def graph_inputs(
     modality: str,
     prompt: Prompt,
 ) -> Iterator[GraphInputs]:
-    """The inputs of every graph, in the order in which they run.
+    """The inputs of every graph, in the order in which the graphs run.
 
-    The vision tower gets its first run of frames, the decoder the prompt and then the token that
-    follows it. Every graph is given what `source` computed before it, so that one that is wrong
-    does not hide those after it. The scatter form of the decoder, which has the same layers over
-    another cache, is left out.
+    The vision tower gets the frames of its first run, the decoder the prompt and then the token
+    that follows it. The inputs of every graph are outputs of `source`, so an error in one graph
+    does not hide errors in later ones. The scatter form of the decoder is left out; it has the same
+    layers with another KV cache.
 
     Args:
-        source: the side whose outputs are believed.
+        source: the pipeline whose outputs are taken as correct.
         pixel_values: (t, 3, S, S).
         modality: "video" or "image".
     """
     graphs, guide = bundle.manifest.graphs, source.guide(prompt)
-    found = {**source.maps(), "pixel_values": next(frame_chunks(pixel_values))}
-    yield GraphInputs("vision", "vision", _feed(bundle, "vision", found))
+    values = {**source.maps(), "pixel_values": next(frame_chunks(pixel_values))}
+    yield GraphInputs("vision", "vision", _feed(bundle, "vision", values))
     if "guide" in graphs and guide is not None and prompt.guide_input_ids is not None:
-        found |= {"guide_input_ids": prompt.guide_input_ids, "guide": guide}
-        yield GraphInputs("guide", "guide", _feed(bundle, "guide", found))
+        values |= {"guide_input_ids": prompt.guide_input_ids, "guide": guide}
+        yield GraphInputs("guide", "guide", _feed(bundle, "guide", values))
     compressor = compressor_graph(bundle, modality)
-    yield GraphInputs(compressor, compressor, _feed(bundle, compressor, found))
+    yield GraphInputs(compressor, compressor, _feed(bundle, compressor, values))
     if CONCAT_GRAPH in graphs:
         visual_tokens = source.visual_tokens(guide)
         yield from _decoder_inputs(bundle, prompt, visual_tokens)
 
 
 def _decoder_inputs(bundle: Bundle, prompt: Prompt, visual_tokens: Array) -> Iterator[GraphInputs]:
-    """The prefill, and a step after it whose past ONNX Runtime computes on the CPU."""
+    """The prefill, and a step whose KV cache ONNX Runtime computes on the CPU."""
     table: Array = open_token_embedding(bundle)
     prefill = _rows(bundle, embed_prompt(table, prompt, visual_tokens), past={})
     yield GraphInputs("decoder_prefill", CONCAT_GRAPH, prefill, PREFILL)
@@ -84,22 +81,22 @@ def _decoder_inputs(bundle: Bundle, prompt: Prompt, visual_tokens: Array) -> Ite
 
 
 def _rows(bundle: Bundle, rows: Array, past: Feed) -> Feed:
-    """The decoder's inputs for rows (l, Dl) after a past, whose last logits are asked for."""
+    """The decoder's inputs for rows (l, Dl) after a past; only the last logits are computed."""
     specs = {spec.name: spec for spec in bundle.graph(CONCAT_GRAPH).inputs}
     model = bundle.manifest.model
     nothing = np.empty((1, model.num_kv_heads, 0, model.head_dim), np.float32)
     past = {name: past.get(name, nothing) for name in specs if name.startswith(PAST)}
     start = next(iter(past.values())).shape[2]
-    found = {
+    values = {
         "inputs_embeds": rows[None],
         "position_ids": np.arange(start, start + len(rows))[None],
         "logit_indices": np.array([len(rows) - 1]),
         **past,
     }
-    return _feed(bundle, CONCAT_GRAPH, found)
+    return _feed(bundle, CONCAT_GRAPH, values)
 
 
-def _feed(bundle: Bundle, graph: str, found: Mapping[str, Array]) -> Feed:
-    """The inputs of a graph among what was found, in the graph's own precision."""
+def _feed(bundle: Bundle, graph: str, values: Mapping[str, Array]) -> Feed:
+    """The inputs of a graph out of all `values`, in the graph's own precision."""
     specs = bundle.graph(graph).inputs
-    return {s.name: np.ascontiguousarray(found[s.name], dtype=s.dtype) for s in specs}
+    return {s.name: np.ascontiguousarray(values[s.name], dtype=s.dtype) for s in specs}

@@ -1,7 +1,4 @@
-"""A bundle's language model as it is compared: the `decoder` graph, another runtime, or none here.
-
-It knows which of logits and tokens each of them gives. It knows no tolerances and no runtime.
-"""
+"""The language model of a bundle in a comparison: a decoder graph, another runtime, or none."""
 
 from __future__ import annotations
 
@@ -35,12 +32,12 @@ NOTHING_MISSING: Mapping[str, str] = MappingProxyType({})
 
 
 class LanguageModel(ABC):
-    """What follows the visual tokens.
+    """The part of a pipeline after the visual tokens.
 
     Attributes:
         dtype: of the prompt's rows.
-        missing: stage → why it cannot be run; it is not asked for then.
-        remarks: what a user should know of how it runs here, a line each.
+        missing: stages that cannot be run, with the reason.
+        remarks: lines about how it runs on this machine, for the user.
     """
 
     dtype: DTypeLike = np.float32
@@ -74,11 +71,9 @@ class GraphLanguageModel(LanguageModel):
 
 
 class RuntimeLanguageModel(LanguageModel):
-    """A runtime that generates by itself and shows no logits."""
+    """A runtime that generates tokens by itself and does not return logits."""
 
-    missing: Mapping[str, str] = MappingProxyType(
-        {LOGITS: "a runtime that generates by itself shows tokens alone"}
-    )
+    missing: Mapping[str, str] = MappingProxyType({LOGITS: "the runtime returns tokens alone"})
 
     def __init__(self, bundle: Bundle, generator: TextGenerator) -> None:
         self.dtype = generator.dtype
@@ -93,7 +88,7 @@ class RuntimeLanguageModel(LanguageModel):
 
 
 class AbsentLanguageModel(LanguageModel):
-    """A language model for a runtime that this machine does not have."""
+    """A language model whose runtime is not available on this machine."""
 
     def __init__(self, reason: str) -> None:
         self.missing = {LOGITS: reason, TOKENS: reason}
@@ -106,7 +101,7 @@ class AbsentLanguageModel(LanguageModel):
 
 
 def open_language_model(bundle: Bundle, engine: str, stack: ExitStack) -> LanguageModel:
-    """The language model of a bundle, which lives as long as `stack`.
+    """The language model of a bundle, closed with `stack`.
 
     Raises:
         EngineError: the engine for its `decoder` graph is not available here.
@@ -122,5 +117,5 @@ def open_language_model(bundle: Bundle, engine: str, stack: ExitStack) -> Langua
 
 
 def _plain_greedy(generation: GenerationSpec) -> SamplingSettings:
-    """Without the checkpoint's repetition penalty, so that logits alone decide."""
+    """Without the checkpoint's repetition penalty, so that the logits alone decide."""
     return GenerationOptions(repetition_penalty=1.0).sampling(generation)

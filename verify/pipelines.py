@@ -1,8 +1,4 @@
-"""The life of one question with every stage's output in reach.
-
-All pipelines have the same methods and speak NumPy, so that any two can be compared. This module
-knows the stages and how a bundle runs them in its engines. It knows no tolerances, and no PyTorch.
-"""
+"""Pipelines whose stages run one by one on NumPy arrays, so that any two can be compared."""
 
 from __future__ import annotations
 
@@ -43,8 +39,8 @@ class Pipeline(ABC):
     """Runs the stages on one video.
 
     Attributes:
-        missing: why there are no "prefill_logits" or no "greedy_tokens"; these are not asked for.
-        remarks: what a user should know of how it runs here, a line each.
+        missing: those of "prefill_logits" and "greedy_tokens" that cannot be run, with the reason.
+        remarks: lines about how it runs on this machine, for the user.
     """
 
     missing: Mapping[str, str] = NOTHING_MISSING
@@ -72,7 +68,7 @@ class Pipeline(ABC):
 
 
 class BundlePipeline(Pipeline):
-    """A bundle through its engines, which live as long as `stack`."""
+    """A bundle in its engines, which are closed with `stack`."""
 
     def __init__(
         self,
@@ -126,13 +122,13 @@ class BundlePipeline(Pipeline):
         return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
     def _embed(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        """(l, Dl): token embeddings with the visual tokens in their place."""
+        """(l, Dl): token embeddings of the prompt with the visual tokens spliced in."""
         dtype = self._language_model.dtype
         return embed_prompt(self._table, prompt, visual_tokens, answer).astype(dtype)
 
 
 def compressor_graph(bundle: Bundle, modality: str) -> str:
-    """The graph that compresses a "video" or an "image"."""
+    """The name of the graph that compresses a "video" or an "image"."""
     own = f"compressor_{modality}"
     return own if own in bundle.manifest.graphs else "compressor"
 
@@ -140,12 +136,12 @@ def compressor_graph(bundle: Bundle, modality: str) -> str:
 def embed_prompt(
     table: Array, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()
 ) -> Array:
-    """Rows (l, Dl) of a token embedding (V, Dl), with the visual tokens (n, Dl) in their place."""
+    """Rows (l, Dl) of a token embedding (V, Dl) with the visual tokens (n, Dl) spliced in."""
     after = [*prompt.suffix_ids, *answer]
     return np.concatenate([table[prompt.prefix_ids], visual_tokens, table[after]])
 
 
 def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """A few frames at a time, as at run time."""
+    """The frames in chunks of the size that the runtime uses."""
     for start in range(0, len(pixel_values), FRAMES_PER_RUN):
         yield pixel_values[start : start + FRAMES_PER_RUN]

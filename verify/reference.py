@@ -1,7 +1,4 @@
-"""What a bundle is held against: its checkpoint in PyTorch, or a bundle in some engine.
-
-It knows which two sides can be compared. It does not compare.
-"""
+"""The reference of a comparison: the bundle's checkpoint in PyTorch, or a bundle in an engine."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ if TYPE_CHECKING:
     from hicom_edge.model.checkpoint import Checkpoint
 
 PYTORCH = "pytorch"
-# Beside the bundle's own language model there is no room for a large one in float32: a 7B takes
-# 31 GB. Two billion parameters are 8 GB.
+# Larger language models are streamed from disk. In float32, a 7B takes 31 GB in addition to the
+# bundle's own language model; two billion parameters take 8 GB.
 _PARAMETERS_IN_MEMORY = 2_000_000_000
 
 
@@ -33,7 +30,7 @@ _PARAMETERS_IN_MEMORY = 2_000_000_000
 class CheckpointReference:
     """The checkpoint that a bundle was exported from, in PyTorch.
 
-    base_llm, vision_tower: what it builds on, by default as its config.json says.
+    base_llm, vision_tower: the models that it builds on; by default those of its config.json.
     """
 
     checkpoint: Checkpoint | str | Path
@@ -41,7 +38,7 @@ class CheckpointReference:
     vision_tower: str | Path | None = None
 
     def check(self, bundle: Bundle, engine: str) -> None:
-        """Raise InputError unless the bundle can have been exported from this checkpoint."""
+        """Raise InputError if the bundle cannot have been exported from this checkpoint."""
         from hicom_edge.export.export_plan import model_of
 
         own, other = asdict(bundle.manifest.model), asdict(model_of(self._open()))
@@ -59,7 +56,7 @@ class CheckpointReference:
         stop_token_ids: Sequence[int],
         stack: ExitStack,
     ) -> Pipeline:
-        """The stages on these frames; imports PyTorch."""
+        """The pipeline on these frames (t, 3, S, S); imports PyTorch."""
         del stack  # nothing to close
         from hicom_edge.model.loading import load_checkpoint
         from hicom_edge.verify.checkpoint_pipeline import CheckpointPipeline
@@ -85,13 +82,13 @@ class CheckpointReference:
 
 @dataclass(frozen=True)
 class EngineReference:
-    """A bundle in an engine: the same bundle in another one, or another bundle of the model."""
+    """The same bundle in another engine, or another bundle of the same model."""
 
     bundle: Bundle
     engine: str = AUTO
 
     def check(self, bundle: Bundle, engine: str) -> None:
-        """Raise InputError unless there is something to compare."""
+        """Raise InputError for another model, or for the same bundle in the same engine."""
         own, other = bundle.manifest, self.bundle.manifest
         for what in ("model", "frames", "guide", "chat"):
             if getattr(own, what) != getattr(other, what):
@@ -104,8 +101,8 @@ class EngineReference:
         name = choose_backend(engine, bundle).name
         if choose_backend(self.engine, self.bundle).name == name:
             raise InputError(
-                f"both sides are {bundle.path} in {name}; pass another --against or --reference, "
-                "or --checkpoint to compare with PyTorch"
+                f"both sides are {bundle.path} in {name}, expected two engines or two bundles; "
+                "pass another engine, another bundle, or the checkpoint to compare with PyTorch"
             )
 
     def pipeline(
@@ -115,8 +112,8 @@ class EngineReference:
         stop_token_ids: Sequence[int],
         stack: ExitStack,
     ) -> Pipeline:
-        """The stages on these frames, in engines that live as long as `stack`."""
-        del stop_token_ids  # the bundle's own
+        """The pipeline on these frames (t, 3, S, S), in engines that are closed with `stack`."""
+        del stop_token_ids  # the bundle has its own
         return BundlePipeline(self.bundle, pixel_values, modality, stack, self.engine)
 
 
@@ -132,32 +129,33 @@ def choose_reference(
     base_llm: str | Path | None = None,
     vision_tower: str | Path | None = None,
 ) -> Reference:
-    """The side that the options of `hicom-edge verify` ask for.
+    """The reference that a combination of options describes.
 
     Args:
-        against: "pytorch", which is the default with a checkpoint, or an engine's name.
+        against: "pytorch" (the default with a checkpoint), or the name of an engine.
         reference: the bundle that runs in that engine; by default `bundle` itself.
-        base_llm, vision_tower: what the checkpoint builds on, if not what its config.json names.
+        base_llm, vision_tower: the models that the checkpoint builds on; by default those of its
+            config.json.
 
     Raises:
-        InputError: the options do not go together, or leave nothing to compare with.
+        InputError: the options contradict each other or do not describe a reference.
     """
     if checkpoint is not None:
         if against not in (None, PYTORCH) or reference is not None:
             raise InputError(
-                "a checkpoint runs in PyTorch, so --checkpoint goes with --against pytorch alone; "
-                "leave it out to compare two engines or two bundles"
+                "a checkpoint runs in PyTorch and cannot be combined with an engine or a reference "
+                "bundle; leave it out to compare two engines or two bundles"
             )
         return CheckpointReference(checkpoint, base_llm, vision_tower)
     if base_llm is not None or vision_tower is not None:
         raise InputError(
-            "--base-llm and --vision-tower say what a checkpoint builds on: pass --checkpoint"
+            "base_llm and vision_tower belong to a checkpoint, and there is none; pass a checkpoint"
         )
     if against == PYTORCH:
-        raise InputError("--against pytorch needs the checkpoint: pass --checkpoint")
+        raise InputError("a comparison with pytorch needs the checkpoint; pass the checkpoint")
     if against is None and reference is None:
         raise InputError(
-            "there is nothing to compare with; pass --checkpoint (PyTorch), --against ENGINE or "
-            "--reference BUNDLE"
+            "there is nothing to compare with; pass a checkpoint (runs in PyTorch), an engine or "
+            "a reference bundle"
         )
     return EngineReference(reference or bundle, against or AUTO)

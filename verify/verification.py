@@ -1,14 +1,15 @@
-"""Any two of PyTorch, ONNX Runtime and TensorRT side by side, stage by stage, on a real video.
+"""Stage-by-stage comparison of a bundle with its checkpoint or with a bundle in another engine.
 
-It knows the stages' order and names. Each side feeds its own outputs to its next stage, so that
-errors add up as they do in use. Frames and token ids are made once, by the runtime, for both.
-PyTorch is imported when a checkpoint takes part, and only then.
+Each side feeds its own outputs to its next stage, so errors add up as they do in use. Frames and
+token ids are computed once, by the runtime, for both sides. PyTorch is imported only if a
+checkpoint takes part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +23,17 @@ from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling, VideoInput, read_frames
 from hicom_edge.verify.answer_comparison import AnswerComparison
-from hicom_edge.verify.comparison import (
-    TOLERANCES,
-    StageResult,
-    Tolerances,
-    compare,
-    print_table,
-)
+from hicom_edge.verify.comparison import StageResult, compare
 from hicom_edge.verify.graph_inputs import graph_inputs
-from hicom_edge.verify.layer_runs import save_layer_runs
 from hicom_edge.verify.pipelines import BundlePipeline, Pipeline, Prompt
+from hicom_edge.verify.polygraphy_runs import save_polygraphy_runs
 from hicom_edge.verify.reference import EngineReference, Reference
+from hicom_edge.verify.tolerances import (
+    Tolerances,
+    answer_precision,
+    precision_of,
+    tolerances_for,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,10 +42,36 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["TOLERANCES", "StageResult", "Tolerances", "print_table", "verify_bundle"]
+Remark = Callable[[str], None]
 
-# From the strictest to the most tolerant.
-_PRECISIONS = ("fp32", "fp16", "quantized")
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How a bundle is compared.
+
+    Attributes:
+        num_frames: frames to sample; None: the bundle's number.
+        max_new_tokens: greedy tokens to compare.
+        engine: the engine that runs the bundle.
+        tolerances: None: those of the coarser precision of the two sides.
+    """
+
+    num_frames: int | None = None
+    max_new_tokens: int = 16
+    engine: str = AUTO
+    tolerances: Tolerances | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; pass 1 or more")
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Tolerances of the stages before the language model, and of its logits and tokens."""
+
+    stages: Tolerances
+    answers: Tolerances
 
 
 def verify_bundle(
@@ -52,64 +79,55 @@ def verify_bundle(
     reference: Reference,
     video: VideoInput,
     questions: Sequence[str],
-    tolerances: Tolerances | None = None,
+    options: VerifyOptions | None = None,
     *,
-    num_frames: int | None = None,
-    max_new_tokens: int = 16,
-    engine: str = AUTO,
-    remark: Callable[[str], None] = lambda line: None,
+    remark: Remark = lambda line: None,
     inputs_to: Path | None = None,
 ) -> list[StageResult]:
     """Compare features, embeddings, guide, visual tokens, prefill logits and greedy tokens.
 
-    A language model for a runtime that is not here is left out, and one that shows no logits is
+    A language model whose runtime is not available is left out. One that does not return logits is
     compared by its tokens alone.
 
     Args:
-        reference: what the bundle is held against: its checkpoint in PyTorch in float32, or a
-            bundle in an engine.
-        tolerances: by default those of the coarser precision of the two sides.
-        num_frames: by default the bundle's.
-        max_new_tokens: the most greedy tokens to compare.
-        engine: what the bundle itself runs in.
-        remark: called with one line for each reason to leave stages out, and with what an engine
-            says of how it runs.
-        inputs_to: a directory for what each graph is given for the first question, and for the
-            commands that compare its layers on that in Polygraphy.
+        reference: the bundle's checkpoint in PyTorch in float32, or a bundle in an engine.
+        remark: called with one line for each reason to leave stages out, and for each remark of an
+            engine.
+        inputs_to: a directory for the inputs of each graph for the first question, with scripts
+            that compare the layers of the graph on them in Polygraphy.
 
     Raises:
-        InputError: no questions, or a reference that is the bundle in the same engine or another
-            model.
+        InputError: no questions, or a reference that is the same bundle in the same engine or
+            belongs to another model.
         VideoError: the video cannot be read.
-        CheckpointError: the checkpoint is incomplete or foreign.
-        EngineError: an engine is not available here.
+        CheckpointError: the checkpoint is incomplete or of another model.
+        EngineError: an engine is not available.
         ModuleNotFoundError: `inputs_to` without Polygraphy.
     """
+    options = options or VerifyOptions()
     if not questions:
         raise InputError("verify compares answers and got no question; pass at least one")
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}; pass 1 or more")
-    reference.check(bundle, engine)
-    sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
-    limits = tolerances or _limits(map(precision_of, sides))
-    answer_limits = tolerances or _limits(map(_answer_precision, sides))
-    pixel_values, modality = _pixel_values(bundle, video, num_frames)
+    reference.check(bundle, options.engine)
+    pixel_values, modality = _pixel_values(bundle, video, options.num_frames)
     prompts = _prompts(bundle, questions, modality)
     stops = bundle.manifest.generation.stop_token_ids
     with ExitStack() as stack:
         expected = reference.pipeline(pixel_values, modality, stops, stack)
-        tested = BundlePipeline(bundle, pixel_values, modality, stack, engine)
+        tested = BundlePipeline(bundle, pixel_values, modality, stack, options.engine)
         for line in (*_left_out(expected, tested), *expected.remarks, *tested.remarks):
             remark(line)
         if inputs_to is not None:
             inputs = graph_inputs(bundle, expected, pixel_values, modality, prompts[0])
-            names = save_layer_runs(bundle, inputs, inputs_to)
+            names = save_polygraphy_runs(bundle, inputs, inputs_to)
             remark(
-                f"{inputs_to} holds the inputs of {', '.join(names)}; layer by layer: sh "
+                f"{inputs_to} has the inputs of {', '.join(names)}; to compare layers: sh "
                 f"{inputs_to}/{names[0]}.sh --trt --onnxrt"
             )
+        limits = _limits(bundle, reference, options)
         return list(
-            compare_pipelines(expected, tested, prompts, limits, max_new_tokens, answer_limits)
+            compare_pipelines(
+                expected, tested, prompts, limits.stages, options.max_new_tokens, limits.answers
+            )
         )
 
 
@@ -136,24 +154,13 @@ def compare_pipelines(
         yield from answers.compare(answer_limits or limits, max_new_tokens)
 
 
-def precision_of(bundle: Bundle) -> str:
-    """The coarsest precision of a bundle's graphs: "fp32", "fp16" or "quantized"."""
-    graphs = bundle.manifest.graphs.values()
-    kinds = ["quantized" if g.quantization is not None else g.precision for g in graphs]
-    return max(kinds, key=_PRECISIONS.index)
-
-
-def _answer_precision(bundle: Bundle) -> str:
-    """The coarsest precision on the way to an answer: another runtime's language model counts."""
-    entry, graphs = bundle.manifest.language_model, precision_of(bundle)
-    if entry is None:
-        return graphs
-    own = "fp32" if entry.dtype == "fp32" else "fp16"
-    return max(graphs, "quantized" if entry.quantization else own, key=_PRECISIONS.index)
-
-
-def _limits(precisions: Iterable[str]) -> Tolerances:
-    return TOLERANCES[max(precisions, key=_PRECISIONS.index)]
+def _limits(bundle: Bundle, reference: Reference, options: VerifyOptions) -> _Limits:
+    if options.tolerances is not None:
+        return _Limits(options.tolerances, options.tolerances)
+    sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
+    return _Limits(
+        tolerances_for(map(precision_of, sides)), tolerances_for(map(answer_precision, sides))
+    )
 
 
 def _left_out(*sides: Pipeline) -> Iterator[str]:
@@ -182,6 +189,7 @@ def _compare_compression(
 def _pixel_values(
     bundle: Bundle, video: VideoInput, num_frames: int | None
 ) -> tuple[NDArray[np.float32], str]:
+    """(t, 3, S, S), and "video" or "image"."""
     spec = bundle.manifest.frames
     wanted = spec.num_frames if num_frames is None else num_frames
     frames = read_frames(video, FrameSampling(wanted))

@@ -1,25 +1,19 @@
-"""Times of the stages: all of them, of every run, beside limits that follow from the work."""
+"""Times of all stages over all runs, with limits that follow from the work."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-import sys
 import weakref
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorrt_stand_in import HostMemory
 
-from hicom_edge.bench import machine_limits
-from hicom_edge.bench.machine_limits import MachineLimits, measure_limits
-from hicom_edge.bench.stage_times import StageTimes, time_stages
+from hicom_edge.bench.machine_limits import MachineLimits
+from hicom_edge.bench.stage_times import BenchOptions, StageTimes, time_stages
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.engines.cuda import device as cuda_memory
 from hicom_edge.errors import InputError, ResourceError
 from hicom_edge.runtime.qa import VideoQA, demo_bundle
 
@@ -36,7 +30,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def times(bundle: Bundle) -> StageTimes:
-    return time_stages(bundle, CLIP, QUESTION, repeats=3, limits=lambda *_: _LIMITS)
+    return time_stages(bundle, CLIP, QUESTION, BenchOptions(repeats=3), limits=lambda *_: _LIMITS)
 
 
 _LIMITS = MachineLimits(PRODUCTS, BYTES)
@@ -91,7 +85,7 @@ def test_the_vision_tower_runs_every_time(bundle: Bundle, monkeypatch: pytest.Mo
         bundle,
         CLIP,
         QUESTION,
-        repeats=2,
+        BenchOptions(repeats=2),
         limits=lambda *_: _LIMITS,
         progress=lambda *at: done.append(at),
     )
@@ -101,7 +95,7 @@ def test_the_vision_tower_runs_every_time(bundle: Bundle, monkeypatch: pytest.Mo
 
 def test_no_rate_of_products_leaves_only_what_memory_bounds(bundle: Bundle) -> None:
     unknown = MachineLimits(math.inf, BYTES)
-    times = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=lambda *_: unknown)
+    times = time_stages(bundle, CLIP, QUESTION, BenchOptions(repeats=1), limits=lambda *_: unknown)
     known = [stage.stage for stage in times.stages if stage.limit_ms is not None]
     assert known == ["compress", "generate"]
 
@@ -110,22 +104,16 @@ def test_a_machine_without_room_to_measure_has_times_without_limits(bundle: Bund
     def no_room(*_: bool) -> MachineLimits:
         raise ResourceError("256 MB of device memory are not free")
 
-    times = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=no_room)
+    times = time_stages(bundle, CLIP, QUESTION, BenchOptions(repeats=1), limits=no_room)
     assert [stage.stage for stage in times.stages] == STAGES
     assert all(stage.limit_ms is None for stage in times.stages)
 
 
-def test_the_machine_is_measured() -> None:
-    measured = measure_limits(on_gpu=False)
-    assert 1e8 < measured.products < 1e14
-    assert 1e8 < measured.bytes < 1e13
-    assert measured.ms(measured.bytes) == pytest.approx(1000)
-    assert measured.ms(0, 2 * measured.products) == pytest.approx(2000)
-
-
 def test_of_two_measurements_the_better_counts(bundle: Bundle, times: StageTimes) -> None:
     measured = iter([MachineLimits(PRODUCTS / 2, BYTES), MachineLimits(PRODUCTS, BYTES / 2)])
-    again = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=lambda *_: next(measured))
+    again = time_stages(
+        bundle, CLIP, QUESTION, BenchOptions(repeats=1), limits=lambda *_: next(measured)
+    )
     assert [s.limit_ms for s in again.stages] == [s.limit_ms for s in times.stages]
 
 
@@ -141,7 +129,7 @@ def test_where_engines_leave_no_room_the_machine_is_measured_after_them(
             raise ResourceError("256 MB of device memory are not free")
         return _LIMITS
 
-    again = time_stages(bundle, CLIP, QUESTION, repeats=1, limits=limits)
+    again = time_stages(bundle, CLIP, QUESTION, BenchOptions(repeats=1), limits=limits)
     assert [s.limit_ms for s in again.stages] == [s.limit_ms for s in times.stages]
 
 
@@ -158,52 +146,25 @@ def test_maps_of_earlier_runs_are_given_back(
         return clip
 
     monkeypatch.setattr(VideoQA, "watch", watching)
-    time_stages(bundle, CLIP, QUESTION, repeats=4, limits=lambda *_: _LIMITS)
+    time_stages(bundle, CLIP, QUESTION, BenchOptions(repeats=4), limits=lambda *_: _LIMITS)
     assert max(alive) == 1
 
 
-def test_a_pytorch_that_lacks_a_library_leaves_products_unknown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As of a wheel that was made for another board."""
-
-    class Broken:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "torch":
-                raise OSError("libcublas.so.12: cannot open shared object file")
-
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    monkeypatch.setattr(machine_limits, "_gpu_bytes", lambda: BYTES)
-    assert measure_limits(on_gpu=True) == MachineLimits(math.inf, BYTES)
-
-
-@pytest.mark.parametrize("room", [1, 2])
-def test_blocks_that_a_gpu_was_measured_with_are_given_back(
-    monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    memory = HostMemory(room)
-    monkeypatch.setattr(cuda_memory, "shared_device", lambda: memory)
-    monkeypatch.setattr(machine_limits, "_BLOCK_BYTES", 4096)
-    monkeypatch.setattr(machine_limits, "_gpu_products", lambda half: math.inf)
-    with pytest.raises(MemoryError) if room == 1 else nullcontext():
-        measure_limits(on_gpu=True)
-    gc.collect()
-    assert not memory.live
-
-
-def test_no_runs_are_refused(bundle: Bundle) -> None:
+def test_no_runs_are_refused() -> None:
     with pytest.raises(InputError, match=r"repeats is 0; pass 1 or more"):
-        time_stages(bundle, CLIP, QUESTION, repeats=0)
+        BenchOptions(repeats=0)
 
 
 def test_frames_without_a_file_have_no_decoding(bundle: Bundle) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (8, 84, 84, 3), np.uint8)
-    times = time_stages(bundle, frames, QUESTION, repeats=1, limits=lambda *_: _LIMITS)
+    times = time_stages(
+        bundle, frames, QUESTION, BenchOptions(repeats=1), limits=lambda *_: _LIMITS
+    )
     assert {"preprocess", "vision"} <= {stage.stage for stage in times.stages}
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_it_prints_every_stage(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["bench", "--repeats", "1"]) == 0
         printed = capsys.readouterr().out
@@ -220,6 +181,7 @@ class TestCommand:
         assert json.loads(said)["remarks"] == ["the engines that were built are not used"]
         assert told.splitlines() == ["note: the engines that were built are not used"]
 
+    @pytest.mark.slow
     def test_json_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         told = ["bench", "--repeats", "1", "--num-frames", "16", "--json"]
         assert main(told) == 0

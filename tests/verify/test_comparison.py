@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hicom_edge.verify.comparison import TOLERANCES, compare, print_table
+from hicom_edge.commands.verification_table import print_table
+from hicom_edge.verify.comparison import compare
+from hicom_edge.verify.tolerances import TOLERANCES
 
 
 def test_equal_tensors_are_in_tolerance():

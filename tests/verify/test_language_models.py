@@ -21,7 +21,7 @@ from hicom_edge.runtime.generation import GenerationOptions, generate
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.verify import language_models
 from hicom_edge.verify.reference import CheckpointReference, EngineReference
-from hicom_edge.verify.verification import verify_bundle
+from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
 QUESTIONS = ["What is the man doing?", "How many dogs are there?"]
 FIRST = ["features", "embeddings"]
@@ -119,14 +119,17 @@ def test_a_runtime_that_is_here_is_compared_by_its_tokens(with_runtime, other_bu
     lines: list[str] = []
     reference = EngineReference(other_bundle)
     results = verify_bundle(
-        with_runtime(), reference, video, QUESTIONS[:1], max_new_tokens=4, remark=lines.append
+        with_runtime(),
+        reference,
+        video,
+        QUESTIONS[:1],
+        VerifyOptions(max_new_tokens=4),
+        remark=lines.append,
     )
     assert [r.tensor for r in results] == [*FIRST, *HERE, "greedy_tokens"]
     assert results[-1].ok, str(results[-1])
     assert "tokens are equal" in results[-1].detail
-    assert lines == [
-        "prefill_logits were not compared: a runtime that generates by itself shows tokens alone"
-    ]
+    assert lines == ["prefill_logits were not compared: the runtime returns tokens alone"]
 
 
 @pytest.mark.parametrize("runtime_is_reference", [False, True])
@@ -137,7 +140,9 @@ def test_other_tokens_of_a_runtime_are_found(
     bundle = with_runtime(lambda ids: [ids[0], (ids[1] + 1) % 448, *ids[2:]])
     sides = (bundle, other_bundle)
     tested, other = sides[::-1] if runtime_is_reference else sides
-    results = verify_bundle(tested, EngineReference(other), video, QUESTIONS[:1], max_new_tokens=4)
+    results = verify_bundle(
+        tested, EngineReference(other), video, QUESTIONS[:1], VerifyOptions(max_new_tokens=4)
+    )
     assert not results[-1].ok
     assert "token 1 is" in results[-1].detail
     assert "the two best logits are" in results[-1].detail
@@ -152,7 +157,9 @@ def test_a_quantised_language_model_may_part_at_a_near_tie_though_its_graphs_are
     entry = replace(ENTRY, quantization=quantization)
     bundle = replace(bundle, manifest=replace(bundle.manifest, language_model=entry))
     reference = EngineReference(other_bundle)
-    results = verify_bundle(bundle, reference, video, QUESTIONS[:1], max_new_tokens=2)
+    results = verify_bundle(
+        bundle, reference, video, QUESTIONS[:1], VerifyOptions(max_new_tokens=2)
+    )
     assert results[0].tolerance == 1e-3
     assert results[-1].ok is ok, str(results[-1])
 
@@ -160,5 +167,9 @@ def test_a_quantised_language_model_may_part_at_a_near_tie_though_its_graphs_are
 def test_a_graph_without_its_engine_stays_an_error(reference_bundle, video):
     with pytest.raises(EngineError, match="engine tensorrt is not available"):
         verify_bundle(
-            reference_bundle, EngineReference(reference_bundle), video, QUESTIONS, engine="tensorrt"
+            reference_bundle,
+            EngineReference(reference_bundle),
+            video,
+            QUESTIONS,
+            VerifyOptions(engine="tensorrt"),
         )

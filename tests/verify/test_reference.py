@@ -19,7 +19,8 @@ from hicom_edge.verify.reference import (
     EngineReference,
     choose_reference,
 )
-from hicom_edge.verify.verification import precision_of, verify_bundle
+from hicom_edge.verify.tolerances import precision_of
+from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
 CPU, STAND_IN = "onnxruntime-cpu", "tensorrt"
 QUESTIONS = ["What is the man doing?"]
@@ -42,7 +43,11 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_two_engines_of_one_bundle_are_compared(reference_bundle, video, tensorrt: str) -> None:
     reference = choose_reference(reference_bundle, against=CPU)
     results = verify_bundle(
-        reference_bundle, reference, video, QUESTIONS, max_new_tokens=4, engine=tensorrt
+        reference_bundle,
+        reference,
+        video,
+        QUESTIONS,
+        VerifyOptions(max_new_tokens=4, engine=tensorrt),
     )
     assert [r.tensor for r in results][:2] == ["features", "embeddings"]
     assert len(results) == 6
@@ -56,7 +61,7 @@ def test_two_bundles_of_one_checkpoint_are_compared(
 ) -> None:
     bundle = variant_bundle("release", **other)
     reference = choose_reference(bundle, reference=reference_bundle)
-    results = verify_bundle(bundle, reference, video, QUESTIONS, max_new_tokens=4)
+    results = verify_bundle(bundle, reference, video, QUESTIONS, VerifyOptions(max_new_tokens=4))
     assert all(r.ok for r in results), [str(r) for r in results]
     assert {r.tolerance for r in results} - {0} == {1e-2 if "dtype" in other else 1e-3}
 
@@ -72,7 +77,9 @@ def test_the_coarser_side_decides_the_tolerance(reference_bundle, variant_bundle
 
 def test_one_bundle_in_one_engine_is_nothing_to_compare(reference_bundle, video) -> None:
     reference = choose_reference(reference_bundle, against=CPU)
-    with pytest.raises(InputError, match=r"both sides are .* in onnxruntime-cpu; pass another --a"):
+    with pytest.raises(
+        InputError, match=r"both sides are .* in onnxruntime-cpu, expected two engines or"
+    ):
         verify_bundle(reference_bundle, reference, video, QUESTIONS)
 
 
@@ -103,10 +110,19 @@ def test_a_checkpoint_is_compared_with_in_pytorch(reference_bundle) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "there is nothing to compare with; pass --checkpoint .*--against ENGINE or --refer"),
-        ({"against": "pytorch"}, "--against pytorch needs the checkpoint: pass --checkpoint"),
-        ({"against": CPU, "vision_tower": "t"}, "--base-llm and --vision-tower say what a ch"),
-        ({"checkpoint": "c", "against": CPU}, "--checkpoint goes with --against pytorch alone"),
+        ({}, "there is nothing to compare with; pass a checkpoint .*, an engine or a reference"),
+        (
+            {"against": "pytorch"},
+            "a comparison with pytorch needs the checkpoint; pass the checkpoint",
+        ),
+        (
+            {"against": CPU, "vision_tower": "t"},
+            "base_llm and vision_tower belong to a checkpoint, and there is none; pass",
+        ),
+        (
+            {"checkpoint": "c", "against": CPU},
+            "a checkpoint runs in PyTorch and cannot be combined with an engine or a ref",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

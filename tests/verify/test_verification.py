@@ -7,10 +7,10 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.errors import InputError
-from hicom_edge.verify.comparison import TOLERANCES
 from hicom_edge.verify.pipelines import Pipeline, Prompt
 from hicom_edge.verify.reference import CheckpointReference
-from hicom_edge.verify.verification import compare_pipelines, verify_bundle
+from hicom_edge.verify.tolerances import TOLERANCES
+from hicom_edge.verify.verification import VerifyOptions, compare_pipelines, verify_bundle
 
 QUESTIONS = ["What is the man doing?", "How many dogs are there?"]
 STAGES = ["guide", "visual_tokens", "prefill_logits", "greedy_tokens"]
@@ -33,7 +33,7 @@ def oracle(reference_checkpoint) -> CheckpointReference:
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_every_stage_of_a_good_bundle_is_in_tolerance(variant_bundle, oracle, video, dtype, opset):
     bundle = variant_bundle("release", dtype=dtype, opset=opset)
-    results = verify_bundle(bundle, oracle, video, QUESTIONS, max_new_tokens=6)
+    results = verify_bundle(bundle, oracle, video, QUESTIONS, VerifyOptions(max_new_tokens=6))
     assert [r.tensor for r in results] == ["features", "embeddings", *STAGES, *STAGES]
     assert [r.question for r in results[2:]] == [q for q in QUESTIONS for _ in STAGES]
     bad = [str(r) for r in results if not r.ok]
@@ -70,7 +70,7 @@ def test_numbers_that_mean_nothing_are_refused(
 
     Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
     with pytest.raises(InputError, match=message):
-        verify_bundle(reference_bundle, oracle, tmp_path, QUESTIONS, **options)
+        verify_bundle(reference_bundle, oracle, tmp_path, QUESTIONS, VerifyOptions(**options))
 
 
 def test_an_image_goes_the_way_of_images(variant_bundle, variant_checkpoint, video, tmp_path):

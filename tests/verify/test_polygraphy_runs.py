@@ -18,7 +18,7 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines.tensorrt.api import TENSORRT_RTX, load_api, why_not_installed
-from hicom_edge.verify import layer_hooks
+from hicom_edge.verify import polygraphy_hooks
 
 pytest.importorskip("polygraphy", reason="needs Polygraphy (pip install '.[polygraphy]')")
 
@@ -77,7 +77,7 @@ def test_verify_writes_inputs_and_says_what_to_do_with_them(
         f"{name}.{kind}" for name in NAMES for kind in ("json", "sh")
     )
     said = capsys.readouterr().err
-    assert f"holds the inputs of {', '.join(NAMES)}; layer by layer: sh " in said
+    assert f"has the inputs of {', '.join(NAMES)}; to compare layers: sh " in said
 
 
 def test_without_polygraphy_it_says_what_to_install(
@@ -178,7 +178,7 @@ def test_every_layer_of_the_graph_has_a_counterpart_in_tensorrt(
     network = builder.create_network(0)
     parser = api.OnnxParser(network, logger)
     assert parser.parse_from_file(str(path))
-    layer_hooks.mark_layers(network)
+    polygraphy_hooks.mark_layers(network)
     shown = {network.get_output(i).name for i in range(network.num_outputs)}
     assert layer_names(path) <= shown
 
@@ -186,25 +186,25 @@ def test_every_layer_of_the_graph_has_a_counterpart_in_tensorrt(
 def test_layers_are_compared_relative_to_their_scale(capsys):
     reference = {"a": np.array([0.0, 1000.0], np.float32), "b": np.array([1.0, 2.0], np.float32)}
     tested = {"b": np.array([1.0, 2.1], np.float32), "a": np.array([0.5, 1000.0], np.float32)}
-    assert layer_hooks.compare_fp32(tested, reference) == {"a": True, "b": False}
+    assert polygraphy_hooks.compare_fp32(tested, reference) == {"a": True, "b": False}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("b: OUT OF TOLERANCE, largest difference 0.1")
     assert lines[1] == "2 tensors compared, 1 out of tolerance; the first is b"
-    assert layer_hooks.compare_quantized(tested, reference) == {"a": True, "b": True}
+    assert polygraphy_hooks.compare_quantized(tested, reference) == {"a": True, "b": True}
 
 
 def test_infinities_of_a_mask_agree_and_others_do_not():
     mask = {"mask": np.array([0, -np.inf], np.float16)}
-    assert layer_hooks.compare_fp16(mask, mask) == {"mask": True}
+    assert polygraphy_hooks.compare_fp16(mask, mask) == {"mask": True}
     for wrong in (np.nan, np.inf, 0):
         tested = {"mask": np.array([0, wrong], np.float16)}
-        assert layer_hooks.compare_fp16(tested, mask) == {"mask": False}
+        assert polygraphy_hooks.compare_fp16(tested, mask) == {"mask": False}
 
 
 def test_nothing_in_common_is_no_agreement():
     one, empty = np.ones(1, np.float32), np.ones(0, np.float32)
-    assert not all(layer_hooks.compare_fp32({"a": one}, {"b": one}).values())
-    assert not all(layer_hooks.compare_fp32({"a": empty}, {"a": empty}).values())
+    assert not all(polygraphy_hooks.compare_fp32({"a": one}, {"b": one}).values())
+    assert not all(polygraphy_hooks.compare_fp32({"a": empty}, {"a": empty}).values())
 
 
 def test_the_inputs_are_arrays_in_polygraphys_json(saved):

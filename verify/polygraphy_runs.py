@@ -1,7 +1,4 @@
-"""Inputs of graphs as files, with the Polygraphy command that compares each graph's layers on them.
-
-It knows Polygraphy's options. What Polygraphy calls back is in `layer_hooks`.
-"""
+"""Files of graphs' inputs, with scripts that compare each graph's layers on them in Polygraphy."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.planning.profiles import ShapeRange, limits_from_manifest, profiles_of
-from hicom_edge.verify import layer_hooks
+from hicom_edge.verify import polygraphy_hooks
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -19,13 +16,14 @@ if TYPE_CHECKING:
     from hicom_edge.verify.graph_inputs import GraphInputs
 
 
-def save_layer_runs(
+def save_polygraphy_runs(
     bundle: Bundle, inputs: Iterable[GraphInputs], directory: Path
 ) -> tuple[str, ...]:
     """Write NAME.json and NAME.sh for each of the inputs, and return the names.
 
-    NAME.json holds the inputs for Polygraphy's `--load-inputs`. NAME.sh is `polygraphy run` of the
-    graph on them; it takes the runners (`--trt --onnxrt`) and any other of its options.
+    NAME.json has the inputs in the format of Polygraphy's `--load-inputs`. NAME.sh calls
+    `polygraphy run` with the graph and the inputs; it accepts the runners (`--trt --onnxrt`) and
+    all other options of Polygraphy.
 
     Raises:
         ModuleNotFoundError: Polygraphy is not installed.
@@ -45,11 +43,11 @@ def save_layer_runs(
 
 
 def _script(bundle: Bundle, run: GraphInputs) -> str:
-    """The shell script; the graph may be replaced, for `polygraphy debug reduce`."""
+    """The shell script. $GRAPH replaces the graph, for `polygraphy debug reduce`."""
     graph = bundle.file(bundle.graph(run.graph).file).resolve()
     options = " \\\n  ".join(_options(bundle, run))
     return f"""#!/bin/sh
-# The layers of {run.graph} on the inputs beside this file: sh {run.name}.sh --trt --onnxrt
+# Compares the layers of {run.graph} on the inputs beside it: sh {run.name}.sh --trt --onnxrt
 graph=${{GRAPH:-{shlex.quote(str(graph))}}}
 exec polygraphy run "$graph" --quiet --load-inputs "$(dirname "$0")/{run.name}.json" \\
   {options} "$@"
@@ -60,7 +58,7 @@ def _options(bundle: Bundle, run: GraphInputs) -> list[str]:
     entry = bundle.graph(run.graph)
     precision = "quantized" if entry.quantization is not None else entry.precision
     profile = _profile(bundle, run)
-    hooks = shlex.quote(str(Path(layer_hooks.__file__).resolve()))
+    hooks = shlex.quote(str(Path(polygraphy_hooks.__file__).resolve()))
     return [
         "--onnx-outputs '*' --strongly-typed",
         *(_shapes(end, profile, place) for place, end in enumerate(("min", "opt", "max"))),
@@ -71,10 +69,10 @@ def _options(bundle: Bundle, run: GraphInputs) -> list[str]:
 
 
 def _profile(bundle: Bundle, run: GraphInputs) -> Profile:
-    """The profile of the graph's engine, up to no more than these inputs need.
+    """The profile of the graph's engine, with a maximum that is as small as these inputs allow.
 
-    The typical sizes, for which TensorRT chooses its kernels, are the engine's. With every layer an
-    output, the largest would not fit where the engine does.
+    The typical sizes, for which TensorRT chooses its kernels, are those of the engine. With every
+    layer as an output, the engine's maximum would need too much memory.
     """
     limits = limits_from_manifest(bundle.manifest)
     built = profiles_of(run.graph, bundle.graph(run.graph), limits)[run.profile]
@@ -82,7 +80,7 @@ def _profile(bundle: Bundle, run: GraphInputs) -> Profile:
 
 
 def _enough(built: ShapeRange, shape: Shape) -> ShapeRange:
-    """At least 1, because TensorRT takes no range that ends at nothing."""
+    """At least 1, because TensorRT refuses a maximum of 0."""
     most = tuple(max(1, *sizes) for sizes in zip(built.typical, shape, strict=True))
     return ShapeRange(built.minimum, built.typical, most)
 
