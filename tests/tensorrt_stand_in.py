@@ -229,4 +229,4 @@ def stand_in_backend(name: str, make_memory: Callable[[], HostMemory], max_frame
         profiles, opener = parts(bundle, graph)
         return TensorRtDecoder(bundle, profiles, make_memory, opener, graph)
 
-    return Backend(name, lambda: None, load_engine, load_decoder)
+    return Backend(name, lambda machine: None, load_engine, load_decoder)
