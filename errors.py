@@ -8,7 +8,8 @@
     ├── BundleError           a bundle that is incomplete, altered or of another format version
     ├── EngineError           an engine that is not installed, or does not fit the bundle or device
     ├── ExportError           a model that cannot be expressed in the requested graph form
-    └── ResourceError         not enough memory or disk for what was asked
+    ├── ResourceError         not enough memory or disk for what was asked
+    └── Cancelled             a call that its caller cancelled from elsewhere
 
 Every message is one line: what was received, what was expected, what to do. The command line prints
 it and exits with status 2, as it does when the system refuses a file or memory (OSError,
@@ -50,3 +51,7 @@ class ExportError(HicomEdgeError):
 
 class ResourceError(HicomEdgeError):
     """Not enough memory, device memory or disk."""
+
+
+class Cancelled(HicomEdgeError):  # noqa: N818, what happened is no error of anybody's
+    """The call was cancelled by its caller; what it worked with can be used again."""

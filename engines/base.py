@@ -7,13 +7,14 @@ says what one must offer, `hicom_edge.engines` lists those that exist.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.device_array import MAIN_MEMORY, DeviceArray, Memory, placed, write
 from hicom_edge.engines.specs import check_feed, fits_spec, spec_named
 from hicom_edge.errors import EngineError, InputError
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import TensorSpec
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.device_array import AnyArray
+    from hicom_edge.engines.sequences import TokenSequence
 
     Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
     FeedDict: TypeAlias = Mapping[str, Array]
@@ -120,7 +123,8 @@ class Runner(ABC):
 class Engine(Runner):
     """Runs one graph, on host arrays or on arrays that stay on the device.
 
-    Inputs are checked before every run.
+    Inputs are checked before every run. Several threads may run it at once; an engine that can do
+    only one run at a time makes them wait.
 
     Attributes:
         memory: where its device arrays lie; known once it is active.
@@ -130,18 +134,23 @@ class Engine(Runner):
     outputs: tuple[TensorSpec, ...]
     memory: Memory = MAIN_MEMORY
 
-    def infer(self, feed_dict: FeedDict) -> dict[str, Array]:
+    def infer(self, feed_dict: FeedDict, cancel: CancelToken | None = None) -> dict[str, Array]:
         """Run the graph on host arrays and return its outputs by name; the caller owns them.
 
         Raises:
             EngineError: a name, dtype or fixed dimension does not fit the graph.
             ResourceError: not enough memory for inputs of this size.
+            Cancelled: `cancel` was set; the engine can be used again.
         """
         check_feed(self.name, self.inputs, feed_dict)
-        return self._infer(feed_dict)
+        check_cancelled(cancel)
+        return self._infer(feed_dict, cancel)
 
     def infer_on_device(
-        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray] | None = None
+        self,
+        feed_dict: DeviceFeed,
+        out: Mapping[str, DeviceArray] | None = None,
+        cancel: CancelToken | None = None,
     ) -> dict[str, DeviceArray]:
         """Run the graph and leave its outputs where they were computed.
 
@@ -154,24 +163,30 @@ class Engine(Runner):
         Raises:
             EngineError: a name, dtype or fixed dimension does not fit the graph.
             ResourceError: not enough memory for inputs of this size.
+            Cancelled: `cancel` was set; the engine can be used again.
         """
         check_feed(self.name, self.inputs, feed_dict)
         self._check_out(out or {})
-        return self._infer_on_device(feed_dict, out or {})
+        check_cancelled(cancel)
+        return self._infer_on_device(feed_dict, out or {}, cancel)
 
     def input_dtype(self, name: str) -> str:
         """The dtype that the graph takes for an input, such as "float16"."""
         return spec_named(self.name, self.inputs, name).dtype
 
     @abstractmethod
-    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
-        """Run the graph on inputs that fit it."""
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
+        """Run the graph on inputs that fit it; several threads may call it at once."""
 
     def _infer_on_device(
-        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray]
+        self,
+        feed_dict: DeviceFeed,
+        out: Mapping[str, DeviceArray],
+        cancel: CancelToken | None,
     ) -> dict[str, DeviceArray]:
-        """By way of host arrays; an engine that takes addresses does without."""
-        outputs = self._infer({name: np.asarray(array) for name, array in feed_dict.items()})
+        """By default through host arrays; override it where the engine takes addresses."""
+        host = {name: np.asarray(array) for name, array in feed_dict.items()}
+        outputs = self._infer(host, cancel)
         for name, target in out.items():
             write(outputs[name], target)
         return {
@@ -191,68 +206,56 @@ class Engine(Runner):
 
 
 class DecoderEngine(Runner):
-    """The language model over a KV cache that stays where the engine runs.
-
-    One sequence at a time: `prefill` starts a new one, `step` goes on with it.
+    """The language model. Its KV caches belong to the sequences that it hands out.
 
     Attributes:
         llm_dim: size Dl of one embedding.
         dtype: dtype of the embeddings, such as "float32".
-        sequence: how many sequences were started, so that a caller sees when its own was replaced.
+        max_batch: sequences that one run of the engine takes; `step_batch` cuts larger batches.
+        max_sequences: sequences that can be open at once, or None where only memory limits them.
         memory: where embeddings are read without a copy; known once it is active.
     """
 
     llm_dim: int
     dtype: str
-    sequence: int = 0
+    max_batch: int = 1
+    max_sequences: int | None = None
     memory: Memory = MAIN_MEMORY
 
-    @property
     @abstractmethod
-    def length(self) -> int:
-        """Tokens in the KV cache."""
+    def start(self, cancel: CancelToken | None = None) -> TokenSequence:
+        """An empty sequence, which the caller closes.
 
-    def prefill(self, inputs_embeds: AnyArray) -> Array:
-        """Start a sequence with embeddings (l, Dl); returns float32 logits (V) of the last one.
-
-        The logits are a host array, wherever the embeddings lie.
+        Where `max_sequences` are open, waits for one of them to be closed or paused; waiting
+        threads get their turn in the order in which they asked.
 
         Raises:
-            EngineError: the embeddings do not fit the graph.
-            ResourceError: not enough memory for a prompt of this length.
+            EngineError: the engine is not active, or the wait would never end because the calling
+                thread itself holds what it would wait for.
+            Cancelled: `cancel` was set while waiting.
         """
-        self._check(inputs_embeds)
-        self.reset()
-        self.sequence += 1
-        return self._append_any(inputs_embeds)
 
-    def step(self, inputs_embeds: AnyArray) -> Array:
-        """Append embeddings (l, Dl), usually l = 1; returns float32 logits (V) of the last one."""
-        self._check(inputs_embeds)
-        return self._append_any(inputs_embeds)
+    def step_batch(
+        self, steps: Sequence[tuple[TokenSequence, AnyArray]], cancel: CancelToken | None = None
+    ) -> Array:
+        """Append embeddings (1, Dl) to each of several sequences of this decoder.
 
-    @abstractmethod
-    def reset(self) -> None:
-        """Empty the KV cache."""
+        Returns float32 logits (b, V), row by row what `append` of each sequence alone returns.
 
-    @abstractmethod
-    def _append(self, inputs_embeds: Array) -> Array:
-        """Run embeddings that fit after the KV cache, which grows by l."""
+        Raises:
+            EngineError, ResourceError, Cancelled: as `TokenSequence.append`; close all of the
+                sequences, whose lengths are not defined then.
+        """
+        for sequence, inputs_embeds in steps:
+            sequence.check(inputs_embeds)
+        logits: list[Array] = []
+        for start in range(0, len(steps), self.max_batch):
+            check_cancelled(cancel)
+            logits += self._step_batch(steps[start : start + self.max_batch], cancel)
+        return np.stack(logits)
 
-    def _append_on_device(self, inputs_embeds: DeviceArray) -> Array:
-        """As `_append`, by way of a host array; an engine that takes addresses does without."""
-        return self._append(inputs_embeds.numpy())
-
-    def _append_any(self, inputs_embeds: AnyArray) -> Array:
-        if isinstance(inputs_embeds, DeviceArray):
-            return self._append_on_device(inputs_embeds)
-        return self._append(inputs_embeds)
-
-    def _check(self, inputs_embeds: AnyArray) -> None:
-        shape = inputs_embeds.shape
-        fits = inputs_embeds.ndim == 2 and shape[0] > 0 and shape[1] == self.llm_dim
-        if not fits or inputs_embeds.dtype.name != self.dtype:
-            raise EngineError(
-                f"{self.name}: embeddings are {inputs_embeds.dtype.name} {shape}, "
-                f"expected {self.dtype} (l, {self.llm_dim}) with l of at least 1"
-            )
+    def _step_batch(
+        self, steps: Sequence[tuple[TokenSequence, AnyArray]], cancel: CancelToken | None
+    ) -> Iterable[Array]:
+        """Logits (V) of each of at most `max_batch` steps; by default one run after another."""
+        return [sequence.append(inputs_embeds, cancel) for sequence, inputs_embeds in steps]

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Runner
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.planning.machine import Machine
 
 # The id of a position that has no token: a visual one.
@@ -60,17 +62,21 @@ class TextGenerator(Runner):
     llm_dim: int
     dtype: str
 
-    def generate(self, request: GenerationRequest) -> Iterator[int]:
+    def generate(
+        self, request: GenerationRequest, cancel: CancelToken | None = None
+    ) -> Iterator[int]:
         """Token ids as they are generated; closing the iterator ends the work on them.
 
         Raises:
             EngineError: the request does not fit the engine, or the runtime failed.
+            Cancelled: `cancel` was set; raised by the iterator.
         """
         self._check(request)
-        return self._generate(request)
+        check_cancelled(cancel)
+        return self._generate(request, cancel)
 
     @abstractmethod
-    def _generate(self, request: GenerationRequest) -> Iterator[int]:
+    def _generate(self, request: GenerationRequest, cancel: CancelToken | None) -> Iterator[int]:
         """Generate for a request that is consistent in itself."""
 
     def _check(self, request: GenerationRequest) -> None:

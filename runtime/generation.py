@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from hicom_edge.bundle.manifest import GenerationSpec
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
-from hicom_edge.errors import InputError, PromptError
+from hicom_edge.errors import PromptError
 from hicom_edge.runtime.checks import is_integer
 from hicom_edge.runtime.sampling import Sampler, SamplingSettings, resolve_settings
 
 if TYPE_CHECKING:
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.device_array import AnyArray
 
 DEFAULT_MAX_NEW_TOKENS = 512
@@ -87,29 +88,29 @@ def generate(
     settings: SamplingSettings,
     stop_token_ids: tuple[int, ...],
     max_new_tokens: int,
+    cancel: CancelToken | None = None,
 ) -> Iterator[int]:
     """Yield token ids until a stop token, which is not yielded, or `max_new_tokens`.
 
     Args:
-        decoder: active; it is reset, and one sequence at a time may use it.
+        decoder: active; the answer has a sequence of its own, which is closed with the iterator.
         token_embedding: (V, Dl), may be memory-mapped.
         prompt_embeddings: (l, Dl), of the decoder's dtype, on the host or on its device.
 
     Raises:
-        InputError: another sequence was started on the decoder meanwhile.
+        Cancelled: `cancel` was set, before a step or during the prefill.
     """
     sampler = Sampler(settings)
-    logits = decoder.prefill(prompt_embeddings)
-    sequence = decoder.sequence
-    for left in reversed(range(max_new_tokens)):
-        token_id = sampler.choose(logits)
-        if token_id in stop_token_ids:
-            return
-        yield token_id
-        if left:
-            _refuse_foreign_sequence(decoder, sequence)
-            row = token_embedding[token_id : token_id + 1]
-            logits = decoder.step(np.asarray(row, dtype=decoder.dtype))
+    with decoder.start(cancel) as sequence:
+        logits = sequence.append(prompt_embeddings, cancel)
+        for left in reversed(range(max_new_tokens)):
+            token_id = sampler.choose(logits)
+            if token_id in stop_token_ids:
+                return
+            yield token_id
+            if left:
+                row = token_embedding[token_id : token_id + 1]
+                logits = sequence.append(np.asarray(row, dtype=decoder.dtype), cancel)
 
 
 def generate_with(
@@ -119,6 +120,7 @@ def generate_with(
     settings: SamplingSettings,
     stop_token_ids: tuple[int, ...],
     max_new_tokens: int,
+    cancel: CancelToken | None = None,
 ) -> Iterator[int]:
     """As `generate`, with a runtime that has loop and sampling inside.
 
@@ -132,7 +134,8 @@ def generate_with(
             stop_token_ids,
             max_new_tokens,
             **dataclasses.asdict(settings),
-        )
+        ),
+        cancel,
     )
 
 
@@ -152,11 +155,3 @@ def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, max_context:
             "shorten the question"
         )
     return wanted
-
-
-def _refuse_foreign_sequence(decoder: DecoderEngine, sequence: int) -> None:
-    if decoder.sequence != sequence:
-        raise InputError(
-            "another question was asked while this answer was still being streamed; finish one "
-            "stream before the next, or load a second VideoQA"
-        )

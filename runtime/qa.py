@@ -64,8 +64,8 @@ Progress = Callable[[int, int], None]
 class VideoQA:
     """Answers questions about videos with one bundle; a video asked twice is encoded once.
 
-    One answer at a time: a second stream ends the first with an error. Where TensorRT-LLM is the
-    language model, streams may be read in turn, and it batches them. Not for several threads.
+    Several streams may be read in turn. Where the language model runs in TensorRT, which has one KV
+    cache, one stream is read to its end, or closed, before the next.
     """
 
     def __init__(

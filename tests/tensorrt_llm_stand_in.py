@@ -234,7 +234,8 @@ class HostExecutor:
         ids, table = request.input_token_ids, request.prompt_tuning_config.embedding_table.array
         vocab = len(self.embedding)
         rows = [table[i - vocab] if i >= vocab else self.embedding[i] for i in ids]
-        logits = self.decoder.prefill(np.array(rows, self.decoder.dtype))
+        sequence = self.decoder.start()
+        logits = sequence.append(np.array(rows, self.decoder.dtype))
         most = getattr(request, "max_new_tokens", None) or request.max_tokens
         stops = [request.end_id, *(word[0] for word in request.stop_words or [])]
         counted, tokens = {i for i in ids if i < vocab}, []
@@ -244,7 +245,7 @@ class HostExecutor:
                 return [*tokens, token] if self.returns_end else tokens
             tokens.append(token)
             counted.add(token)
-            logits = self.decoder.step(self.embedding[token : token + 1])
+            logits = sequence.append(self.embedding[token : token + 1])
         return tokens
 
 

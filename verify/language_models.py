@@ -63,7 +63,8 @@ class GraphLanguageModel(LanguageModel):
         self._generation = bundle.manifest.generation
 
     def logits(self, rows: Array) -> Array:
-        return self._decoder.prefill(rows)
+        with self._decoder.start() as sequence:
+            return sequence.append(rows)
 
     def greedy(self, token_ids: NDArray[np.int64], rows: Array, max_new_tokens: int) -> list[int]:
         how = (_plain_greedy(self._generation), self._generation.stop_token_ids, max_new_tokens)

@@ -111,7 +111,8 @@ def _changed(chain: Chain, graph_name: str, reference: Reference) -> tuple[Array
 
 def _first_logits(chain: Chain, sample: Sample, watched: Watched, tokens: Array) -> Array:
     prompt = chain.prompt(sample.question, watched.modality, tokens)
-    return np.array(chain.decoder.prefill(prompt), np.float32)
+    with chain.decoder.start() as sequence:
+        return np.array(sequence.append(prompt), np.float32)
 
 
 def _reaches(bundle: Bundle, graph_name: str, reference: Reference) -> bool:

@@ -12,7 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array, FeedDict
+    from hicom_edge.engines.cancel import CancelToken
+    from hicom_edge.engines.device_array import AnyArray
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _PAST = "past_key_values."
@@ -69,7 +73,8 @@ class TrialEngine(Engine):
     def deactivate(self) -> None:
         self._session = None
 
-    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
+        del cancel  # a trial is one short run
         if self._session is None:
             raise EngineError(f"{self.name} is not loaded; run it inside `with engine:`")
         names = [spec.name for spec in self.outputs]
@@ -88,11 +93,6 @@ class TrialDecoder(DecoderEngine):
         sizes = bundle.manifest.model
         self.llm_dim, self.dtype = sizes.llm_dim, self._engine.input_dtype("inputs_embeds")
         self._shape = (1, sizes.num_kv_heads, 0, sizes.head_dim)
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        return self._length
 
     def activate(self) -> None:
         self._engine.activate()
@@ -100,25 +100,47 @@ class TrialDecoder(DecoderEngine):
     def deactivate(self) -> None:
         self._engine.deactivate()
 
-    def reset(self) -> None:
-        self._length = 0
-
-    def _append(self, inputs_embeds: Array) -> Array:
-        if self._length:
-            raise EngineError(f"{self.name}: a trial runs prefills alone, and one was run")
-        self._length = len(inputs_embeds)
+    def start(self, cancel: CancelToken | None = None) -> TrialSequence:
+        check_cancelled(cancel)
         past = {
             spec.name: np.empty(self._shape, spec.dtype)
             for spec in self._engine.inputs
             if spec.name.startswith(_PAST)
         }
+        return TrialSequence(self, self._engine, past)
+
+
+class TrialSequence(TokenSequence):
+    """One prefill, of which no KV cache is kept."""
+
+    def __init__(self, decoder: TrialDecoder, engine: TrialEngine, past: dict[str, Array]) -> None:
+        super().__init__(decoder.name, decoder.llm_dim, decoder.dtype)
+        self._engine, self._past, self._length = engine, past, 0
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def _append(self, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
+        if self._length:
+            raise EngineError(
+                f"{self.decoder_name}: a trial runs prefills alone, and one was run; start another "
+                "sequence"
+            )
+        self._length = len(inputs_embeds)
         feed = {
-            "inputs_embeds": inputs_embeds[None],
+            "inputs_embeds": np.asarray(inputs_embeds)[None],
             "position_ids": np.arange(self._length, dtype=np.int64)[None],
             "logit_indices": np.array([self._length - 1], np.int64),
         }
-        logits: Array = self._engine.infer(feed | past)["logits"][0, 0]
+        logits: Array = self._engine.infer(feed | self._past, cancel)["logits"][0, 0]
         return logits
+
+    def _truncate(self, length: int) -> None:
+        self._length = length
+
+    def _free(self) -> None:
+        self._past, self._length = {}, 0
 
 
 def _weights_folder(model: ir.Model) -> str | None:

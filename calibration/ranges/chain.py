@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
     from hicom_edge.engines.device_array import AnyArray
+    from hicom_edge.engines.sequences import TokenSequence
 
     Array = NDArray[Any]
 
@@ -186,12 +187,13 @@ class Chain:
         max_context = self.bundle.manifest.model.max_context
         given = None if answer_ids is None else len(answer_ids) or None
         room = min(room_for_answer(len(prompt), given, max_context), max_new_tokens)
-        logits = np.array(self.decoder.prefill(prompt), np.float32)  # steps may reuse the buffer
-        if answer_ids is None:
-            token_ids = self._greedy(logits, room)
-        else:
-            token_ids = tuple(int(token) for token in answer_ids)
-            self._force(token_ids)
+        with self.decoder.start() as sequence:
+            logits = np.asarray(sequence.append(prompt), np.float32)
+            if answer_ids is None:
+                token_ids = self._greedy(sequence, logits, room)
+            else:
+                token_ids = tuple(int(token) for token in answer_ids)
+                self._force(sequence, token_ids)
         return Trace(guide, visual_tokens, logits, token_ids, self._text(token_ids))
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
@@ -199,18 +201,20 @@ class Chain:
         tokenizer = self._prompts.tokenizer
         return tuple(tokenizer.encode(answer, add_special_tokens=False).ids)
 
-    def _greedy(self, logits: NDArray[np.float32], room: int) -> tuple[int, ...]:
+    def _greedy(
+        self, sequence: TokenSequence, logits: NDArray[np.float32], room: int
+    ) -> tuple[int, ...]:
         stops, token_ids = self.bundle.manifest.generation.stop_token_ids, list[int]()
         while len(token_ids) < room and (token_id := int(logits.argmax())) not in stops:
             token_ids.append(token_id)
             if len(token_ids) < room:
-                logits = self.decoder.step(self._embed((token_id,)))
+                logits = sequence.append(self._embed((token_id,)))
         return tuple(token_ids)
 
-    def _force(self, token_ids: Sequence[int]) -> None:
+    def _force(self, sequence: TokenSequence, token_ids: Sequence[int]) -> None:
         """Append a given answer to the sequence in one run."""
         if token_ids:
-            self.decoder.step(self._embed(token_ids))
+            sequence.append(self._embed(token_ids))
 
     def _embed(self, token_ids: Sequence[int]) -> Array:
         rows = self._token_embedding[list(token_ids)]

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import EngineError, InputError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array, FeedDict
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.device_array import AnyArray
 
 
@@ -73,7 +76,8 @@ class ObservedEngine(Engine):
     def deactivate(self) -> None:
         self._session = None
 
-    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
+        del cancel  # calibration is stopped between two questions
         step = self._rows_per_run
         first = feed_dict[self.inputs[0].name]
         if step is None or len(first) <= step:
@@ -133,38 +137,50 @@ class ObservedDecoder(DecoderEngine):
         self.llm_dim = model.llm_dim
         self.dtype = self._engine.input_dtype("inputs_embeds")
         self._empty_shape = (1, model.num_kv_heads, 0, model.head_dim)
-        self._past: dict[str, Array] = {}
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        return self._length
 
     def activate(self) -> None:
         self._engine.activate()
-        self.reset()
 
     def deactivate(self) -> None:
         self._engine.deactivate()
-        self._past, self._length = {}, 0
 
-    def reset(self) -> None:
-        self._past = {
+    def start(self, cancel: CancelToken | None = None) -> ObservedSequence:
+        check_cancelled(cancel)
+        past = {
             spec.name: np.empty(self._empty_shape, dtype=spec.dtype)
             for spec in self._engine.inputs
             if spec.name.startswith(_PAST)
         }
-        self._length = 0
+        return ObservedSequence(self, self._engine, past)
 
-    def _append(self, inputs_embeds: AnyArray) -> Array:
-        end = self._length + len(inputs_embeds)
+
+class ObservedSequence(TokenSequence):
+    """A KV cache (1, heads, length, head_dim) of host arrays."""
+
+    def __init__(
+        self, decoder: ObservedDecoder, engine: ObservedEngine, past: dict[str, Array]
+    ) -> None:
+        super().__init__(decoder.name, decoder.llm_dim, decoder.dtype)
+        self._engine, self._past = engine, past
+
+    @property
+    def length(self) -> int:
+        return next((past.shape[2] for past in self._past.values()), 0)
+
+    def _append(self, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
+        end = self.length + len(inputs_embeds)
         feed = {
             "inputs_embeds": np.asarray(inputs_embeds)[None],
-            "position_ids": np.arange(self._length, end, dtype=np.int64)[None],
+            "position_ids": np.arange(self.length, end, dtype=np.int64)[None],
             "logit_indices": np.array([len(inputs_embeds) - 1], dtype=np.int64),
         }
-        outputs = self._engine.infer(feed | self._past)
+        outputs = self._engine.infer(feed | self._past, cancel)
         self._past = {name: outputs[name.replace(_PAST, _PRESENT)] for name in self._past}
-        self._length = end
         logits: Array = outputs["logits"][0, 0]
         return logits
+
+    def _truncate(self, length: int) -> None:
+        self._past = {name: past[:, :, :length] for name, past in self._past.items()}
+
+    def _free(self) -> None:
+        self._past = {}

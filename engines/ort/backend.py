@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
+from hicom_edge.engines.cancel import calling_on_cancel, check_cancelled
 from hicom_edge.engines.ort.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import GraphEntry
+    from hicom_edge.engines.cancel import CancelToken
 
 __all__ = [
     "CPU",
@@ -48,6 +50,7 @@ __all__ = [
     "open_session",
     "remarks_of",
     "session_options",
+    "stoppable",
 ]
 
 _MEMORY_SIGNS = (
@@ -155,6 +158,33 @@ def one_line_errors(what: str) -> Iterator[None]:
             raise _out_of_memory(what) from error
         advice = _MEND_TOO_OLD if _TOO_OLD_SIGN in reason else ""
         raise EngineError(f"{what} in onnxruntime: {reason[:_LONGEST_REASON]}{advice}") from error
+
+
+@contextmanager
+def stoppable(cancel: CancelToken | None, what: str) -> Iterator[onnxruntime.RunOptions]:
+    """Options of one run, which stops at the next node once `cancel` is set.
+
+    A terminate flag that stays set ends every later run with the same options: make them anew for
+    each run. Errors become one line, as in `one_line_errors`.
+
+    Raises:
+        Cancelled: the run was stopped.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # a stopped run is an exception, and would be printed besides
+
+    def terminate() -> None:
+        options.terminate = True
+
+    with calling_on_cancel(cancel, terminate):
+        try:
+            with one_line_errors(what):
+                yield options
+        except EngineError:
+            check_cancelled(cancel)  # that is why it failed
+            raise
 
 
 def _out_of_memory(what: str) -> ResourceError:

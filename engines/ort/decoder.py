@@ -1,8 +1,7 @@
-"""The language model in ONNX Runtime, past in and present out.
+"""The language model in ONNX Runtime.
 
-It knows the names of the decoder graph's tensors and keeps the KV cache as OrtValues on the
-provider's device: a step's present outputs are the next step's past inputs, without a host copy.
-Embeddings that lie on that device are read there.
+A step's present outputs are bound as the next step's past inputs, so that the KV cache stays on the
+provider's device. Embeddings on that device are read without a copy.
 """
 
 from __future__ import annotations
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.ort.backend import (
     memory_of,
-    one_line_errors,
     open_session,
     remarks_of,
+    stoppable,
 )
 from hicom_edge.engines.ort.binding import bind_input, device_type
+from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import BundleError, EngineError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
-    from hicom_edge.engines.device_array import AnyArray, DeviceArray
+    from hicom_edge.engines.cancel import CancelToken
+    from hicom_edge.engines.device_array import AnyArray
 
 GRAPH = "decoder"
 _PAST, _PRESENT = "past_key_values.", "present."
@@ -34,7 +36,7 @@ _HOST_INPUTS = {"inputs_embeds", "position_ids", "logit_indices"}
 
 
 class OnnxRuntimeDecoder(DecoderEngine):
-    """Runs the bundle's `decoder` graph; its KV cache never leaves the provider's device."""
+    """Runs the bundle's `decoder` graph; KV caches never leave the provider's device."""
 
     def __init__(self, bundle: Bundle, provider: str, options: EngineOptions) -> None:
         entry, model = bundle.graph(GRAPH), bundle.manifest.model
@@ -52,62 +54,101 @@ class OnnxRuntimeDecoder(DecoderEngine):
         self._past_shape = (1, model.num_kv_heads, 0, model.head_dim)
         self._bundle, self._provider, self._options = bundle, provider, options
         self._session: onnxruntime.InferenceSession | None = None
-        self._past: list[onnxruntime.OrtValue] = []
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        return self._length
 
     def activate(self) -> None:
         if self._session is None:
             self.memory = memory_of(self._provider)
             self._session = open_session(self._bundle, GRAPH, self._provider, self._options)
             self.remarks = remarks_of(self._session, self._bundle.graph(GRAPH), self._provider)
-        self.reset()
 
     def deactivate(self) -> None:
         self._session = None
-        self._past, self._length = [], 0
 
-    def reset(self) -> None:
-        import onnxruntime
+    def start(self, cancel: CancelToken | None = None) -> OnnxRuntimeSequence:
+        check_cancelled(cancel)
+        self._loaded()
+        return OnnxRuntimeSequence(self, self._empty_past())
 
-        empty = np.empty(self._past_shape, dtype=self._past_dtype)
-        device = device_type(self.memory)
-        self._past = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(empty, device) for _ in self._past_names
-        ]
-        self._length = 0
+    def run(
+        self,
+        past: list[onnxruntime.OrtValue],
+        positions: range,
+        inputs_embeds: AnyArray,
+        logit_indices: Array,
+        cancel: CancelToken | None,
+    ) -> tuple[Array, list[onnxruntime.OrtValue]]:
+        """One run of the graph for one sequence.
 
-    def _append(self, inputs_embeds: Array) -> Array:
-        return self._last_logits(inputs_embeds)
+        Args:
+            past: keys and values (1, heads, past, head_dim) of all layers.
+            inputs_embeds: (l, Dl); `positions` are their places in the text.
+            logit_indices: (k) int64, the rows whose logits are wanted.
 
-    def _append_on_device(self, inputs_embeds: DeviceArray) -> Array:
-        return self._last_logits(inputs_embeds)
-
-    def _last_logits(self, inputs_embeds: AnyArray) -> Array:
-        last = np.array([len(inputs_embeds) - 1], dtype=np.int64)
-        logits: Array = self.logits_at(inputs_embeds, last)[0]
-        return logits
-
-    def logits_at(self, inputs_embeds: AnyArray, indices: Array) -> Array:
-        """Append embeddings (l, Dl) and return float32 logits (k, V) at `indices` (k) of them."""
-        if self._session is None:
-            raise EngineError(f"{self.name} is not loaded; run it inside `with decoder:`")
-        end = self._length + len(inputs_embeds)
-        binding = self._session.io_binding()
+        Returns:
+            Float32 logits (k, V) on the host, and the keys and values including these rows.
+        """
+        session = self._loaded()
+        binding = session.io_binding()
         bind_input(binding, "inputs_embeds", inputs_embeds, self.memory, (1, *inputs_embeds.shape))
-        binding.bind_cpu_input("position_ids", np.arange(self._length, end, dtype=np.int64)[None])
-        binding.bind_cpu_input("logit_indices", indices)
-        for name, value in zip(self._past_names, self._past, strict=True):
+        binding.bind_cpu_input("position_ids", np.array(positions, dtype=np.int64)[None])
+        binding.bind_cpu_input("logit_indices", logit_indices)
+        for name, value in zip(self._past_names, past, strict=True):
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits", "cpu")
         for name in self._present_names:
             binding.bind_output(name, device_type(self.memory))
-        with one_line_errors(f"{self.name} does not run"):
-            self._session.run_with_iobinding(binding)
-        logits, *self._past = binding.get_outputs()
-        self._length = end
-        result: Array = logits.numpy()[0]
-        return result
+        with stoppable(cancel, f"{self.name} does not run") as run_options:
+            session.run_with_iobinding(binding, run_options)
+        logits, *present = binding.get_outputs()
+        return logits.numpy()[0], present
+
+    def _empty_past(self) -> list[onnxruntime.OrtValue]:
+        import onnxruntime
+
+        empty, device = np.empty(self._past_shape, dtype=self._past_dtype), device_type(self.memory)
+        return [onnxruntime.OrtValue.ortvalue_from_numpy(empty, device) for _ in self._past_names]
+
+    def _loaded(self) -> onnxruntime.InferenceSession:
+        if self._session is None:
+            raise EngineError(f"{self.name} is not loaded; run it inside `with decoder:`")
+        return self._session
+
+
+class OnnxRuntimeSequence(TokenSequence):
+    """A KV cache of OrtValues on the provider's device: a run's present is the next one's past."""
+
+    def __init__(self, decoder: OnnxRuntimeDecoder, past: list[onnxruntime.OrtValue]) -> None:
+        super().__init__(decoder.name, decoder.llm_dim, decoder.dtype)
+        self._decoder, self._past = decoder, past
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def logits_at(
+        self, inputs_embeds: AnyArray, indices: Array, cancel: CancelToken | None = None
+    ) -> Array:
+        """As `append`, with float32 logits (k, V) at `indices` (k) of the embeddings."""
+        self.check(inputs_embeds)
+        positions = range(self._length, self._length + len(inputs_embeds))
+        past = self._past
+        logits, self._past = self._decoder.run(past, positions, inputs_embeds, indices, cancel)
+        self._length = positions.stop
+        return logits
+
+    def _append(self, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
+        last = np.array([len(inputs_embeds) - 1], dtype=np.int64)
+        logits: Array = self.logits_at(inputs_embeds, last, cancel)[0]
+        return logits
+
+    def _truncate(self, length: int) -> None:
+        import onnxruntime
+
+        device = device_type(self._decoder.memory)
+        kept = (np.ascontiguousarray(past.numpy()[:, :, :length]) for past in self._past)
+        self._past = [onnxruntime.OrtValue.ortvalue_from_numpy(past, device) for past in kept]
+        self._length = length
+
+    def _free(self) -> None:
+        self._past, self._length = [], 0

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from hicom_edge.engines.base import Engine, EngineOptions
 from hicom_edge.engines.ort.backend import (
     memory_of,
-    one_line_errors,
     open_session,
     remarks_of,
+    stoppable,
 )
 from hicom_edge.engines.ort.binding import array_of, bind_input, bind_output
 from hicom_edge.errors import EngineError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array, DeviceFeed, FeedDict
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.device_array import DeviceArray
 
 
@@ -49,14 +50,18 @@ class OnnxRuntimeEngine(Engine):
     def deactivate(self) -> None:
         self._session = None
 
-    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
         names = [spec.name for spec in self.outputs]
         session = self._loaded()
-        with one_line_errors(f"{self.name} does not run"):
-            return dict(zip(names, session.run(names, dict(feed_dict)), strict=True))
+        with stoppable(cancel, f"{self.name} does not run") as run_options:
+            outputs = session.run(names, dict(feed_dict), run_options)
+        return dict(zip(names, outputs, strict=True))
 
     def _infer_on_device(
-        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray]
+        self,
+        feed_dict: DeviceFeed,
+        out: Mapping[str, DeviceArray],
+        cancel: CancelToken | None,
     ) -> dict[str, DeviceArray]:
         session = self._loaded()
         binding = session.io_binding()
@@ -64,8 +69,8 @@ class OnnxRuntimeEngine(Engine):
             bind_input(binding, name, array, self.memory)
         for spec in self.outputs:
             bind_output(binding, spec.name, out.get(spec.name), self.memory)
-        with one_line_errors(f"{self.name} does not run"):
-            session.run_with_iobinding(binding)
+        with stoppable(cancel, f"{self.name} does not run") as run_options:
+            session.run_with_iobinding(binding, run_options)
             binding.synchronize_outputs()  # the next stage may read them on another stream
         made = zip(self.outputs, binding.get_outputs(), strict=True)
         return {

@@ -1,9 +1,8 @@
-"""The language model in TensorRT: its KV cache stays on the device.
+"""The language model in TensorRT, with its KV cache on the device.
 
-It knows the names of the decoder graph's tensors and which profile a call belongs to. In the concat
-form lengths grow from step to step. In the scatter form every step has the same shapes and
-addresses, so that it is captured as a CUDA graph and launched as a whole, here or by TensorRT-RTX.
-Not yet run on a device; see `session`.
+In the concat form lengths grow from step to step. In the scatter form every step has the same
+shapes and addresses, so that it is captured as a CUDA graph and launched as a whole, by this module
+or by TensorRT-RTX. Not yet run on a device; see `session`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.device_array import DeviceArray
+from hicom_edge.engines.fair_lock import FairLock
+from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.engines.tensorrt.captured_step import CapturedStep
 from hicom_edge.engines.tensorrt.kv_cache import CacheShape, FixedCache, KvCache, SwappedCache
 from hicom_edge.errors import BundleError, EngineError, ResourceError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.cuda.device import DeviceMemory
     from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.engines.tensorrt.engine import OpenSession
@@ -48,11 +51,15 @@ class _Loaded(NamedTuple):
 class TensorRtDecoder(DecoderEngine):
     """Runs a decoder graph of the bundle in the engine that was built from it.
 
+    There is one KV cache. A sequence holds it from `start` to `close` or `pause`, and others wait.
+
     Args:
         profiles: the shapes that it was built for, those of PREFILL and of STEP.
         open_device, open_session: make the device and the loaded engine, on activate.
         graph: the form, CONCAT_GRAPH or SCATTER_GRAPH.
     """
+
+    max_sequences = 1
 
     def __init__(
         self,
@@ -81,16 +88,18 @@ class TensorRtDecoder(DecoderEngine):
         self._vocab = model.vocab_size
         self._open_device, self._open_session = open_device, open_session
         self._loaded: _Loaded | None = None
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        return self._length
+        self._turns = FairLock()
+        self._owner: TensorRtSequence | None = None
 
     @property
     def capacity(self) -> int:
         """Tokens that the KV cache holds."""
         return self._cache_shape.capacity
+
+    @property
+    def num_waiting(self) -> int:
+        """Threads that wait for the KV cache."""
+        return self._turns.num_waiting
 
     def activate(self) -> None:
         if self._loaded is None:
@@ -102,7 +111,6 @@ class TensorRtDecoder(DecoderEngine):
                 _give_back(device, taken)
                 raise
             self.memory = device
-        self.reset()
 
     def deactivate(self) -> None:
         if self._loaded is None:
@@ -110,50 +118,66 @@ class TensorRtDecoder(DecoderEngine):
         self._loaded.step.forget()
         self._loaded.session.close()
         _give_back(self._loaded.device, self._loaded.taken)
-        self._loaded, self._length = None, 0
+        self._loaded, self._owner = None, None
 
-    def reset(self) -> None:
-        self._length = 0
+    def start(self, cancel: CancelToken | None = None) -> TensorRtSequence:
+        self._ready()
+        sequence = TensorRtSequence(self)
+        self.take(sequence, cancel)
+        return sequence
 
-    def _append(self, inputs_embeds: Array) -> Array:
-        return self._run_all(inputs_embeds)
+    def take(self, sequence: TensorRtSequence, cancel: CancelToken | None) -> bool:
+        """Wait until the KV cache is free, and hold it; whether it still has the sequence."""
+        if self._turns.is_held_here:
+            raise EngineError(
+                f"{self.name}: this engine holds one sequence at a time, and this thread holds it; "
+                "close the first answer's stream, or read it to its end, before the next one"
+            )
+        self._turns.acquire(cancel)
+        is_kept, self._owner = self._owner is sequence, sequence
+        return is_kept
 
-    def _append_on_device(self, inputs_embeds: DeviceArray) -> Array:
-        return self._run_all(inputs_embeds)
+    def give_back(self) -> None:
+        """Let the next sequence have the KV cache; its content stays until then."""
+        self._turns.release()
 
-    def _run_all(self, inputs_embeds: AnyArray) -> Array:
-        """Run any number of rows in as many calls as the profiles ask for."""
+    def run_all(self, length: int, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
+        """Run rows behind `length` tokens, in as many calls as the profiles ask for."""
         rows, capacity = len(inputs_embeds), self.capacity
-        if self._length + rows > capacity or (not self._length and rows > self._max_prompt):
+        if length + rows > capacity or (not length and rows > self._max_prompt):
             raise ResourceError(
-                f"{self.name}: {rows} tokens after {self._length} exceed what the engine was "
+                f"{self.name}: {rows} tokens after {length} exceed what the engine was "
                 f"built for ({self._max_prompt} at once, {capacity} in all); use fewer "
                 "frames, or hicom-edge build with a larger --max-frames"
             )
-        most = self._step_rows if self._length and not self._fixed else self._max_prompt
+        most = self._step_rows if length and not self._fixed else self._max_prompt
         for start in range(0, rows, most):
-            piece = _rows(inputs_embeds, start, start + most)
-            logits = self._run(self._profile_for(len(piece)), piece)
+            check_cancelled(cancel)
+            logits = self._run(length + start, _rows(inputs_embeds, start, start + most))
         return logits
 
-    def _profile_for(self, rows: int) -> int:
-        """A growing cache has a profile for its beginning, a fixed one for a single row."""
-        return STEP if (rows == 1 if self._fixed else self._length > 0) else PREFILL
+    def truncate(self, length: int, kept: int) -> None:
+        """Keep the first `kept` of the KV cache's `length` tokens."""
+        loaded = self._ready()
+        loaded.cache.truncate(length, kept, loaded.device.copy)
 
-    def _run(self, profile: int, inputs_embeds: AnyArray) -> Array:
-        """Run rows that the profile takes; returns float32 logits (V) of the last one."""
-        if self._loaded is None:
-            raise EngineError(f"{self.name} is not loaded; run it inside `with decoder:`")
-        device, session, addresses, cache, step, _ = self._loaded
-        rows, end = len(inputs_embeds), self._length + len(inputs_embeds)
+    def _profile_for(self, length: int, rows: int) -> int:
+        """A growing cache has a profile for its beginning, a fixed one for a single row."""
+        return STEP if (rows == 1 if self._fixed else length > 0) else PREFILL
+
+    def _run(self, length: int, inputs_embeds: AnyArray) -> Array:
+        """Run rows that a profile takes; returns float32 logits (V) of the last one."""
+        device, session, addresses, cache, step, _ = self._ready()
+        rows, end = len(inputs_embeds), length + len(inputs_embeds)
+        profile = self._profile_for(length, rows)
         self._give(inputs_embeds, addresses[_ROWS])
-        device.upload(np.arange(self._length, end, dtype=np.int64), addresses["position_ids"])
+        device.upload(np.arange(length, end, dtype=np.int64), addresses["position_ids"])
         device.upload(np.array([rows - 1], dtype=np.int64), addresses["logit_indices"])
         shapes = {_ROWS: (1, rows, self.llm_dim), "position_ids": (1, rows), "logit_indices": (1,)}
 
         def run() -> None:
             session.select_profile(profile)
-            session.set_shapes({**cache.shapes(self._length), **shapes})
+            session.set_shapes({**cache.shapes(length), **shapes})
             session.run({**addresses, **cache.addresses()})
 
         if self._fixed and profile == STEP and not session.captures:
@@ -164,13 +188,16 @@ class TensorRtDecoder(DecoderEngine):
         logits = np.empty(self._vocab, np.float32)
         device.download(addresses["logits"], logits)
         cache.advance()
-        self._length = end
         return logits
+
+    def _ready(self) -> _Loaded:
+        if self._loaded is None:
+            raise EngineError(f"{self.name} is not loaded; run it inside `with decoder:`")
+        return self._loaded
 
     def _give(self, inputs_embeds: AnyArray, address: int) -> None:
         """Put embeddings where the engine reads them; from the device without a host copy."""
-        assert self._loaded is not None
-        device = self._loaded.device
+        device = self._ready().device
         if isinstance(inputs_embeds, DeviceArray) and inputs_embeds.memory.place == device.place:
             device.copy(inputs_embeds.address, address, inputs_embeds.nbytes)
         else:
@@ -205,6 +232,47 @@ class TensorRtDecoder(DecoderEngine):
             for address in cache.addresses().values():
                 device.upload(zeros, address)
         return _Loaded(device, session, addresses, cache, CapturedStep(device), taken)
+
+
+class TensorRtSequence(TokenSequence):
+    """A text in the decoder's only KV cache, which the sequence holds until closed or paused."""
+
+    def __init__(self, decoder: TensorRtDecoder) -> None:
+        super().__init__(decoder.name, decoder.llm_dim, decoder.dtype)
+        self._decoder, self._length, self._holds = decoder, 0, True
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    def pause(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._decoder.give_back()
+
+    def resume(self, cancel: CancelToken | None = None) -> bool:
+        if self._holds:
+            return True
+        is_kept = self._decoder.take(self, cancel)
+        self._holds = True
+        if not is_kept:
+            self._length = 0
+        return is_kept
+
+    def _append(self, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
+        assert self._holds, "a paused sequence is resumed before it is used"
+        logits = self._decoder.run_all(self._length, inputs_embeds, cancel)
+        self._length += len(inputs_embeds)
+        return logits
+
+    def _truncate(self, length: int) -> None:
+        assert self._holds, "a paused sequence is resumed before it is used"
+        self._decoder.truncate(self._length, length)
+        self._length = length
+
+    def _free(self) -> None:
+        self._length = 0
+        self.pause()
 
 
 def _rows(array: AnyArray, start: int, stop: int) -> AnyArray:

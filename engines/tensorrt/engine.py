@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.engines.base import Engine
+from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.device_array import DeviceArray, empty
+from hicom_edge.engines.fair_lock import FairLock
 from hicom_edge.errors import EngineError
 from hicom_edge.planning.profiles import ShapeRange
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array, DeviceFeed, FeedDict
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.cuda.device import DeviceMemory
     from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.engines.tensorrt.session import TensorRtSession
@@ -56,6 +59,7 @@ class TensorRtEngine(Engine):
         self._open_device, self._open_session = open_device, open_session
         self._loaded: tuple[DeviceMemory, TensorRtSession] | None = None
         self._buffers: dict[str, tuple[int, int]] = {}  # name → address, bytes
+        self._turns = FairLock()  # one execution context, one set of buffers
 
     def activate(self) -> None:
         if self._loaded is None:
@@ -78,8 +82,12 @@ class TensorRtEngine(Engine):
         device.close()
         self._loaded = None
 
-    def _infer(self, feed_dict: FeedDict) -> dict[str, Array]:
-        runs = [self._infer_piece(piece) for piece in self._pieces(feed_dict)]
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
+        runs = []
+        for piece in self._pieces(feed_dict):
+            check_cancelled(cancel)
+            with self._turns:
+                runs.append(self._infer_piece(piece))
         if len(runs) == 1:
             return runs[0]
         return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
@@ -95,11 +103,24 @@ class TensorRtEngine(Engine):
         return {name: array.numpy() for name, array in outputs.items()}
 
     def _infer_on_device(
-        self, feed_dict: DeviceFeed, out: Mapping[str, DeviceArray]
+        self,
+        feed_dict: DeviceFeed,
+        out: Mapping[str, DeviceArray],
+        cancel: CancelToken | None,
+    ) -> dict[str, DeviceArray]:
+        with self._turns:
+            return self._infer_pieces(feed_dict, out, cancel)
+
+    def _infer_pieces(
+        self,
+        feed_dict: DeviceFeed,
+        out: Mapping[str, DeviceArray],
+        cancel: CancelToken | None,
     ) -> dict[str, DeviceArray]:
         device, _ = self._ready()
         whole, start = dict(out), 0
         for piece in self._pieces(feed_dict):
+            check_cancelled(cancel)
             expected = self._outputs_for(piece)
             if start == 0:
                 for name, (first, dtype) in expected.items():

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from hicom_edge.planning.decoder_form import PAST, PRESENT
 from hicom_edge.planning.profiles import Shape
 
+Copy = Callable[[int, int, int], None]
+"""copy(source address, target address, bytes)"""
+
 
 @dataclass(frozen=True)
 class CacheShape:
@@ -46,6 +49,10 @@ class KvCache(ABC):
     def advance(self) -> None:
         """A run is queued: what it writes is the next one's past."""
 
+    @abstractmethod
+    def truncate(self, length: int, kept: int, copy: Copy) -> None:
+        """Keep the first `kept` of `length` tokens; `copy` copies bytes on the device."""
+
     def _set(self, reserve: Callable[[int], int]) -> dict[str, int]:
         return {name: reserve(self._shape.nbytes) for name in self._names}
 
@@ -68,6 +75,15 @@ class SwappedCache(KvCache):
     def advance(self) -> None:
         self._read, self._written = self._written, self._read
 
+    def truncate(self, length: int, kept: int, copy: Copy) -> None:
+        # Buffers are (heads, length, head_dim) without gaps: a shorter one has other head offsets.
+        row = self._shape.head_dim * self._shape.item_bytes
+        for name, source in self._read.items():
+            for head in range(self._shape.heads):
+                target = self._written[name] + head * kept * row
+                copy(source + head * length * row, target, kept * row)
+        self.advance()
+
 
 class FixedCache(KvCache):
     """The scatter form: one set of buffers of fixed capacity, written in place."""
@@ -88,6 +104,9 @@ class FixedCache(KvCache):
 
     def advance(self) -> None:
         """The past is where the present was written."""
+
+    def truncate(self, length: int, kept: int, copy: Copy) -> None:
+        del length, kept, copy  # the mask hides what lies behind, and the next run overwrites it
 
 
 def _as_present(buffers: dict[str, int]) -> dict[str, int]:

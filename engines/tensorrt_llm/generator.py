@@ -26,6 +26,7 @@ from hicom_edge.planning.machine import Machine, this_machine
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
+    from hicom_edge.engines.cancel import CancelToken
 
 # NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
 _TABLE_DTYPE = {"float32": "float32", "float16": "float16", "bfloat16": "float32"}
@@ -59,7 +60,7 @@ class TensorRtLlmGenerator(TextGenerator):
             self._session.close()
             self._session = None
 
-    def _generate(self, request: GenerationRequest) -> Iterator[int]:
+    def _generate(self, request: GenerationRequest, cancel: CancelToken | None) -> Iterator[int]:
         if self._session is None:
             raise EngineError(f"{self.name} is not loaded; use it in a with statement")
         self._check_limits(request)
@@ -70,7 +71,7 @@ class TensorRtLlmGenerator(TextGenerator):
             self._model,
             text_in_table=request.repetition_penalty != 1,
         )
-        return _until_stop(self._session.generate(request, prompt), request)
+        return _until_stop(self._session.generate(request, prompt, cancel), request)
 
     def _check_limits(self, request: GenerationRequest) -> None:
         prompt, limits = len(request.token_ids), self._limits

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hicom_edge.engines.cancel import calling_on_cancel, check_cancelled
 from hicom_edge.engines.tensorrt_llm.api import TOP_K_MAX, ApiNames
 from hicom_edge.engines.tensorrt_llm.kernels import reuses_cache
 from hicom_edge.engines.tensorrt_llm.several_ranks import parallel_arguments
 from hicom_edge.errors import EngineError, InputError, ResourceError
 
 if TYPE_CHECKING:
+    from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.tensorrt_llm.prompt import TablePrompt
     from hicom_edge.engines.text_generator import GenerationRequest
     from hicom_edge.planning.llm.config import CheckpointConfig
@@ -81,14 +83,18 @@ class ExecutorSession:
         return cls(api, torch, executor, names, model)
 
     def generate(
-        self, request: GenerationRequest, prompt: TablePrompt
+        self, request: GenerationRequest, prompt: TablePrompt, cancel: CancelToken | None = None
     ) -> Generator[int, None, None]:
-        """Enqueue a request at the first `next` and yield its tokens; cancel it when closed."""
+        """Enqueue a request at the first `next` and yield its tokens.
+
+        The request is cancelled in the executor when the generator is closed or `cancel` is set.
+        """
+        check_cancelled(cancel)
         request_id = self.executor.enqueue_request(self._request(request, prompt))
         finished = False
         try:
             while not finished:
-                for response in self.executor.await_responses(id=request_id):
+                for response in self._responses(request_id, cancel):
                     if response.has_error():
                         finished = True
                         raise _as_our_error(response.error_msg, "TensorRT-LLM failed")
@@ -97,6 +103,17 @@ class ExecutorSession:
         finally:
             if not finished:
                 self.executor.cancel_request(id=request_id)
+
+    def _responses(self, request_id: int, cancel: CancelToken | None) -> list[Any]:
+        """The next responses to a request; a cancelled one is answered without more tokens."""
+
+        def stop() -> None:
+            self.executor.cancel_request(id=request_id)
+
+        with calling_on_cancel(cancel, stop):
+            responses: list[Any] = self.executor.await_responses(id=request_id)
+        check_cancelled(cancel)
+        return responses
 
     def close(self) -> None:
         """Free the engine."""

@@ -158,11 +158,12 @@ def test_the_stages_hand_on_what_they_made(reference_bundle) -> None:
 def test_embeddings_on_a_device_are_prefilled(reference_bundle, place) -> None:
     embeddings = ramp(7, reference_bundle.manifest.model.llm_dim) / 10
     with load_decoder(reference_bundle) as decoder:
-        expected = decoder.prefill(embeddings[:5]), decoder.step(embeddings[5:])
+        here, there = decoder.start(), decoder.start()
         given = placed(embeddings, place)
-        np.testing.assert_array_equal(decoder.prefill(given.rows(0, 5)), expected[0])
-        np.testing.assert_array_equal(decoder.step(given.rows(5, 7)), expected[1])
-        assert decoder.length == 7
+        for start, stop in ((0, 5), (5, 7)):
+            expected = here.append(embeddings[start:stop])
+            np.testing.assert_array_equal(there.append(given.rows(start, stop)), expected)
+        assert there.length == 7
 
 
 def test_a_place_for_an_output_that_does_not_fit_is_refused(reference_bundle) -> None:
@@ -195,7 +196,7 @@ class Doubling(Engine):
 
     def deactivate(self) -> None: ...
 
-    def _infer(self, feed_dict):
+    def _infer(self, feed_dict, cancel):
         return {"y": feed_dict["x"] * 2}
 
 

@@ -135,7 +135,8 @@ def check_runs_as_concat(bundle: Bundle) -> None:
     call = run_of(session, {name: np.zeros(shape, np.float32) for name in names})
     x = np.random.default_rng(1).normal(size=(6, model.llm_dim)).astype(np.float32)
     with load_decoder(bundle, "onnxruntime-cpu") as decoder:
-        expected = decoder.prefill(x[:5]), decoder.step(x[5:])
+        sequence = decoder.start()
+        expected = sequence.append(x[:5]), sequence.append(x[5:])
     for rows, logits in zip((x[:5], x[5:]), expected, strict=True):
         np.testing.assert_allclose(call(rows)[-1], logits, atol=2e-4 * np.abs(logits).max())
 

@@ -66,7 +66,7 @@ def test_the_bundle_equals_the_authors(
     expected = case.array("prefill_logits").numpy()
     with load_decoder(bundle) as decoder:
         rows = np.arange(len(embeddings) - len(expected), len(embeddings))
-        logits = decoder.logits_at(embeddings, rows)
+        logits = decoder.start().logits_at(embeddings, rows)
         error = np.abs(logits - expected).max()
         assert error <= LOGITS_TOLERANCE, f"prefill logits: largest difference {error:.1e}"
         table = np.load(bundle.file(bundle.manifest.token_embedding), mmap_mode="r")

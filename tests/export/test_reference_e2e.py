@@ -65,18 +65,18 @@ def test_the_bundle_equals_the_authors(case: EndToEndCase, pipeline_of, opset: i
         assert error <= TOKENS_TOLERANCE, f"visual_tokens: largest difference {error:.1e}"
     expected = case.array("prefill_logits").numpy()
     prompt = pipeline.embed(case.values["input_ids"], tokens)
-    pipeline.decoder.reset()
     rows = np.arange(len(prompt) - len(expected), len(prompt))
-    logits = pipeline.decoder.logits_at(prompt, rows)
+    sequence = pipeline.decoder.start()
+    logits = sequence.logits_at(prompt, rows)
     error = abs(logits - expected).max()
     assert error <= LOGITS_TOLERANCE, f"prefill_logits: largest difference {error:.1e}"
     if "greedy_rep1" in case.values:
-        assert_greedy(pipeline, case, logits[-1])
+        assert_greedy(pipeline, sequence, case, logits[-1])
 
 
-def assert_greedy(pipeline: Pipeline, case: EndToEndCase, logits: np.ndarray) -> None:
+def assert_greedy(pipeline: Pipeline, sequence, case: EndToEndCase, logits: np.ndarray) -> None:
     expected, answer = case.values["greedy_rep1"]["tokens"], []
     for _ in expected:
         answer.append(int(logits.argmax()))
-        logits = pipeline.decoder.step(pipeline.table[answer[-1]][None])
+        logits = sequence.append(pipeline.table[answer[-1]][None])
     assert answer == expected

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hicom_edge.engines.base import DecoderEngine
-from hicom_edge.errors import InputError, PromptError
+from hicom_edge.engines.cancel import CancelToken
+from hicom_edge.engines.sequences import TokenSequence
+from hicom_edge.errors import Cancelled, PromptError
 from hicom_edge.runtime.generation import GenerationOptions, generate, room_for_answer
 from hicom_edge.runtime.sampling import SamplingSettings
 
@@ -20,22 +22,36 @@ class Counting(DecoderEngine):
     name, llm_dim, dtype = "counting", VOCAB, "float32"
 
     def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    @property
-    def length(self) -> int:
-        return len(self.seen)
+        self.sequences: list[CountingSequence] = []
 
     def activate(self) -> None: ...
 
     def deactivate(self) -> None: ...
 
-    def reset(self) -> None:
-        self.seen = []
+    def start(self, cancel: CancelToken | None = None) -> TokenSequence:
+        self.sequences.append(CountingSequence(self.name, self.llm_dim, self.dtype))
+        return self.sequences[-1]
 
-    def _append(self, inputs_embeds: np.ndarray) -> np.ndarray:
+
+class CountingSequence(TokenSequence):
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.seen: list[int] = []
+        self.is_freed = False
+
+    @property
+    def length(self) -> int:
+        return len(self.seen)
+
+    def _append(self, inputs_embeds: np.ndarray, cancel: CancelToken | None) -> np.ndarray:
         self.seen += inputs_embeds.argmax(axis=1).tolist()
         return np.roll(inputs_embeds[-1], 1)
+
+    def _truncate(self, length: int) -> None:
+        del self.seen[length:]
+
+    def _free(self) -> None:
+        self.is_freed = True
 
 
 def run(decoder: Counting, stop: tuple[int, ...] = (), max_new_tokens: int = 5) -> list[int]:
@@ -46,7 +62,9 @@ def run(decoder: Counting, stop: tuple[int, ...] = (), max_new_tokens: int = 5) 
 def test_each_token_is_fed_back() -> None:
     decoder = Counting()
     assert run(decoder) == [2, 3, 4, 5, 6]
-    assert decoder.seen == [5, 1, 2, 3, 4, 5]  # the last one is never needed again
+    (sequence,) = decoder.sequences
+    assert sequence.seen == [5, 1, 2, 3, 4, 5]  # the last one is never needed again
+    assert sequence.is_freed
 
 
 @pytest.mark.parametrize("stop", [(4,), (7, 4)])
@@ -63,13 +81,30 @@ def test_a_second_answer_starts_anew() -> None:
     assert run(decoder) == run(decoder)
 
 
-def test_a_sequence_started_in_between_is_an_error_not_a_wrong_answer() -> None:
+def test_answers_read_in_turn_do_not_meet() -> None:
     decoder = Counting()
     first = generate(decoder, TABLE, TABLE[[5, 1]], SamplingSettings(), (), 5)
-    next(first)
-    run(decoder, max_new_tokens=1)  # leaves a cache of the same length
-    with pytest.raises(InputError, match="another question was asked while this answer"):
-        next(first)
+    second = generate(decoder, TABLE, TABLE[[2, 4]], SamplingSettings(), (), 5)
+    assert list(zip(first, second, strict=True)) == [(2, 5), (3, 6), (4, 7), (5, 0), (6, 1)]
+
+
+def test_an_answer_that_is_not_read_to_its_end_frees_its_sequence() -> None:
+    decoder = Counting()
+    tokens = generate(decoder, TABLE, TABLE[[5, 1]], SamplingSettings(), (), 5)
+    next(tokens)
+    tokens.close()
+    assert decoder.sequences[0].is_freed
+
+
+def test_a_cancelled_answer_ends_before_its_next_step() -> None:
+    decoder, cancel = Counting(), CancelToken()
+    tokens = generate(decoder, TABLE, TABLE[[5, 1]], SamplingSettings(), (), 5, cancel)
+    assert next(tokens) == 2
+    cancel.cancel()
+    with pytest.raises(Cancelled, match="the call was cancelled by its caller"):
+        next(tokens)
+    assert decoder.sequences[0].seen == [5, 1]
+    assert decoder.sequences[0].is_freed
 
 
 def test_the_repetition_penalty_counts_generated_tokens_only() -> None:

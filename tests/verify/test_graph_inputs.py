@@ -56,8 +56,9 @@ def test_the_decoder_is_given_what_generation_gives_it(bundle, source, runs):
     table = open_token_embedding(bundle)
     rows = embed_prompt(table, PROMPT, pipeline.visual_tokens(pipeline.guide(PROMPT)))
     with load_decoder(bundle, CPU) as decoder, load_engine(bundle, "decoder", CPU) as graph:
-        prefill = decoder.prefill(rows.astype(decoder.dtype))
-        step = decoder.step(table[[int(prefill.argmax())]].astype(decoder.dtype))
+        sequence = decoder.start()
+        prefill = sequence.append(rows.astype(decoder.dtype))
+        step = sequence.append(table[[int(prefill.argmax())]].astype(decoder.dtype))
         for name, expected in (("decoder_prefill", prefill), ("decoder_step", step)):
             actual = graph.infer(runs[name].feed)["logits"]
             np.testing.assert_allclose(actual[0, 0], expected, rtol=1e-6, atol=1e-6)

@@ -47,7 +47,7 @@ class OwnRuntime(TextGenerator):
     def deactivate(self) -> None:
         self._decoder.deactivate()
 
-    def _generate(self, request: GenerationRequest) -> Iterator[int]:
+    def _generate(self, request: GenerationRequest, cancel) -> Iterator[int]:
         generation = self._bundle.manifest.generation
         settings = GenerationOptions(repetition_penalty=request.repetition_penalty)
         ids = generate(
@@ -57,6 +57,7 @@ class OwnRuntime(TextGenerator):
             settings.sampling(generation),
             request.stop_token_ids,
             request.max_new_tokens,
+            cancel,
         )
         yield from self._change(list(ids))
 

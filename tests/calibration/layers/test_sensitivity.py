@@ -218,11 +218,12 @@ def test_a_trial_decoder_runs_prefills_alone(demo, plans):
 
     embeds = np.zeros((3, demo.manifest.model.llm_dim), np.float32)
     with TrialDecoder(demo, "decoder", plans[-1].model) as decoder:
-        assert decoder.prefill(embeds).shape == (demo.manifest.model.vocab_size,)
-        assert decoder.length == 3
-        assert decoder.prefill(embeds[:2]).dtype == np.float32
+        sequence = decoder.start()
+        assert sequence.append(embeds).shape == (demo.manifest.model.vocab_size,)
+        assert sequence.length == 3
+        assert decoder.start().append(embeds[:2]).dtype == np.float32
         with pytest.raises(EngineError, match="a trial runs prefills alone, and one was run"):
-            decoder.step(embeds[:1])
+            sequence.append(embeds[:1])
 
 
 def test_an_engine_that_is_not_loaded_says_so(demo, plans):

@@ -140,13 +140,12 @@ def test_the_observed_decoder_decodes_as_the_bundles_own(bundle: Bundle) -> None
         embeds = rng.standard_normal((12, plain.llm_dim)).astype(plain.dtype)
         assert (observed.dtype, observed.llm_dim) == (plain.dtype, plain.llm_dim)
         tolerance = 3e-2 if plain.dtype == "float16" else 1e-4
-        for sequence in (embeds, embeds[::-1]):
-            starts = (observed.prefill(sequence[:9]), plain.prefill(sequence[:9]))
-            np.testing.assert_allclose(*starts, atol=tolerance)
-            for rows in (sequence[9:10], sequence[10:]):
-                steps = (observed.step(rows), plain.step(rows))
-                np.testing.assert_allclose(*steps, atol=tolerance)
-            assert observed.length == plain.length == 12
+        for text in (embeds, embeds[::-1]):
+            sequences = observed.start(), plain.start()
+            for rows in (text[:9], text[9:10], text[10:]):
+                logits = [sequence.append(rows) for sequence in sequences]
+                np.testing.assert_allclose(*logits, atol=tolerance)
+            assert [sequence.length for sequence in sequences] == [12, 12]
     keys = seen.arrays["decoder", "present.0.key"]
     assert [key.shape[2] for key in keys] == [9, 10, 12] * 2
     first = seen.arrays["decoder", linears[0].input]

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hicom_edge.engines import load_decoder
-from hicom_edge.errors import BundleError, EngineError
+from hicom_edge.errors import BundleError, EngineError, InputError
 
 
 def expected_logits(embeddings: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -18,41 +18,88 @@ def expected_logits(embeddings: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return embeddings[-1] @ weight + (len(embeddings) - 1) + embeddings.sum()
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_prefill_and_steps_equal_one_prefill(tiny_bundle, tiny_weight, cuts: list[int]) -> None:
     embeddings = np.random.default_rng(2).normal(size=(sum(cuts), 4)).astype(np.float32)
     with load_decoder(tiny_bundle) as decoder:
         pieces = np.split(embeddings, np.cumsum(cuts)[:-1])
-        logits = decoder.prefill(pieces[0])
-        for piece in pieces[1:]:
-            logits = decoder.step(piece)
-        assert decoder.length == len(embeddings)
+        sequence = decoder.start()
+        for piece in pieces:
+            logits = sequence.append(piece)
+        assert sequence.length == len(embeddings)
     np.testing.assert_allclose(logits, expected_logits(embeddings, tiny_weight), atol=1e-4)
 
 
-def test_prefill_starts_anew(tiny_bundle, tiny_weight) -> None:
+def test_sequences_do_not_see_each_other(tiny_bundle, tiny_weight) -> None:
     first, second = np.ones((5, 4), np.float32), np.full((2, 4), 2, np.float32)
     with load_decoder(tiny_bundle) as decoder:
-        decoder.prefill(first)
-        logits = decoder.prefill(second)
-        assert decoder.length == 2
+        one, other = decoder.start(), decoder.start()
+        one.append(first)
+        logits = other.append(second)
+        assert (one.length, other.length) == (5, 2)
+        both = one.append(second)
     np.testing.assert_allclose(logits, expected_logits(second, tiny_weight), rtol=1e-5)
+    joined = np.concatenate([first, second])
+    np.testing.assert_allclose(both, expected_logits(joined, tiny_weight), rtol=1e-5)
+
+
+def test_a_batch_of_steps_equals_the_steps_one_by_one(tiny_bundle) -> None:
+    rng = np.random.default_rng(4)
+    prompts = [rng.normal(size=(length, 4)).astype(np.float32) for length in (3, 1, 6)]
+    row = rng.normal(size=(1, 4)).astype(np.float32)
+    with load_decoder(tiny_bundle) as decoder:
+        alone, together = ([decoder.start() for _ in prompts] for _ in range(2))
+        for sequences in (alone, together):
+            for sequence, prompt in zip(sequences, prompts, strict=True):
+                sequence.append(prompt)
+        expected = np.stack([sequence.append(row) for sequence in alone])
+        found = decoder.step_batch([(sequence, row) for sequence in together])
+        assert [sequence.length for sequence in together] == [4, 2, 7]
+    np.testing.assert_array_equal(found, expected)
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 6), kept=st.integers(0, 6))
+def test_a_cut_sequence_goes_on_from_there(tiny_bundle, tiny_weight, length, kept) -> None:
+    embeddings = np.random.default_rng(5).normal(size=(length + 1, 4)).astype(np.float32)
+    with load_decoder(tiny_bundle) as decoder:
+        sequence = decoder.start()
+        sequence.append(embeddings[:length])
+        if kept > length:
+            with pytest.raises(InputError, match=rf"of {length} tokens was to be cut to {kept}"):
+                sequence.truncate(kept)
+            return
+        sequence.truncate(kept)
+        assert sequence.length == kept
+        logits = sequence.append(embeddings[length:])
+    left = np.concatenate([embeddings[:kept], embeddings[length:]])
+    np.testing.assert_allclose(logits, expected_logits(left, tiny_weight), atol=1e-4)
 
 
 def test_logits_at_gives_a_row_for_each_index(tiny_bundle, tiny_weight) -> None:
     embeddings = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
     with load_decoder(tiny_bundle) as decoder:
-        logits = decoder.logits_at(embeddings, np.array([0, 3]))
+        logits = decoder.start().logits_at(embeddings, np.array([0, 3]))
     places = np.array([[0.0], [3.0]])
     expected = embeddings[[0, 3]] @ tiny_weight + places + embeddings.sum()
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-def test_reset_empties_the_cache(tiny_bundle) -> None:
+def test_a_closed_sequence_says_so(tiny_bundle) -> None:
     with load_decoder(tiny_bundle) as decoder:
-        decoder.prefill(np.ones((5, 4), np.float32))
-        decoder.reset()
-        assert decoder.length == 0
+        with decoder.start() as sequence:
+            sequence.append(np.ones((5, 4), np.float32))
+        sequence.close()
+        with pytest.raises(EngineError, match="decoder: this sequence is closed; start another"):
+            sequence.append(np.ones((1, 4), np.float32))
+
+
+def test_a_sequence_of_a_decoder_that_was_freed_is_refused(tiny_bundle) -> None:
+    with load_decoder(tiny_bundle) as decoder:
+        sequence = decoder.start()
+    with pytest.raises(EngineError, match="decoder is not loaded"):
+        sequence.append(np.ones((1, 4), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -63,12 +110,12 @@ def test_embeddings_that_do_not_fit_are_refused(tiny_bundle, shape, dtype) -> No
         load_decoder(tiny_bundle) as decoder,
         pytest.raises(EngineError, match=r"decoder: embeddings are .*expected float32 \(l, 4\)"),
     ):
-        decoder.prefill(np.zeros(shape, dtype))
+        decoder.start().append(np.zeros(shape, dtype))
 
 
 def test_a_decoder_outside_with_is_refused(tiny_bundle) -> None:
     with pytest.raises(EngineError, match="decoder is not loaded; run it inside"):
-        load_decoder(tiny_bundle).prefill(np.zeros((1, 4), np.float32))
+        load_decoder(tiny_bundle).start()
 
 
 def test_a_decoder_of_another_form_is_refused(tiny_bundle) -> None:

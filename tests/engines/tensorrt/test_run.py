@@ -5,6 +5,8 @@ What TensorRT itself computes is not tested here: that needs a GPU.
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -16,11 +18,12 @@ from tensorrt_stand_in import HostGraph, HostMemory, OpenMemory, session_opener
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder, load_engine
+from hicom_edge.engines.cancel import CancelToken
 from hicom_edge.engines.device_array import DeviceArray, empty, placed
 from hicom_edge.engines.tensorrt.decoder import TensorRtDecoder
 from hicom_edge.engines.tensorrt.engine import TensorRtEngine
 from hicom_edge.engines.tensorrt.session import TensorRtSession
-from hicom_edge.errors import BundleError, EngineError, ResourceError
+from hicom_edge.errors import BundleError, Cancelled, EngineError, ResourceError
 from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.planning.profiles import (
@@ -121,9 +124,10 @@ def test_embeddings_on_the_device_are_prefilled_there(reference_bundle) -> None:
     with load_decoder(reference_bundle, CPU) as other, decoder:
         given = placed(embeddings, memory)
         memory.uploads.clear()
+        own, others = decoder.start(), other.start()
         for start, stop in ((0, 21), (21, 22), (22, 40)):
-            expected = (other.step if start else other.prefill)(embeddings[start:stop])
-            found = (decoder.step if start else decoder.prefill)(given.rows(start, stop))
+            expected = others.append(embeddings[start:stop])
+            found = own.append(given.rows(start, stop))
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
         assert set(memory.uploads) == {(21,), (1,), (16,), (2,)}  # positions and indices alone
 
@@ -176,24 +180,25 @@ def test_prefill_and_steps_equal_onnx_runtime(form_bundle, form, cuts: list[int]
     pieces = np.split(ramp(sum(cuts), dim) / 10, np.cumsum(cuts)[:-1])
     decoder, _ = make_decoder(form_bundle, memory, form)
     with load_decoder(form_bundle, CPU) as other, decoder:
-        expected, actual = other.prefill(pieces[0]), decoder.prefill(pieces[0])
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-        for piece in pieces[1:]:
-            expected, actual = other.step(piece), decoder.step(piece)
+        own, others = decoder.start(), other.start()
+        for piece in pieces:
+            expected, actual = others.append(piece), own.append(piece)
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-        assert decoder.length == sum(cuts)
+        assert own.length == sum(cuts)
     assert memory.closed
 
 
-def test_a_second_prefill_starts_anew(form_bundle, form) -> None:
+def test_a_second_sequence_starts_anew(form_bundle, form) -> None:
     dim = form_bundle.manifest.model.llm_dim
     decoder, contexts = make_decoder(form_bundle, HostMemory(), form)
     with decoder:
-        first = decoder.prefill(ramp(5, dim))
-        decoder.step(ramp(1, dim))
-        assert contexts[0].profile == STEP
-        np.testing.assert_array_equal(decoder.prefill(ramp(5, dim)), first)
-        assert (decoder.length, decoder.sequence) == (5, 2)
+        with decoder.start() as sequence:
+            first = sequence.append(ramp(5, dim))
+            sequence.append(ramp(1, dim))
+            assert contexts[0].profile == STEP
+        with decoder.start() as sequence:
+            np.testing.assert_array_equal(sequence.append(ramp(5, dim)), first)
+            assert sequence.length == 5
     assert contexts[0].selected == [0, 1, 0]
 
 
@@ -202,13 +207,17 @@ def test_the_last_place_of_the_cache_is_used_and_no_more(form_bundle, form) -> N
     decoder, _ = make_decoder(form_bundle, memory, form)
     with decoder:
         limits = limits_from_manifest(form_bundle.manifest, MAX_FRAMES)
-        decoder.prefill(ramp(limits.max_prompt, dim))
-        decoder.step(ramp(limits.capacity - limits.max_prompt, dim))
-        assert decoder.length == decoder.capacity == limits.capacity
-        with pytest.raises(ResourceError, match=r"1 tokens after \d+ exceed .*fewer frames"):
-            decoder.step(ramp(1, dim))
-        with pytest.raises(ResourceError, match=r"at once, .*larger --max-frames"):
-            decoder.prefill(ramp(limits.max_prompt + 1, dim))
+        with decoder.start() as sequence:
+            sequence.append(ramp(limits.max_prompt, dim))
+            sequence.append(ramp(limits.capacity - limits.max_prompt, dim))
+            assert sequence.length == decoder.capacity == limits.capacity
+            with pytest.raises(ResourceError, match=r"1 tokens after \d+ exceed .*fewer frames"):
+                sequence.append(ramp(1, dim))
+        with (
+            decoder.start() as sequence,
+            pytest.raises(ResourceError, match=r"at once, .*larger --max-frames"),
+        ):
+            sequence.append(ramp(limits.max_prompt + 1, dim))
 
 
 def test_single_steps_are_captured_once_and_launched(form_bundle) -> None:
@@ -217,20 +226,21 @@ def test_single_steps_are_captured_once_and_launched(form_bundle) -> None:
     decoder, _ = make_decoder(form_bundle, memory, SCATTER_GRAPH)
     rows = ramp(12, dim) / 10
     with load_decoder(form_bundle, CPU) as other, decoder:
-        for sequence in (1, 2):
-            np.testing.assert_allclose(
-                decoder.prefill(rows[:4]), other.prefill(rows[:4]), atol=1e-4
-            )
+        for texts in (1, 2):
+            own, others = decoder.start(), other.start()
+            np.testing.assert_allclose(own.append(rows[:4]), others.append(rows[:4]), atol=1e-4)
             for place in range(4, 10):
                 row = rows[place : place + 1]
-                np.testing.assert_allclose(decoder.step(row), other.step(row), atol=1e-4)
-            assert memory.launches == 5 * sequence
+                np.testing.assert_allclose(own.append(row), others.append(row), atol=1e-4)
+            assert memory.launches == 5 * texts
             assert HostGraph.open_graphs == 1
             two = rows[10:12]  # a run of another shape: the graph is dropped before it
-            np.testing.assert_allclose(decoder.step(two), other.step(two), atol=1e-4)
+            np.testing.assert_allclose(own.append(two), others.append(two), atol=1e-4)
             assert HostGraph.open_graphs == 0
-        decoder.step(rows[:1])
-        decoder.step(rows[:1])
+            if texts == 1:
+                own.close()
+        own.append(rows[:1])
+        own.append(rows[:1])
         assert HostGraph.open_graphs == 1
     assert HostGraph.open_graphs == 0
     assert memory.closed
@@ -240,9 +250,10 @@ def test_a_growing_cache_is_not_captured(reference_bundle) -> None:
     dim, memory = reference_bundle.manifest.model.llm_dim, HostMemory()
     decoder, _ = make_decoder(reference_bundle, memory)
     with decoder:
-        decoder.prefill(ramp(3, dim))
+        sequence = decoder.start()
+        sequence.append(ramp(3, dim))
         for _ in range(4):
-            decoder.step(ramp(1, dim))
+            sequence.append(ramp(1, dim))
         assert memory.launches == 0
 
 
@@ -259,9 +270,9 @@ def test_where_capturing_is_refused_steps_run_one_by_one(form_bundle, error) -> 
     memory.capture = refuse
     row = ramp(1, dim)
     with load_decoder(form_bundle, CPU) as other, decoder:
-        np.testing.assert_allclose(decoder.prefill(row), other.prefill(row), atol=1e-4)
-        for _ in range(4):
-            np.testing.assert_allclose(decoder.step(row), other.step(row), atol=1e-4)
+        own, others = decoder.start(), other.start()
+        for _ in range(5):
+            np.testing.assert_allclose(own.append(row), others.append(row), atol=1e-4)
     assert len(asked) == 1
 
 
@@ -272,9 +283,9 @@ def test_steps_that_the_library_captures_are_not_captured_again(form_bundle, mon
     monkeypatch.setattr(TensorRtSession, "captures", True)
     row = ramp(1, dim)
     with load_decoder(form_bundle, CPU) as other, decoder:
-        np.testing.assert_allclose(decoder.prefill(row), other.prefill(row), atol=1e-4)
-        for _ in range(4):
-            np.testing.assert_allclose(decoder.step(row), other.step(row), atol=1e-4)
+        own, others = decoder.start(), other.start()
+        for _ in range(5):
+            np.testing.assert_allclose(own.append(row), others.append(row), atol=1e-4)
     assert memory.launches == 0
 
 
@@ -299,13 +310,86 @@ def test_memory_comes_back_when_the_cache_does_not_fit(reference_bundle) -> None
 
 
 def test_engines_outside_with_are_refused(reference_bundle) -> None:
-    size, dim = reference_bundle.manifest.frames.image_size, reference_bundle.manifest.model.llm_dim
+    size = reference_bundle.manifest.frames.image_size
     engine, _ = make_engine(reference_bundle, "vision", HostMemory())
     with pytest.raises(EngineError, match="vision is not loaded; run it inside `with engine:`"):
         engine.infer({"pixel_values": ramp(1, 3, size, size)})
     decoder, _ = make_decoder(reference_bundle, HostMemory())
     with pytest.raises(EngineError, match="decoder is not loaded; run it inside `with decoder:`"):
-        decoder.prefill(ramp(1, dim))
+        decoder.start()
+
+
+def test_a_sequence_that_is_cut_goes_on_as_if_the_rest_had_never_been(form_bundle, form) -> None:
+    dim, rows = form_bundle.manifest.model.llm_dim, ramp(12, form_bundle.manifest.model.llm_dim)
+    decoder, _ = make_decoder(form_bundle, HostMemory(), form)
+    with load_decoder(form_bundle, CPU) as other, decoder:
+        own, others = decoder.start(), other.start()
+        own.append(rows[:9] / 10)
+        own.append(rows[9:10] / 10)
+        own.truncate(4)
+        others.append(rows[:4] / 10)
+        for piece in (rows[5:8] / 10, np.ones((1, dim), np.float32)):
+            np.testing.assert_allclose(
+                own.append(piece), others.append(piece), rtol=1e-4, atol=1e-4
+            )
+        assert own.length == others.length == 8
+
+
+def test_the_only_kv_cache_is_lent_in_the_order_of_asking(form_bundle, form) -> None:
+    dim = form_bundle.manifest.model.llm_dim
+    decoder, _ = make_decoder(form_bundle, HostMemory(), form)
+    served: list[int] = []
+
+    def ask(number: int) -> None:
+        with decoder.start() as sequence:
+            sequence.append(ramp(2, dim))
+            served.append(number)
+
+    with decoder:
+        sequence = decoder.start()
+        sequence.append(ramp(3, dim))
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            while decoder.num_waiting < waiting:
+                time.sleep(0.001)
+        with pytest.raises(EngineError, match="holds one sequence at a time, and this thread"):
+            decoder.start()
+        assert served == []
+        sequence.pause()
+        assert not sequence.resume()  # the others were there before, and used the cache
+        assert sequence.length == 0
+        sequence.append(ramp(3, dim))
+        sequence.pause()
+        assert sequence.resume()
+        assert sequence.length == 3
+        sequence.close()
+        for thread in threads:
+            thread.join()
+    assert served == [0, 1, 2, 3]
+
+
+def test_a_cancelled_wait_for_the_kv_cache_leaves_the_queue(form_bundle, form) -> None:
+    decoder, _ = make_decoder(form_bundle, HostMemory(), form)
+    cancel, raised = CancelToken(), []
+
+    def ask() -> None:
+        try:
+            decoder.start(cancel)
+        except Cancelled as error:
+            raised.append(error)
+
+    with decoder:
+        with decoder.start():
+            thread = threading.Thread(target=ask)
+            thread.start()
+            while not decoder.num_waiting:
+                time.sleep(0.001)
+            cancel.cancel()
+            thread.join()
+            assert decoder.num_waiting == 0
+        decoder.start().close()
+    assert len(raised) == 1
 
 
 def test_a_decoder_of_another_form_is_refused(reference_bundle) -> None:

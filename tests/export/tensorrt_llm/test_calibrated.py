@@ -103,7 +103,7 @@ def logits_of(bundle: Bundle, prompts: list[Asked]) -> list[np.ndarray]:
         for asked in prompts:
             rows = np.array(table[asked.ids], np.float32)
             rows[asked.ids < 0] = asked.visual_tokens
-            found.append(decoder.prefill(rows))
+            found.append(decoder.start().append(rows))
     return found
 
 
