@@ -12,9 +12,8 @@ from hicom_edge.errors import EngineError, InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from hicom_edge.engines.base import Array
     from hicom_edge.engines.cancel import CancelToken
-    from hicom_edge.engines.device_array import AnyArray
+    from hicom_edge.engines.device_array import AnyArray, Array
 
 
 class TokenSequence(ABC):
