@@ -24,6 +24,7 @@ from hicom_edge.commands.options import (
     RepetitionPenalty,
     Seed,
     Start,
+    Strict,
     Temperature,
     Threads,
     TopK,
@@ -48,6 +49,7 @@ def ask(
     fps: Fps = None,
     start: Start = None,
     end: End = None,
+    strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = None,
@@ -69,11 +71,11 @@ def ask(
     if compare is not None:
         if bundle is not None:
             raise InputError("--compare names both bundles; leave --bundle out")
-        looked_at = (video, num_frames, fps, start, end)
+        looked_at = (video, num_frames, fps, start, end, strict)
         _compare(compare, looked_at, question, guide, options, engine, threads, json)
         return
     with _open_qa(bundle, engine, threads) as qa:
-        clip = _watch(qa, video, num_frames, fps, start, end)
+        clip = _watch(qa, video, num_frames, fps, start, end, strict)
         _answer(qa, clip, question, guide, options, json)
         _say_who_answers(bundle)
 
@@ -86,6 +88,7 @@ def chat(
     fps: Fps = None,
     start: Start = None,
     end: End = None,
+    strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = None,
@@ -104,7 +107,7 @@ def chat(
     """
     options = _generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     with _open_qa(bundle, engine, threads) as qa:
-        clip = _watch(qa, video, num_frames, fps, start, end)
+        clip = _watch(qa, video, num_frames, fps, start, end, strict)
         _say_who_answers(bundle)
         for question in terminal.questions():
             with terminal.errors_do_not_end_the_conversation():
@@ -137,8 +140,7 @@ def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
     from hicom_edge.runtime.qa import VideoQA
 
     qa = VideoQA.load(bundle, engine, threads, byte_progress("checking"))
-    for remark in qa.remarks:
-        terminal.remark(f"note: {remark}")
+    _note(qa.remarks)
     return qa
 
 
@@ -156,8 +158,19 @@ def _watch(
     fps: float | None,
     start: float | None,
     end: float | None,
+    strict: bool,
 ) -> Clip:
-    return qa.watch(video, num_frames, fps, start, end, progress("watching frame"))
+    from hicom_edge.runtime.video import ReadingOptions
+
+    shown, reading = progress("watching frame"), ReadingOptions(strict=strict)
+    clip = qa.watch(video, num_frames, fps, start, end, shown, reading)
+    _note(clip.remarks)
+    return clip
+
+
+def _note(remarks: tuple[str, ...]) -> None:
+    for remark in remarks:
+        terminal.remark(f"note: {remark}")
 
 
 def _answer(
@@ -180,7 +193,7 @@ def _answer(
 
 def _compare(
     bundles: tuple[Path, Path],
-    looked_at: tuple[str, int | None, float | None, float | None, float | None],
+    looked_at: tuple[str, int | None, float | None, float | None, float | None, bool],
     question: str,
     guide: str | None,
     options: GenerationKeywords,
@@ -190,8 +203,9 @@ def _compare(
 ) -> None:
     from hicom_edge.commands.side_by_side import pair_as_dict, show_pair
     from hicom_edge.runtime.side_by_side import answer_side_by_side
+    from hicom_edge.runtime.video import ReadingOptions
 
-    video, num_frames, fps, start, end = looked_at
+    video, num_frames, fps, start, end, strict = looked_at
     names = _names(bundles)
     with (
         _open_qa(bundles[0], engine, threads) as left,
@@ -207,9 +221,11 @@ def _compare(
             fps=fps,
             start=start,
             end=end,
+            reading=ReadingOptions(strict=strict),
             **options,
         )
         for pair in pairs:
+            _note(pair.remarks)
             terminal.say_json(pair_as_dict(names, pair)) if json else show_pair(names, pair)
 
 

@@ -37,6 +37,10 @@ Fps = Annotated[
 ]
 Start = Annotated[float | None, typer.Option(help="Second of the video to start at.")]
 End = Annotated[float | None, typer.Option(help="Second of the video to end at.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a damaged video instead of replacing its lost frames."),
+]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Most tokens of an answer; 512 by default."),

@@ -36,6 +36,11 @@ class Clip:
     questions: int = field(default=0, init=False)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the video, a line each, such as frames that were replaced."""
+        return self.maps.remarks
+
+    @property
     def num_frames(self) -> int:
         """Frames that were looked at."""
         return int(self.maps.features.shape[0])

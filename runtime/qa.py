@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -159,6 +160,7 @@ class VideoQA:
             return Clip(key, kept, frames.modality, WatchTimings(), vision_reused=True)
         clock = Stopwatch()
         maps = encode_frames(frames, self._preprocessor, self._engines["vision"], clock)
+        maps = replace(maps, remarks=frames.remarks)
         self._store.put(key, maps)
         ms = clock.ms
         timings = WatchTimings(ms["decode"], ms["preprocess"], ms["vision"])

@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from hicom_edge.runtime.answer import Answer
+from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,11 +34,16 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class AnswerPair:
-    """One question, answered by both bundles; each answer carries its own timings."""
+    """One question, answered by both bundles; each answer carries its own timings.
+
+    Attributes:
+        remarks: what a user should know of the video, a line each.
+    """
 
     question: str
     left: Answer
     right: Answer
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_same(self) -> bool:
@@ -61,25 +67,29 @@ def answer_side_by_side(
     fps: float | None = None,
     start: float | None = None,
     end: float | None = None,
+    reading: ReadingOptions = DEFAULT_READING,
     **options: Unpack[GenerationKeywords],
 ) -> Iterator[AnswerPair]:
     """Ask both bundles the same questions about one video; each watches it once.
 
     Args:
-        source, num_frames, fps, start, end: as for VideoQA.watch. Without a number of frames each
-            bundle takes its own.
+        source, num_frames, fps, start, end, reading: as for VideoQA.watch. Without a number of
+            frames each bundle takes its own.
         guide, options: as for VideoQA.ask. With a temperature, pass a seed: without one the
             answers differ by chance.
 
     Raises:
         VideoError, InputError, PromptError: as VideoQA.watch and VideoQA.ask.
     """
-    clips = [qa.watch(source, num_frames, fps, start, end) for qa in (left, right)]
+    looked_at = (source, num_frames, fps, start, end)
+    clips = [qa.watch(*looked_at, reading=reading) for qa in (left, right)]
+    remarks = tuple(dict.fromkeys((*clips[0].remarks, *clips[1].remarks)))
     for question in questions:
         yield AnswerPair(
             question,
             left.ask(clips[0], question, guide, **options),
             right.ask(clips[1], question, guide, **options),
+            remarks,
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
@@ -257,6 +258,20 @@ def damaged_copy(bundle: Bundle, target: Path, damage: str) -> Path:
         data[-1] ^= 1
     place.write_bytes(data[:-1] if damage == "cut short" else data)
     return target
+
+
+def test_a_damaged_video_is_answered_with_a_note_and_refused_when_strict(
+    tmp_path: Path, bundle, capsys
+) -> None:
+    for number in range(4):
+        Image.new("RGB", (30, 20), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    assert ask(tmp_path, bundle, "--num-frames", "4") == 0
+    printed = capsys.readouterr()
+    assert "note: 1 of 4 frames cannot be decoded; the nearest ones that can" in printed.err
+    assert "note" not in printed.out
+    assert ask(tmp_path, bundle, "--num-frames", "4", "--strict") == 2
+    assert "2.png: cannot be read as an image" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_status_130(video, bundle, monkeypatch) -> None:

@@ -40,10 +40,12 @@ class VisionMaps:
     Attributes:
         features: V, (t, h, w, Dv).
         embeddings: E, (t, h, w, Dt), or None when the model uses no guide.
+        remarks: what a user should know of the frames that they were made of, a line each.
     """
 
     features: AnyArray
     embeddings: AnyArray | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:

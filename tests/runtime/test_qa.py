@@ -17,6 +17,7 @@ from hicom_edge.errors import BundleError, EngineError, InputError, PromptError,
 from hicom_edge.runtime import qa as qa_module
 from hicom_edge.runtime.timings import WatchTimings
 from hicom_edge.runtime.token_embedding import open_token_embedding
+from hicom_edge.runtime.video import ReadingOptions
 
 REFERENCES = ("small_release", "small_variants")
 
@@ -106,6 +107,20 @@ def test_a_video_watched_again_is_not_encoded_again(qa: VideoQA) -> None:
     assert second.maps is first.maps
     assert (first.vision_reused, second.vision_reused) == (False, True)
     assert second.timings == WatchTimings()
+
+
+def test_replaced_frames_are_remarked_on_whenever_a_clip_is_watched(
+    qa: VideoQA, tmp_path: Path
+) -> None:
+    for number in range(4):
+        Image.new("RGB", (30, 20), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    first, second = qa.watch(tmp_path, num_frames=4), qa.watch(tmp_path, num_frames=4)
+    assert second.vision_reused
+    assert first.remarks == second.remarks
+    assert first.remarks[0].startswith("1 of 4 frames cannot be decoded; the nearest ones")
+    with pytest.raises(VideoError, match=r"2\.png: cannot be read as an image"):
+        qa.watch(tmp_path, num_frames=4, reading=ReadingOptions(strict=True))
 
 
 def test_another_question_compresses_differently(qa: VideoQA, clip) -> None:
