@@ -19,7 +19,7 @@ from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice, check
 from hicom_edge.calibration.quality.quality import Quality, Thresholds
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.recipe import graphs_to_quantise, layers_of, prepare_graphs
-from hicom_edge.calibration.report.report import GateReport
+from hicom_edge.calibration.report.report_data import GateReport
 from hicom_edge.calibration.results import Findings, in_one_line, notes_of, result_files
 from hicom_edge.calibration.run import Clock, Progress, Run, clock, key_of, saying_how_to_go_on
 from hicom_edge.calibration.run_directory import RunDirectory

@@ -21,13 +21,13 @@ from hicom_edge.calibration.ranges.range_methods import RangeMethod
 from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.recipe import PreparedGraph, decoder_smoothing
 from hicom_edge.calibration.report.page import report_page
-from hicom_edge.calibration.report.parts import (
+from hicom_edge.calibration.report.report_builder import (
     data_report,
     graph_reports,
     layer_reports,
     range_reports,
 )
-from hicom_edge.calibration.report.report import (
+from hicom_edge.calibration.report.report_data import (
     CalibrationReport,
     GateReport,
     LayerReport,

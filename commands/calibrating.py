@@ -240,7 +240,7 @@ def _as_dict(done: Calibrated) -> dict[str, Any]:
 
 
 def _show(source: Bundle, done: Calibrated) -> None:
-    from hicom_edge.calibration.report.parts import graph_reports
+    from hicom_edge.calibration.report.report_builder import graph_reports
 
     quality, graphs = done.quality, graph_reports(source, done.bundle)
     low, high = quality.agreement_interval

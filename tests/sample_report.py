@@ -8,8 +8,8 @@ from hicom_edge.calibration.quality.comparison import Comparison
 from hicom_edge.calibration.quality.quality import Quality, Thresholds
 from hicom_edge.calibration.quality.speed import SpeedReport, StageSpeed
 from hicom_edge.calibration.ranges.histogram import Histogram
-from hicom_edge.calibration.report.parts import range_report
-from hicom_edge.calibration.report.report import (
+from hicom_edge.calibration.report.report_builder import range_report
+from hicom_edge.calibration.report.report_data import (
     CalibrationReport,
     DataFile,
     DataReport,

@@ -51,6 +51,19 @@ def test_package_data_patterns_match_files(setuptools_table: dict) -> None:
             assert list(folder.glob(pattern)), f"{package}: {pattern}"
 
 
+def test_templates_and_style_sheets_are_packaged(setuptools_table: dict) -> None:
+    packaged = {
+        path
+        for package, patterns in setuptools_table["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
+    }
+    report = ROOT / "calibration" / "report"
+    needed = {*report.rglob("*.j2"), *report.rglob("*.css")}
+    assert len(needed) > 2
+    assert needed <= packaged
+
+
 def test_the_demo_bundle_is_small_enough_to_ship() -> None:
     import hicom_edge
 

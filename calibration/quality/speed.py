@@ -120,7 +120,7 @@ def _take_turns(
         for sample in samples:
             for side in (done % 2, 1 - done % 2):
                 timings = _answer(pair[side], sample, max_new_tokens)
-                for stage, ms in _stages(timings) if number else ():
+                for stage, ms in stage_times(timings) if number else ():
                     times[side][stage].append(ms)
             done += 1
             if progress is not None:
@@ -133,7 +133,8 @@ def _answer(qa: VideoQA, sample: Sample, max_new_tokens: int) -> Timings:
     return qa.ask(clip, sample.question, max_new_tokens=max_new_tokens).timings
 
 
-def _stages(timings: Timings) -> Iterator[tuple[str, float]]:
+def stage_times(timings: Timings) -> Iterator[tuple[str, float]]:
+    """Milliseconds of every stage of one answer, by name."""
     yield VIDEO_STAGE, timings.decode_ms + timings.preprocess_ms
     yield "vision", timings.vision_ms
     yield "guide", timings.guide_ms

@@ -1,150 +1,117 @@
-"""The calibration report as one HTML file that needs nothing else: the verdict, then the evidence.
+"""Render the calibration report as one HTML file that loads nothing else.
 
-It knows what a reader asks, and in which order: may it ship, what changed, what was gained, where
-precision is lost. It computes no figures of its own: they come from the report.
+The page is `templates/report.html.j2` with `report.css`; its figures come from the report alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST
-from hicom_edge.calibration.quality.quality import Quality
-from hicom_edge.calibration.report.answers import answers_section
-from hicom_edge.calibration.report.figures import key_figures
-from hicom_edge.calibration.report.layers import layers_section
-from hicom_edge.calibration.report.markup import (
-    count,
-    counted,
-    loss_in_words,
-    paragraph,
-    percent,
-    tag,
-    words,
+from hicom_edge.calibration.quality.quality import KindAccuracy
+from hicom_edge.calibration.quality.speed import VIDEO_STAGE
+from hicom_edge.calibration.report import number_formats, wording
+from hicom_edge.calibration.report.charts import (
+    agreement_bar,
+    layer_charts,
+    range_charts,
 )
-from hicom_edge.calibration.report.ranges import ranges_section
-from hicom_edge.calibration.report.report import CalibrationReport, GateReport
-from hicom_edge.calibration.report.sections import provenance_section, size_and_speed_section
-from hicom_edge.calibration.report.style import style_sheet
+from hicom_edge.calibration.report.plots import paired_bars
+from hicom_edge.calibration.report.report_data import CalibrationReport, LayerReport
+from hicom_edge.runtime.side_by_side import differing_words
 
-_PARTS = (
-    ("answers", "Answers that changed"),
-    ("cost", "Size and speed"),
-    ("layers", "Where precision is lost"),
-    ("ranges", "Ranges"),
-    ("run", "The run"),
+_HERE = Path(__file__).parent
+_FORMATS: tuple[Callable[..., str], ...] = (
+    number_formats.count,
+    number_formats.counted,
+    number_formats.decimal,
+    number_formats.duration,
+    number_formats.megabytes,
+    number_formats.milliseconds,
+    number_formats.noise_share,
+    number_formats.option_value,
+    number_formats.percent,
+    number_formats.points,
+    number_formats.small,
+    wording.forms,
 )
-_HEADLINES = {
-    "ship": ("ship", "✓", "Ship it"),
-    "do not ship": ("stop", "✕", "Do not ship"),
-    "not judged": ("open", "?", "Yours to judge"),
-}
-_NEXT = (
-    "What next: read the answers that changed; another wording may be as good. Then calibrate "
-    "again with {target}, which leaves the worst layers in floating point, or on more and more "
-    "varied videos. docs/calibration.md has the whole list."
-)
+_OUTCOMES = {LOST: "right → wrong", GAINED: "wrong → right", CHANGED: "different"}
+_ANSWERS_SHOWN, _ANSWERS_AT_MOST = 20, 500
+_WORST_SHOWN = 12
 
 
 def report_page(report: CalibrationReport) -> str:
     """The report as HTML text."""
-    body = tag(
-        "main",
-        _header(report),
-        key_figures(report),
-        tag("nav", *(tag("a", words(title), href=f"#{name}") for name, title in _PARTS)),
-        answers_section(report.quality),
-        size_and_speed_section(report),
-        layers_section(report.layers, report.quality),
-        ranges_section(report.ranges),
-        provenance_section(report),
-    )
-    title = f"{report.result}: {report.gate.verdict}"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{words(title)}</title><style>\n{style_sheet()}</style></head>"
-        f"\n<body>{body}</body></html>\n"
-    )
-
-
-def _header(report: CalibrationReport) -> str:
-    style, mark, headline = _HEADLINES[report.gate.verdict]
-    names = (tag("b", words(report.result)), words(report.source))
-    notes = [*_doubts(report), *(f"Note: {note}" for note in report.notes)]
-    if report.gate.reasons:
-        targeted = report.options.get("target_agreement") is not None
-        higher = "a higher --target-quality" if targeted else "--target-quality"
-        notes.append(_NEXT.format(target=higher))
-    return tag(
-        "header",
-        tag("p", f"Calibration report · {names[0]}, quantised from {names[1]}", style="overline"),
-        tag(
-            "div",
-            tag("h1", tag("span", mark, style="mark"), " ", words(headline)),
-            _judgement(report),
-            paragraph(_in_words(report.quality)),
-            *(paragraph(note, style="note") for note in notes),
-            style=f"verdict {style}",
-        ),
+    measured = _measured(report.layers)
+    by_effect = bool(measured) and all(_is_number(layer.logit_kl) for layer in measured)
+    worst = sorted(measured, key=_effect if by_effect else _noise)[:_WORST_SHOWN]
+    quantised = [layer for layer in measured if not layer.is_float]
+    changed = report.quality.changed
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        report=report,
+        quality=report.quality,
+        gate=report.gate,
+        style_sheet=(_HERE / "report.css").read_text(encoding="utf-8"),
+        created=datetime.fromisoformat(report.created).strftime("%Y-%m-%d %H:%M %Z"),
+        changed=changed[:_ANSWERS_SHOWN],
+        changed_folded=changed[_ANSWERS_SHOWN:_ANSWERS_AT_MOST],
+        changed_left_out=max(0, len(changed) - _ANSWERS_AT_MOST),
+        kinds=_worst_kind_first(report.quality.by_kind),
+        noisiest=min(quantised, key=_noise, default=None),
+        layer_charts=layer_charts(measured),
+        worst_layers=worst,
+        by_effect=by_effect,
+        range_charts=range_charts(report.ranges),
+        largest_graph=max((max(g.bytes_before, g.bytes_after) for g in report.graphs), default=0),
     )
 
 
-def _judgement(report: CalibrationReport) -> str:
-    reasons = report.gate.reasons
-    if reasons:
-        return tag("ul", *(tag("li", words(reason[:1].upper() + reason[1:])) for reason in reasons))
-    return paragraph(_thresholds(report.gate))
-
-
-def _thresholds(gate: GateReport) -> str:
-    asked = []
-    if gate.min_agreement is not None:
-        asked.append(f"at least {percent(gate.min_agreement)} of the answers unchanged")
-    if gate.max_accuracy_loss is not None:
-        asked.append(f"at most {loss_in_words(gate.max_accuracy_loss)} of accuracy lost")
-    if not asked:
-        return (
-            "No threshold was set, so nothing was passed or missed. Set --min-agreement or "
-            "--max-accuracy-loss to have the bundle judged."
-        )
-    return f"Every threshold is met: {' and '.join(asked)}."
-
-
-def _in_words(quality: Quality) -> str:
-    same = "All" if not quality.changed else f"{count(quality.unchanged)} of"
-    text = (
-        f"{same} {counted(quality.questions, 'answer')} about {counted(quality.videos, 'video')} "
-        "that the calibration never saw are the same as in floating point, token for token."
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,  # names of videos and layers, questions and answers may hold markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    if not quality.labelled:
-        return text + " No right answers were given, so nothing is known about accuracy."
-    if not quality.changed:
-        return text
-    lost, gained, other = map(quality.count, (LOST, GAINED, CHANGED))
-    return (
-        f"{text} Changed: {count(lost)} from right to wrong, {count(gained)} from wrong to right, "
-        f"{count(other)} otherwise."
+    environment.filters.update({function.__name__: function for function in _FORMATS})
+    environment.globals.update(
+        agreement_bar=agreement_bar,
+        differing_words=differing_words,
+        outcomes=_OUTCOMES,
+        paired_bars=paired_bars,
+        times=number_formats.times,
+        video_stage=VIDEO_STAGE,
+        wording=wording,
     )
+    return environment
 
 
-def _doubts(report: CalibrationReport) -> list[str]:
-    """How far the verdict can be trusted."""
-    quality, gate = report.quality, report.gate
-    low, high = quality.agreement_interval
-    text = (
-        f"With {counted(quality.questions, 'question')}, the share of unchanged answers on such "
-        f"videos lies between {percent(low)} and {percent(high)} (95% confidence)."
-    )
-    if gate.min_agreement is not None and low < gate.min_agreement <= quality.agreement:
-        text += " That reaches below the threshold: more held-out questions would make it certain."
-    loss = gate.max_accuracy_loss
-    if loss is not None and not quality.labelled:
-        return [text, "The threshold of accuracy judged nothing: no question has its right answer."]
-    if loss and loss < 1 / quality.labelled:
-        text += (
-            f" One answer of {count(quality.labelled)} is {100 / quality.labelled:.2g} points of "
-            f"accuracy, so a threshold of {loss * 100:g} allows none; it takes "
-            f"{count(math.ceil(1 / loss - 1e-9))} questions to judge by it."
-        )
-    return [text]
+def _measured(layers: Iterable[LayerReport]) -> list[LayerReport]:
+    """Layers whose noise was measured and is a finite number."""
+    return [layer for layer in layers if _is_number(layer.sqnr_db)]
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _noise(layer: LayerReport) -> Any:
+    return layer.sqnr_db or 0.0
+
+
+def _effect(layer: LayerReport) -> Any:
+    return -(layer.logit_kl or 0.0), _noise(layer)
+
+
+def _worst_kind_first(kinds: Sequence[KindAccuracy]) -> list[KindAccuracy]:
+    return sorted(kinds, key=lambda kind: kind.tested - kind.reference)

@@ -1,7 +1,6 @@
 """Plots as inline SVG: dots along layers, ranges on a logarithmic axis, histograms, paired bars.
 
-It knows geometry and axes. Colours are the page's: every mark has a class, so one SVG serves light
-and dark. It knows nothing of calibration.
+Colours come from the page's style sheet by class, so one SVG works in the light and dark themes.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 60, 28, 26
@@ -20,9 +21,12 @@ Scale = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Dot:
-    """One value in a row of many; `style` is a class of the page, `label` is shown on hovering.
+    """One value of a dot plot.
 
-    name: written beside the dot, where it is not empty.
+    Attributes:
+        label: shown as a tooltip.
+        style: a class of the style sheet.
+        name: text beside the dot; empty for none.
     """
 
     value: float
@@ -33,7 +37,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Axis:
-    """An upright axis: its ticks, what they mean, and what each is called on the other side."""
+    """A vertical axis with its ticks and unit, and optionally a second scale on the right.
+
+    other: the label of a tick on the second scale.
+    """
 
     ticks: Sequence[float]
     unit: str
@@ -43,14 +50,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Span:
-    """A value, and where it would have ended without a limit; both above 0."""
+    """A clipped value and the value without the clip; both above 0."""
 
     value: float
     end: float
     label: str
 
 
-def dot_plot(dots: Sequence[Dot], axis: Axis, noun: str, description: str) -> str:
+def dot_plot(dots: Sequence[Dot], axis: Axis, noun: str, description: str) -> Markup:
     """Dots from left to right over a linear axis."""
     y = _linear(axis.ticks[0], axis.ticks[-1], HEIGHT - _BOTTOM, _TOP)
     x, radius = _positions(len(dots)), _radius(len(dots))
@@ -63,8 +70,8 @@ def dot_plot(dots: Sequence[Dot], axis: Axis, noun: str, description: str) -> st
     return _chart("".join([_axis(axis, y, noun), *marks, *names]), description)
 
 
-def span_plot(spans: Sequence[Span], unit: str, noun: str, description: str) -> str:
-    """Dots on a logarithmic axis, each with a line to where it would have ended."""
+def span_plot(spans: Sequence[Span], unit: str, noun: str, description: str) -> Markup:
+    """Dots on a logarithmic axis, each with a line to the value without the clip."""
     values = [v for span in spans for v in (span.value, span.end)]
     axis = Axis(log_ticks(min(values), max(values)), unit)
     y = _logarithmic(axis.ticks[0], axis.ticks[-1], HEIGHT - _BOTTOM, _TOP)
@@ -78,8 +85,8 @@ def span_plot(spans: Sequence[Span], unit: str, noun: str, description: str) -> 
     return _chart(_axis(axis, y, noun) + "".join(marks), description)
 
 
-def histogram(counts: Sequence[int], upper: float, clip: float, description: str) -> str:
-    """Counts as steps on a logarithmic axis, and a line where values are clipped."""
+def histogram(counts: Sequence[int], upper: float, clip: float, description: str) -> Markup:
+    """Counts as steps on a logarithmic axis, with a line at the clip."""
     foot, top = _SPARK_HEIGHT - 1.0, 4.0
     most = math.log1p(max(counts, default=0)) or 1.0
     step = _SPARK_WIDTH / max(len(counts), 1)
@@ -96,8 +103,8 @@ def histogram(counts: Sequence[int], upper: float, clip: float, description: str
     return _svg(_SPARK_WIDTH, _SPARK_HEIGHT, body, description, "spark")
 
 
-def paired_bars(before: float, after: float, largest: float, description: str) -> str:
-    """Two thin bars from the left, the upper one before, the lower one after."""
+def paired_bars(before: float, after: float, largest: float, description: str) -> Markup:
+    """Two thin horizontal bars: before above, after below."""
     width, height = 200, 16
     unit = width / largest if largest > 0 else 0.0
     body = (
@@ -109,8 +116,8 @@ def paired_bars(before: float, after: float, largest: float, description: str) -
 
 def interval_bar(
     value: float, interval: tuple[float, float], target: float | None, description: str
-) -> str:
-    """A share with its interval, and a line at the target, on an axis that shows the top only."""
+) -> Markup:
+    """A share with its interval and target, on an axis that ends at 100%."""
     width, height, middle = 240, 18, 9
     low = min(value, interval[0], 1.0 if target is None else target)
     left = max(0.0, 1 - 1.25 * max(1 - low, 0.01))
@@ -148,7 +155,7 @@ def _logarithmic(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def _positions(number: int) -> Scale:
-    """Where the marks 0 .. number-1 stand: in the middle of equal parts."""
+    """The x position of mark i of `number`: the middle of the i-th of `number` equal parts."""
     part = (WIDTH - _LEFT - _RIGHT) / number
     return lambda index: _LEFT + (index + 0.5) * part
 
@@ -173,7 +180,7 @@ def _axis(axis: Axis, y: Scale, noun: str) -> str:
 
 
 def _name(text: str, x: float, y: float) -> str:
-    """A name below its dot, towards the middle of the chart."""
+    """A name below its dot, written towards the middle of the chart so that it fits."""
     is_left = x < WIDTH / 2
     return _text(x + (-4 if is_left else 4), y + 19, text, "start" if is_left else "end", "name")
 
@@ -195,12 +202,13 @@ def _title(label: str) -> str:
     return f"<title>{escape(label)}</title>"
 
 
-def _chart(body: str, description: str) -> str:
+def _chart(body: str, description: str) -> Markup:
     return _svg(WIDTH, HEIGHT, body, description, "chart")
 
 
-def _svg(width: int, height: int, body: str, description: str, style: str) -> str:
-    return (
+def _svg(width: int, height: int, body: str, description: str, style: str) -> Markup:
+    # `body` is markup already: labels in it were escaped where they were written.
+    return Markup(
         f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(description)}">{body}</svg>'
     )

@@ -23,30 +23,21 @@ from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
 from hicom_edge.calibration.quality.quality import wilson_interval
-from hicom_edge.calibration.quality.speed import GRAPH_STAGES, VIDEO_STAGE, StageSpeed
-from hicom_edge.calibration.quality.speed import _stages as stages_of
+from hicom_edge.calibration.quality.speed import GRAPH_STAGES, VIDEO_STAGE, StageSpeed, stage_times
 from hicom_edge.calibration.ranges.histogram import Histogram
 from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
 from hicom_edge.calibration.ranges.statistics import BundleStatistics, TensorStatistics
 from hicom_edge.calibration.recipe import prepare_graphs
-from hicom_edge.calibration.report.layers import noise_share
-from hicom_edge.calibration.report.markup import (
+from hicom_edge.calibration.report.number_formats import (
     megabytes,
     milliseconds,
+    noise_share,
     percent,
     points,
     small,
     times,
 )
 from hicom_edge.calibration.report.page import report_page
-from hicom_edge.calibration.report.parts import (
-    data_report,
-    graph_bytes,
-    graph_reports,
-    layer_reports,
-    range_report,
-    range_reports,
-)
 from hicom_edge.calibration.report.plots import (
     Axis,
     Dot,
@@ -56,8 +47,15 @@ from hicom_edge.calibration.report.plots import (
     log_ticks,
     span_plot,
 )
-from hicom_edge.calibration.report.report import GateReport, report_json
-from hicom_edge.calibration.report.style import DARK, LIGHT
+from hicom_edge.calibration.report.report_builder import (
+    data_report,
+    graph_bytes,
+    graph_reports,
+    layer_reports,
+    range_report,
+    range_reports,
+)
+from hicom_edge.calibration.report.report_data import GateReport, report_json
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.commands.calibrating import calibrate
@@ -66,6 +64,7 @@ from hicom_edge.runtime.timings import Timings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO, DOCS = ROOT / "demo" / "bundle", ROOT / "docs"
+STYLE_SHEET = ROOT / "calibration" / "report" / "report.css"
 VOID = {"meta", "link", "br", "img"}
 
 
@@ -141,13 +140,13 @@ def test_reasons_without_thresholds_still_stop_the_bundle() -> None:
 def test_an_uncertain_pass_says_so() -> None:
     text = text_of(report_page(report(questions=30, changed=0)))
     assert "Ship it" in text
-    assert "That reaches below the threshold" in text
+    assert "The lower end is below the threshold" in text
 
 
 def test_a_threshold_finer_than_one_answer_says_how_many_questions_it_takes() -> None:
     text = text_of(report_page(report(questions=120, changed=1, max_accuracy_loss=0.005)))
     assert "One answer of 120 is 0.83 points of accuracy" in text
-    assert "it takes 200 questions to judge by it" in text
+    assert "it takes 200 labelled questions" in text
     enough = text_of(report_page(report(questions=200, changed=1, max_accuracy_loss=0.005)))
     assert "One answer of" not in enough
 
@@ -156,7 +155,7 @@ def test_a_threshold_of_accuracy_without_labels_is_not_called_met() -> None:
     base = report(min_agreement=None, max_accuracy_loss=0.01, changed=0)
     rows = tuple(replace(c, expected=None, kind=None) for c in base.quality.comparisons)
     text = text_of(report_page(replace(base, quality=replace(base.quality, comparisons=rows))))
-    assert "The threshold of accuracy judged nothing" in text
+    assert "The accuracy threshold had no effect" in text
 
 
 def test_the_figures_at_the_top_answer_what_was_lost_and_what_was_gained(page: str) -> None:
@@ -187,7 +186,7 @@ def test_noise_of_decoding_a_video_is_no_gain_of_quantisation() -> None:
 
 def test_the_stages_that_are_added_up_are_those_that_are_timed() -> None:
     timings = Timings(*([1] * len(fields(Timings))))
-    timed = dict(stages_of(timings))
+    timed = dict(stage_times(timings))
     assert {VIDEO_STAGE, *GRAPH_STAGES} < timed.keys()
 
 
@@ -244,7 +243,7 @@ def test_unlabelled_questions_give_no_accuracy() -> None:
     base = report()
     rows = tuple(replace(c, expected=None, kind=None) for c in base.quality.comparisons)
     text = text_of(report_page(replace(base, quality=replace(base.quality, comparisons=rows))))
-    assert "nothing is known about accuracy" in text
+    assert "accuracy was not measured" in text
     assert "Accuracy not measured" in text
 
 
@@ -514,7 +513,13 @@ def contrast(one: str, other: str) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def themes() -> list[dict[str, str]]:
+    """The colours of the light and the dark theme, by name."""
+    roots = re.findall(r":root \{(.*?)\}", STYLE_SHEET.read_text(encoding="utf-8"), re.S)
+    return [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", root)) for root in roots]
+
+
+@pytest.mark.parametrize("theme", themes(), ids=["light", "dark"])
 def test_text_and_marks_stand_out_as_wcag_asks(theme: dict[str, str]) -> None:
     texts = ("ink", "muted", "after", "float", "good", "bad")
     grounds = ("page", "panel", "good-tint", "bad-tint")
@@ -527,7 +532,8 @@ def test_text_and_marks_stand_out_as_wcag_asks(theme: dict[str, str]) -> None:
 
 def test_both_themes_define_the_colours_that_the_page_uses(page: str) -> None:
     used = set(re.findall(r"var\(--([a-z-]+)\)", page))
-    assert used == set(LIGHT) == set(DARK)
+    light, dark = themes()
+    assert used == set(light) == set(dark)
 
 
 def test_numbers_read_as_people_write_them() -> None:

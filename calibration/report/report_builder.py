@@ -17,7 +17,7 @@ from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_ke
 from hicom_edge.calibration.ranges.histogram import Histogram
 from hicom_edge.calibration.ranges.statistics import TensorStatistics
 from hicom_edge.calibration.recipe import PreparedGraph
-from hicom_edge.calibration.report.report import (
+from hicom_edge.calibration.report.report_data import (
     FLOAT,
     DataFile,
     DataReport,
