@@ -188,6 +188,32 @@ def test_a_room_may_only_import_rooms_above_it_in_the_table() -> None:
         above.add(room)
 
 
+USES_TENSORRT = {
+    "commands": "the build command",
+    "verify/layer_hooks.py": "Polygraphy calls it with TensorRT's objects",
+    "engines/__init__.py": "the registry",
+    "engines/text_generator.py": "the registry of language models",
+    "engines/ort/tensorrt_provider.py": "asks whether TensorRT is installed",
+}
+"""Who may import from engines/tensorrt and engines/tensorrt_llm, besides these two."""
+
+
+def test_tensorrt_is_reached_through_the_registry_and_the_build_command() -> None:
+    folders = {"engines/tensorrt", "engines/tensorrt_llm"}
+    users = {
+        path
+        for path in sources()
+        if folder_node(path) not in folders
+        and folders & {folder_node(file) for file in imported_files(path)}
+    }
+    strays = {
+        module_node(path)
+        for path in users
+        if module_node(path) not in USES_TENSORRT and room_of(path) not in USES_TENSORRT
+    }
+    assert not strays, "arithmetic belongs in planning/, engines are opened by the registry"
+
+
 def test_every_module_belongs_to_a_room() -> None:
     strays = sorted({room_of(path) for path in sources()} - set(ROOMS))
     assert not strays, f"add {strays} to ROOMS, with what each may import"
