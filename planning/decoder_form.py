@@ -1,9 +1,7 @@
-"""Which of a bundle's decoder graphs an engine runs.
+"""The two forms of the decoder graph, and which of them an engine runs.
 
-    decoder           concat: the past comes in, the present, which is longer, goes out
-    decoder_scatter   scatter: a cache of fixed capacity, written in place (opset 24)
-
-It knows their names. It does not know what they compute.
+decoder           concat: takes the past KV cache, returns it with the new tokens appended
+decoder_scatter   scatter: writes into a KV cache of fixed capacity (opset 24)
 """
 
 from __future__ import annotations
@@ -16,30 +14,32 @@ if TYPE_CHECKING:
 CONCAT_GRAPH, SCATTER_GRAPH = "decoder", "decoder_scatter"
 DECODER_GRAPHS = (CONCAT_GRAPH, SCATTER_GRAPH)
 PAST, PRESENT = "past_key_values.", "present."
-# The axis of the scatter form's cache, whose size TensorRT wants to know when it parses.
+# Axis of the scatter form's cache; TensorRT needs its size when it parses the graph.
 CAPACITY_AXIS = "capacity"
 
 
 def decoder_graph(manifest: Manifest, takes_scatter: bool) -> str:
-    """The decoder graph to run; `takes_scatter`: the engine knows TensorScatter.
+    """Name of the decoder graph to run.
 
-    A scatter form that is left over, over weights that have been quantised since, is not run.
+    Args:
+        takes_scatter: the engine supports TensorScatter.
     """
     concat, scatter = (manifest.graphs.get(name) for name in DECODER_GRAPHS)
     if not takes_scatter or scatter is None:
         return CONCAT_GRAPH
-    left_over = concat is not None and concat.quantization != scatter.quantization
-    return CONCAT_GRAPH if left_over else SCATTER_GRAPH
+    # Calibration quantises the shared weights; a scatter graph from before no longer fits them.
+    outdated = concat is not None and concat.quantization != scatter.quantization
+    return CONCAT_GRAPH if outdated else SCATTER_GRAPH
 
 
 def graphs_to_run(manifest: Manifest, takes_scatter: bool) -> tuple[str, ...]:
-    """The graphs that answer questions: all but the form of the decoder that is not run."""
+    """Names of all graphs except the form of the decoder that is not run."""
     own = decoder_graph(manifest, takes_scatter)
     return tuple(n for n in manifest.graphs if n == own or n not in DECODER_GRAPHS)
 
 
 def weight_files(manifest: Manifest, graph_name: str) -> tuple[str, ...]:
-    """The files of a graph and its weights; the two forms of the decoder share theirs."""
+    """Files of a graph and its weights; the two forms of the decoder share their weights."""
     stems = [manifest.graphs[graph_name].file]
     if graph_name == SCATTER_GRAPH and CONCAT_GRAPH in manifest.graphs:
         stems.append(f"{manifest.graphs[CONCAT_GRAPH].file}.")  # the weights, not the graph

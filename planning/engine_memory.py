@@ -1,7 +1,7 @@
-"""How much memory building and running engines takes, estimated before it is taken.
+"""Estimates of the memory that building and running a bundle's engines takes.
 
-It knows sizes of weights, caches and maps. It does not measure: what a build really needs depends
-on the kernels that TensorRT tries.
+The estimates follow from the sizes of weights, KV cache and feature maps. What a build really needs
+also depends on the kernels that TensorRT tries.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ if TYPE_CHECKING:
     from hicom_edge.planning.profiles import Limits, Profile
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
-# Peak resident memory over the largest graph's weights was 2.7 to 3.2 in TensorRT-RTX 1.7, the
-# mapped weight file counted in (benchmarks/tensorrt_rtx_builds.py), and 3.5 where the engine is not
-# written piece by piece, as TensorRT does from 10.13 on only.
+# Peak resident memory of a build, in multiples of the weights: measured as 2.7 to 3.2 with
+# TensorRT-RTX 1.7, mapped weight file included (benchmarks/tensorrt_rtx_builds.py), and 3.5 if the
+# engine is not written in pieces, as before TensorRT 10.13.
 _HOST_COPIES = 3.5
-# More for 4-bit weights, which are unpacked on the way: from one layer of a 7B to four, each byte
-# of them took 3.7 more bytes. Of fp16 and INT8 it was 2.7.
+# Extra for 4-bit weights, which are unpacked on the way: from one layer of a 7B model to four,
+# each byte of weights took 3.7 bytes (fp16 and INT8: 2.7).
 _INT4_COPIES = 0.5
 _HOST_BASE = 400 << 20
-# The CUDA context and TensorRT's own code on the device.
+# CUDA context and TensorRT's code on the device.
 _DEVICE_BASE = 500 << 20
-# Kernels and structure of one engine file: 2 to 6 MB in TensorRT-RTX; TensorRT's own carry more.
+# Kernels and network structure in an engine file: 2 to 6 MB in TensorRT-RTX, more in TensorRT.
 _ENGINE_OVERHEAD = 32 << 20
 
 
 @dataclass(frozen=True)
 class RunNeed:
-    """Device memory in bytes while questions are answered; without TensorRT's activations.
+    """Device memory in bytes while questions are answered, without TensorRT's activations.
 
     Attributes:
         weights: of all graphs.
-        kv_cache: two buffers of the cache, what a step reads and what it writes; one of the
-            scatter form, which writes in place.
-        maps: inputs and outputs of vision, guide and compressor at their largest, which hold V
-            and E of the longest video.
+        kv_cache: two buffers, one read and one written by a step; the scatter form has one.
+        maps: inputs and outputs of vision, guide and compressor at their largest, which include
+            features V and embeddings E of the longest video.
     """
 
     weights: int
@@ -55,12 +54,12 @@ class RunNeed:
 
     @property
     def total(self) -> int:
-        """All of it, with the CUDA context."""
+        """Sum, with the CUDA context."""
         return self.weights + self.kv_cache + self.maps + _DEVICE_BASE
 
 
 def run_need(bundle: Bundle, limits: Limits, profiles: Mapping[str, Iterable[Profile]]) -> RunNeed:
-    """The device memory that engines of these profiles hold while they answer."""
+    """Device memory that engines with these profiles hold while they answer."""
     manifest = bundle.manifest
     buffers = (
         input_bytes(manifest.graphs[name].inputs, profile)
@@ -79,14 +78,14 @@ def run_need(bundle: Bundle, limits: Limits, profiles: Mapping[str, Iterable[Pro
 def kv_cache_bytes(manifest: Manifest, length: int) -> int:
     """Keys and values of `length` tokens: 2 · layers · kv_heads · head_dim · bytes · length."""
     model, decoder = manifest.model, manifest.graphs.get("decoder")
-    if decoder is None:  # another runtime has the language model and its cache
+    if decoder is None:  # another runtime runs the language model
         return 0
     item = _ITEM_BYTES["float16" if decoder.precision == "fp16" else "float32"]
     return 2 * model.num_layers * model.num_kv_heads * model.head_dim * item * length
 
 
 def map_bytes(manifest: Manifest, frames: int) -> int:
-    """V and E of a video: t · h · w · (Dv + Dt) · bytes."""
+    """Features V and embeddings E of a video: t · h · w · (Dv + Dt) · bytes."""
     model, outputs = manifest.model, manifest.graphs["vision"].outputs
     item = _ITEM_BYTES[outputs[0].dtype]
     width = model.vision_dim + (model.joint_dim if len(outputs) > 1 else 0)
@@ -94,17 +93,21 @@ def map_bytes(manifest: Manifest, frames: int) -> int:
 
 
 def weight_bytes(manifest: Manifest, graph_name: str) -> int:
-    """The bytes of a graph's file and of the weights beside it."""
+    """Size of a graph's file and of the weights beside it."""
     return sum(manifest.files[name].size for name in weight_files(manifest, graph_name))
 
 
 def input_bytes(specs: Iterable[TensorSpec], profile: Profile) -> int:
-    """All inputs at their largest."""
+    """Size of all inputs at their largest."""
     return sum(math.prod(profile[s.name].maximum) * _ITEM_BYTES[s.dtype] for s in specs)
 
 
 def build_host_bytes(manifest: Manifest, graph_name: str, shared: bool = False) -> int:
-    """Main memory that the build of a graph takes; `shared`: the GPU's weights lie there, too."""
+    """Main memory that the build of a graph takes.
+
+    Args:
+        shared: the GPU works in main memory, so its copy of the weights counts too.
+    """
     packed = (manifest.graphs[graph_name].quantization or "").startswith("int4")
     copies = _HOST_COPIES + (_INT4_COPIES if packed else 0) + (1 if shared else 0)
     return int(copies * weight_bytes(manifest, graph_name)) + _HOST_BASE
@@ -113,7 +116,7 @@ def build_host_bytes(manifest: Manifest, graph_name: str, shared: bool = False) 
 def check_build(
     manifest: Manifest, graph_names: Iterable[str], available: int | None, shared: bool = False
 ) -> None:
-    """Refuse a build that main memory cannot hold.
+    """Refuse a build for which main memory is too small.
 
     Raises:
         ResourceError: the graph that needs most needs more than is available.
@@ -129,7 +132,7 @@ def check_build(
 
 
 def check_run(manifest: Manifest, need: RunNeed, limits: Limits, budget: int | None) -> None:
-    """Refuse engines that would not fit into the device memory they are meant for.
+    """Refuse engines that do not fit into device memory.
 
     Raises:
         ResourceError: they need more than the budget.
@@ -143,12 +146,12 @@ def check_run(manifest: Manifest, need: RunNeed, limits: Limits, budget: int | N
     fewer = f"--max-frames below {limits.max_frames}"
     raise ResourceError(
         f"the engines need about {_gb(need.total)} of device memory before activations ({parts}), "
-        f"{_gb(budget)} are there; {_smaller_weights(manifest)}use {fewer}, or a larger device"
+        f"{_gb(budget)} are available; {_smaller_weights(manifest)}use {fewer}, or a larger device"
     )
 
 
 def check_disk(manifest: Manifest, graph_names: Iterable[str], directory: Path) -> None:
-    """Refuse engines that the disk cannot hold; an engine is a little larger than its weights.
+    """Refuse engines for which the disk is too small; an engine is a little over its weights.
 
     Raises:
         ResourceError: they need more than is free.

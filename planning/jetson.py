@@ -1,7 +1,6 @@
-"""Which Jetson this is: the board, its release of Jetson Linux and its power mode.
+"""Recognises a Jetson: its board, its release of Jetson Linux and its power mode.
 
-It knows NVIDIA's files and what `nvpmodel` prints. It changes nothing. Not yet run on a device: the
-forms are those that NVIDIA documents.
+Written against the file formats that NVIDIA documents. Not yet run on a device.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ _MODEL = "proc/device-tree/model"
 _RELEASE = "etc/nv_tegra_release"
 _RELEASE_FORM = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
 _POWER_MODE_FORM = re.compile(r"NV Power Mode: (\S+)")
-_PATIENCE_S = 5
+_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
 class Jetson:
-    """A Jetson.
+    """A Jetson board.
 
     Attributes:
-        board: as the device tree names it, "NVIDIA Jetson AGX Orin Developer Kit".
-        release: of Jetson Linux (L4T), "36.4.3"; None where the system does not say, as in some
-            containers.
-        power_mode: "MAXN" or "30W"; None where `nvpmodel` is not there or does not say. It decides
-            how many multiprocessors the GPU has.
+        board: name in the device tree, such as "NVIDIA Jetson AGX Orin Developer Kit".
+        release: of Jetson Linux (L4T), such as "36.4.3"; None if unknown, as in some containers.
+        power_mode: such as "MAXN" or "30W", which sets how many multiprocessors the GPU has; None
+            if `nvpmodel` is missing or does not report it.
     """
 
     board: str
@@ -36,7 +34,7 @@ class Jetson:
 
 
 def find_jetson(root: Path = Path("/")) -> Jetson | None:
-    """The Jetson that this is, or None on other machines."""
+    """The Jetson that this machine is; None on other machines."""
     board, release = _text(root / _MODEL).rstrip("\0\n"), _text(root / _RELEASE)
     if "Jetson" not in board and not release:
         return None
@@ -53,7 +51,7 @@ def _power_mode() -> str | None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):

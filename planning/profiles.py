@@ -1,7 +1,4 @@
-"""Optimization profiles: which sizes of the dynamic axes an engine is built for.
-
-It knows the axes of a bundle's graphs and how many tokens a video makes. It does not know TensorRT.
-"""
+"""Optimization profiles: the range of sizes of every dynamic axis that an engine is built for."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = "tuple[int, ...]"
 
-# The vision tower sees each frame by itself, so a long video is encoded in runs of this many.
+# The vision tower encodes every frame on its own, so a long video is encoded in batches.
 FRAMES_PER_RUN = 8
-# The paper's longest inputs; `--max-frames` says otherwise.
+# Longest videos of the paper.
 DEFAULT_MAX_FRAMES = 128
-# Tokens beside the visual ones: chat template and question, then the answer.
+# Tokens that are not visual: chat template and question, and the answer.
 PROMPT_TEXT, ANSWER_TEXT = 512, 512
-# Tokens that go into a decoder at once after its prefill.
+# Most tokens of one decoder run after the prefill.
 STEP_ROWS = 16
-PREFILL, STEP = 0, 1
+PREFILL, STEP = 0, 1  # indices of the decoder's profiles
 
 
 class ShapeRange(NamedTuple):
-    """The shapes of one input: smallest, the one to be fastest at, largest."""
+    """Shapes of one input: smallest, the one that is optimised for, largest."""
 
     minimum: Shape
     typical: Shape
     maximum: Shape
 
     def covers(self, shape: Shape) -> bool:
-        """Whether every size lies between the smallest and the largest."""
+        """Whether every size is in the range."""
         low, high = self.minimum, self.maximum
         return len(shape) == len(low) and all(
             a <= size <= b for a, size, b in zip(low, shape, high, strict=True)
@@ -47,7 +44,7 @@ Profile: TypeAlias = "dict[str, ShapeRange]"
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that the engines of a bundle are built for.
+    """Sizes that a bundle's engines are built for.
 
     Attributes:
         typical_frames, max_frames: frames of one video.
@@ -65,7 +62,10 @@ class Limits:
 
 
 def limits_from_manifest(manifest: Manifest, max_frames: int | None = None) -> Limits:
-    """The sizes to build for; `max_frames` is 128 unless said otherwise.
+    """Sizes to build for.
+
+    Args:
+        max_frames: of the longest video; None: 128, or the bundle's own number if larger.
 
     Raises:
         InputError: max_frames is below 1.
@@ -87,10 +87,10 @@ def limits_from_manifest(manifest: Manifest, max_frames: int | None = None) -> L
 
 
 def profiles_of(graph_name: str, entry: GraphEntry, limits: Limits) -> tuple[Profile, ...]:
-    """The profiles of a graph: one, or for the decoder those of PREFILL and STEP.
+    """Profiles of a graph: one, or two for the decoder, PREFILL and STEP.
 
     Raises:
-        BundleError: a dynamic axis that has no sizes.
+        BundleError: the graph has a dynamic axis of unknown size.
     """
     return tuple(_profile(entry, axes) for axes in _axes(graph_name, limits))
 
@@ -98,10 +98,10 @@ def profiles_of(graph_name: str, entry: GraphEntry, limits: Limits) -> tuple[Pro
 def _axes(graph_name: str, limits: Limits) -> list[dict[str, Shape]]:
     """Dynamic axis → (smallest, typical, largest size), for each profile."""
     if graph_name in DECODER_GRAPHS:
-        # A prefill starts from nothing. Were its past as long as the cache, its scores would take
-        # twice the memory. The scatter form's past is the whole cache in both, so that its step is
-        # one row alone; several go through the prefill (TensorRT-RTX 1.7 builds no fused fp16
-        # attention over 1 to 16 rows and a mask of fixed length).
+        # A prefill has no past: with one as long as the cache, attention scores would take twice
+        # the memory. In the scatter form, past is the whole cache in both profiles, and the step
+        # takes one row only, because TensorRT-RTX 1.7 builds no fused fp16 attention over 1 to 16
+        # rows with a mask of fixed length; more rows go through the prefill profile.
         prefill = {"length": (1, limits.typical_prompt, limits.max_prompt)}
         past = (1, limits.typical_prompt, limits.capacity - 1)
         rows = 1 if graph_name == SCATTER_GRAPH else STEP_ROWS
