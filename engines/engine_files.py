@@ -9,22 +9,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hicom_edge.bundle import ENGINES_DIR, is_unaltered, sha256_of
-from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.sidecar import LANGUAGE_MODEL, Expected, Sidecar
-from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.errors import EngineError
+from hicom_edge.files import FileLock, Replacement, explained_write_errors, replace_file
 from hicom_edge.planning.decoder_form import weight_files
 
 if TYPE_CHECKING:
@@ -113,19 +109,26 @@ class EngineFiles:
                 raise EngineError(f"{self._path(name)} was altered after it was built")
 
     @contextmanager
-    def build_directory(self) -> Iterator[Path]:
-        """A temporary directory beside the engine, while no other build works there.
+    def replacement(self) -> Iterator[Replacement]:
+        """A path for a new engine, which `publish` moves into place, while no other build runs.
 
         Raises:
-            EngineError: another build is running.
+            EngineError: another build writes engines here.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        prefix = f".{self.source}.partial-"
-        with alone_in(self.directory):
-            for left_behind in self.directory.glob(f"{prefix}*"):  # by a build that was killed
-                shutil.rmtree(left_behind, ignore_errors=True)
-            with TemporaryDirectory(prefix=prefix, dir=self.directory) as directory:
-                yield Path(directory)
+        lock = FileLock(self.directory)  # two builds would also time kernels on the same GPU
+        try:
+            lock.acquire()
+        except BlockingIOError as error:
+            raise EngineError(
+                f"another build writes engines into {self.directory}; wait until it is done, then "
+                "build again"
+            ) from error
+        try:
+            with Replacement(self.engine) as replacement:
+                yield replacement
+        finally:
+            lock.release()
 
     def describe(self, built: Path) -> dict[str, tuple[int, str]]:
         """Names, sizes and hashes for the sidecar of an engine that is not yet in its place."""
@@ -134,17 +137,13 @@ class EngineFiles:
         sizes = ((p.stat().st_size, sha256_of(p)) for p in paths)
         return {str(name): size for name, size in zip(names, sizes, strict=True)}
 
-    def publish(self, built: Path, sidecar: Sidecar) -> None:
+    def publish(self, replacement: Replacement, sidecar: Sidecar) -> None:
         """Move a finished engine into its place; it counts once the sidecar is there."""
         self.sidecar.unlink(missing_ok=True)
         for outdated in self.directory.glob(f"{self.source}.*.kernels"):
             outdated.unlink(missing_ok=True)
-        if self.engine.is_dir():
-            shutil.rmtree(self.engine, ignore_errors=True)
-        built.replace(self.engine)
-        partial = self.sidecar.with_name(f".{self.sidecar.name}.partial-{os.getpid()}")
-        partial.write_text(sidecar.to_json(), encoding="utf-8")
-        partial.replace(self.sidecar)
+        replacement.publish()
+        replace_file(self.sidecar, sidecar.to_json())
 
     def _path(self, name: str) -> Path:
         """A file of the engine; a sidecar that names others is refused."""
@@ -192,28 +191,14 @@ def engines_built(bundle: Bundle) -> tuple[str, ...]:
     return tuple(names)
 
 
-@contextmanager
-def disk_errors_in_one_line(directory: Path) -> Iterator[None]:
-    """Name a full disk or a bundle that cannot be written in one line.
-
-    Raises:
-        ResourceError: the disk is full.
-        EngineError: engines cannot be written into the bundle.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"the disk of {directory} is full ({error.strerror}); finished engines were kept, "
-                "free some space and build again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-            raise EngineError(
-                f"{directory} cannot be written ({error.strerror}); engines go into the bundle: "
-                "make it writable, or build in a copy of it"
-            ) from error
-        raise
+def explained_disk_errors(bundle: Bundle) -> AbstractContextManager[None]:
+    """Turn a full disk, or a bundle that cannot be written, into one line."""
+    return explained_write_errors(
+        bundle.path,
+        if_full="finished engines were kept, free some space and build again",
+        if_refused="engines go into the bundle: make it writable, or build in a copy of it",
+        refused=EngineError,
+    )
 
 
 def graph_sha256(manifest: Manifest, graph: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hicom_edge.engines.engine_files import BuiltEngine, disk_errors_in_one_line
+from hicom_edge.engines.engine_files import BuiltEngine, explained_disk_errors
 from hicom_edge.engines.tensorrt.api import flavour_named
 from hicom_edge.engines.tensorrt.graph_build import EngineBuilder, Progress
 from hicom_edge.engines.tensorrt.network import BuilderSettings
@@ -99,7 +99,7 @@ def build_engines(
         check_disk(manifest, missing, bundle.path)
         shared = target.gpu is not None and target.gpu.integrated
         check_build(manifest, missing, machine.build_bytes, shared)
-    with disk_errors_in_one_line(bundle.path):
+    with explained_disk_errors(bundle):
         return [builder.build(name, profiles[name], progress) for name in profiles]
 
 

@@ -84,12 +84,11 @@ class EngineBuilder:
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
         if not kept:
-            with files.build_directory() as directory:
-                unfinished = directory / files.engine.name
-                build = partial(self._build, graph, profiles, unfinished, progress)
+            with files.replacement() as new:
+                build = partial(self._build, graph, profiles, new.path, progress)
                 plugin = run_aside(build)
-                content = files.describe(unfinished)
-                files.publish(unfinished, self._sidecar(graph, profiles, content, plugin))
+                content = files.describe(new.path)
+                files.publish(new, self._sidecar(graph, profiles, content, plugin))
         sidecar = files.read_sidecar()
         seconds = time.perf_counter() - start
         with_plugin = sidecar.plugin_sha256 is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hicom_edge.engines.tensorrt.kept_file import keep, read_kept
+from hicom_edge.files import read_cache, write_cache
 
 # Every new shape may add kernels; a file that has grown so far is begun anew.
 _MOST_BYTES = 256 << 20
@@ -44,7 +44,7 @@ class JitConfig:
 
     def __init__(self, api: Any, engine: Any, options: JitOptions) -> None:
         self.config = engine.create_runtime_config()
-        self._path, self._stored = options.kernels, read_kept(options.kernels, _MOST_BYTES)
+        self._path, self._stored = options.kernels, read_cache(options.kernels, _MOST_BYTES)
         self._cache = self.config.create_runtime_cache()
         if self._cache is not None:
             if self._stored and not self._cache.deserialize(self._stored):
@@ -64,5 +64,5 @@ class JitConfig:
             return
         content = bytes(compiled)
         if content != self._stored:
-            keep(self._path, content)
+            write_cache(self._path, content)
             self._stored = content

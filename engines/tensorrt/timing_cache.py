@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hicom_edge.engines.tensorrt.kept_file import keep, read_kept
+from hicom_edge.files import read_cache, write_cache
 
 
 @contextmanager
@@ -20,13 +20,13 @@ def timing_cache(config: Any, path: Path) -> Iterator[None]:
     What TensorRT does not take, because it is damaged or of another version or device, is replaced.
     A build that fails or is ended has timed something, too.
     """
-    cache = _attached(config, read_kept(path)) or _attached(config, b"")
+    cache = _attached(config, read_cache(path)) or _attached(config, b"")
     try:
         yield
     finally:
         content = None if cache is None else cache.serialize()
         if content is not None:
-            keep(path, bytes(content))
+            write_cache(path, bytes(content))
 
 
 def _attached(config: Any, content: bytes) -> Any:

@@ -19,8 +19,8 @@ from hicom_edge.engines.engine_files import (
     BuiltEngine,
     EngineFiles,
     checkpoint_sha256,
-    disk_errors_in_one_line,
     engine_directory,
+    explained_disk_errors,
 )
 from hicom_edge.engines.sidecar import FORMAT_VERSION, LANGUAGE_MODEL, Expected, Sidecar
 from hicom_edge.engines.tensorrt_llm.api import BUILD_COMMAND, check_version, installed_version
@@ -95,7 +95,7 @@ def build_language_model(
         check_kernels(plan.names, plan.config, gpu)
         executable = require_command(plan.names)
         _check_resources(plan, options, machine, bundle.path)
-        with disk_errors_in_one_line(files.directory):
+        with explained_disk_errors(bundle):
             _build(files, plan, digest, machine, executable, remark)
     size, seconds = files.read_sidecar().size, time.perf_counter() - start
     return BuiltEngine(LANGUAGE_MODEL, files.engine, size, seconds, kept, plugin=False)
@@ -162,15 +162,14 @@ def _build(
     remark: Callable[[str], None] | None,
 ) -> None:
     """Run the command, check what it wrote and move it to its place."""
-    with files.build_directory() as directory:
-        output = directory / files.engine.name
-        command = command_of(executable, plan, output, files.directory)
+    with files.replacement() as new:
+        command = command_of(executable, plan, new.path, files.directory)
         if remark is not None:
             remark(f"running {shlex.join(command)}")
             remark(f"it may take long; its log is {files.log}")
-        _run(command, files.log, directory)
-        version = _check_built(plan, output)
-        files.publish(output, _sidecar(files, plan, digest, machine, version, output))
+        _run(command, files.log, new.path.parent)
+        version = _check_built(plan, new.path)
+        files.publish(new, _sidecar(files, plan, digest, machine, version, new.path))
 
 
 def _run(command: list[str], log: Path, directory: Path) -> None:

@@ -53,11 +53,10 @@ LLM_SIDECAR = replace(
 
 
 def written(files: EngineFiles, sidecar: Sidecar = SIDECAR, content: bytes = b"plan!") -> Sidecar:
-    files.directory.mkdir(parents=True, exist_ok=True)
-    partial = files.directory / "partial"
-    partial.write_bytes(content)
-    own = replace(sidecar, files=files.describe(partial))
-    files.publish(partial, own)
+    with files.replacement() as new:
+        new.path.write_bytes(content)
+        own = replace(sidecar, files=files.describe(new.path))
+        files.publish(new, own)
     return own
 
 
@@ -223,12 +222,11 @@ def test_a_sidecar_that_names_files_of_others_is_refused(files, name: str) -> No
 def test_an_engine_of_a_language_model_is_a_directory(tmp_path: Path) -> None:
     files = EngineFiles(tmp_path / "tensorrt-llm-orin", LANGUAGE_MODEL)
     for content in (b"plan!", b"other"):
-        with files.build_directory() as directory:
-            built = directory / "llm"
-            built.mkdir()
-            (built / "config.json").write_text("{}")
-            (built / "rank0.engine").write_bytes(content)
-            files.publish(built, replace(LLM_SIDECAR, files=files.describe(built)))
+        with files.replacement() as new:
+            new.path.mkdir()
+            (new.path / "config.json").write_text("{}")
+            (new.path / "rank0.engine").write_bytes(content)
+            files.publish(new, replace(LLM_SIDECAR, files=files.describe(new.path)))
     sidecar = files.read_sidecar()
     assert list(sidecar.files) == ["llm/config.json", "llm/rank0.engine"]
     assert sidecar.size == 7

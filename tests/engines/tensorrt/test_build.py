@@ -195,7 +195,7 @@ class TestWithRtx:
         before, place = threading.main_thread().ident, bundle.path / "engines" / "tensorrt-rtx-any"
 
         def interrupt() -> None:
-            while not list(place.glob(".guide.partial-*/*")):
+            while not list(place.glob(".guide.engine.partial-*/*")):
                 time.sleep(0.01)
             signal.pthread_kill(before, signal.SIGINT)
 
@@ -207,14 +207,14 @@ class TestWithRtx:
 
     def test_what_a_killed_build_left_is_cleared(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=8)
-        left = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.partial-x"
+        left = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.engine.partial-x"
         left.mkdir(parents=True)
         build_engines(bundle, options)
         assert not left.exists()
 
     def test_another_build_of_the_same_engines_is_left_alone(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=8)
-        unfinished = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.partial-x"
+        unfinished = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.engine.partial-x"
         unfinished.mkdir(parents=True)
         lock = os.open(unfinished.parent, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)

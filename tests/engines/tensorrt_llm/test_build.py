@@ -18,7 +18,6 @@ from tensorrt_llm_stand_in import (
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.engines.build_lock import alone_in
 from hicom_edge.engines.tensorrt_llm import build as tensorrt_llm_build
 from hicom_edge.engines.tensorrt_llm.build import (
     LlmBuildOptions,
@@ -29,6 +28,7 @@ from hicom_edge.engines.tensorrt_llm.command import command_of, plan_build
 from hicom_edge.engines.tensorrt_llm.generator import load_generator
 from hicom_edge.engines.tensorrt_llm.session import ExecutorSession
 from hicom_edge.errors import BundleError, EngineError, InputError, ResourceError
+from hicom_edge.files import FileLock
 from hicom_edge.planning.gpus import Gpu
 from hicom_edge.planning.machine import Machine
 
@@ -135,7 +135,7 @@ def test_a_bundle_that_is_named_relatively_is_built_in_its_place(
 def test_a_second_build_at_the_same_time_is_refused(bundle: Bundle, command: BuildCommand) -> None:
     place = bundle.path / "engines" / f"tensorrt-llm-{ORIN.folder}"
     place.mkdir(parents=True)
-    with alone_in(place), pytest.raises(EngineError, match=r"another build writes engines into"):
+    with FileLock(place), pytest.raises(EngineError, match=r"another build writes engines into"):
         build_language_model(bundle, OPTIONS, machine=MACHINE)
     assert command.runs == []
     assert not build_language_model(bundle, OPTIONS, machine=MACHINE).kept
