@@ -129,9 +129,7 @@ def time_stages(
     total = options.repeats + 1
     machine = UNKNOWN
     started = time.perf_counter()
-    # A feature store of size 0 makes every run execute the vision tower.
-    engine_options = EngineOptions(options.threads)
-    with VideoQA(bundle, options.engine, engine_options, feature_store_bytes=0) as qa:
+    with _opened(bundle, options) as qa:
         loaded = time.perf_counter()
         clip, _ = _run(qa, video, question, options)
         first = time.perf_counter()
@@ -155,6 +153,11 @@ def time_stages(
         stages=tuple(_stages(answers, {stage: w.least_ms(machine) for stage, w in work.items()})),
         remarks=remarks,
     )
+
+
+def _opened(bundle: Bundle, options: BenchOptions) -> VideoQA:
+    """Without a feature store, so that every run executes the vision tower."""
+    return VideoQA(bundle, options.engine, EngineOptions(options.threads), feature_store_bytes=0)
 
 
 def _run(

@@ -1,9 +1,10 @@
-"""How many videos to calibrate on: what the visual tokens of the demo lose, by count and smoothing.
+"""How many videos to calibrate on: error of the demo's visual tokens by count and smoothing.
 
     python benchmarks/calibration_videos.py [--samples 16 32 64 128] [--seeds 1 2 3]
 
-Calibrates the demo bundle on so many questions about fresh clips, its decoder in floating point,
-and prints the mean error (1 - cosine) of the visual tokens on held-out clips. Last line: JSON.
+Calibrates the demo bundle on each number of questions about new clips, with the decoder in floating
+point, and prints the mean error (1 - cosine) of the visual tokens on held-out clips. The last line
+of the output is JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--samples", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--questions", type=int, default=128, help="held-out ones")
+    parser.add_argument("--questions", type=int, default=128, help="held-out questions")
     given = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as directory:
@@ -62,7 +63,7 @@ def main() -> None:
 def measure(
     place: Path, samples: int, questions: int, smoothing: str | float | None, seed: int
 ) -> tuple[int, float]:
-    """How many videos were calibrated on, and the mean error of the held-out visual tokens."""
+    """The number of calibration videos, and the mean error of the held-out visual tokens."""
     options = CalibrationOptions(
         samples=samples, held_out=questions, seed=seed, smoothing=smoothing, decoder="float"
     )

@@ -1,10 +1,10 @@
-"""The exported compressor beside the authors' formulation, at the released model's sizes.
+"""Speed of the exported compressor and of the authors' formulation, at the released sizes.
 
     python benchmarks/compressor.py [--frames 32] [--threads 2]
 
-Both run in this process on the same random weights and inputs; outputs are compared while timing.
-The limit is what the machine allows: features and embeddings read once at the measured memory
-bandwidth, plus the readout MLPs at the measured matrix-product rate. The last line is JSON.
+Both run in this process on the same random weights and inputs, and their outputs are compared. The
+hardware limit is the time to read features and embeddings once at the measured memory bandwidth,
+plus the readout MLPs at the measured rate of matrix products. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOWER = {
 
 def main() -> None:
     """Measure every projector and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, float | str]:
-    """Median times of both forms, taken in turn."""
+    """Median times of both forms, measured alternately."""
     values = {
         "model_type": "hicom_qwen2",
         "hidden_size": LLM_DIM,
@@ -87,8 +87,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float | str]:
         "guide": guide.numpy(),
     }
     expected = compressor(features, embeddings, guide).numpy()
-    found = graph.run(None, feed)[0]
-    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    actual = graph.run(None, feed)[0]
+    error = float(np.abs(actual - expected).max() / np.abs(expected).max())
     assert error < 1e-5, f"{name}: the two forms differ by {error:.1e}"
     authors, ours = in_turn(
         lambda: compressor(features, embeddings, guide),
@@ -126,7 +126,7 @@ def exported(
 def in_turn(
     first: Callable[[], object], second: Callable[[], object], repeats: int
 ) -> tuple[float, float]:
-    """Medians in ms of two functions, called alternately after one warm-up of each."""
+    """Median milliseconds of two functions, called alternately after one warm-up of each."""
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
         for function, record in zip((first, second), times):
@@ -137,7 +137,7 @@ def in_turn(
 
 
 def limit_ms(frames: int, threads: int) -> float:
-    """Time to read both maps once, plus the readout of the local tokens, at the best rates seen."""
+    """Least milliseconds: read both maps once, and compute the readout of the local tokens."""
     tokens = -(-frames // 4) * 9 * 9 + 1
     b = GraphBuilder("readout", Precision.FP32, CURRENT)
     shapes = {"x": (tokens, DIM), "w1": (DIM, LLM_DIM), "w2": (LLM_DIM, LLM_DIM)}

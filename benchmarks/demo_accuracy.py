@@ -23,7 +23,7 @@ from hicom_edge.shapes.held_out import HELD_OUT_SEED, write_held_out
 
 def main() -> None:
     """Score both sets and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
     parser.add_argument("--bundle", help="by default the demo bundle of the package")

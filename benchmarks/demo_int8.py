@@ -1,12 +1,12 @@
-"""What quantisation costs the demo bundle, on 1,000 held-out questions it never calibrated on.
+"""Effect of quantisation on the demo bundle, on 1,000 questions that calibration did not use.
 
     python benchmarks/demo_int8.py [--decoder int8|int4|float] [--weights awq|round]
     python benchmarks/demo_int8.py --outliers 50 [--activations minmax] [--smoothing off]
 
 Runs the whole calibration, as `hicom-edge calibrate --demo` does, on the held-out set of
-`benchmarks/demo_accuracy.py`. With --outliers, four channels of every norm of tower and language
-model are so many times as large, as a few are in large models, and the weights that read them as
-much smaller: the function stays what it was. The last line is JSON.
+`benchmarks/demo_accuracy.py`. `--outliers N` scales four channels of every norm of the tower and
+the language model by N, as a few are large in large models, and the weights that read them by 1/N,
+so that the bundle computes the same function. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHANNELS = 4
 
 
 def main() -> None:
-    """Calibrate, measure, print."""
+    """Calibrate and print the quality."""
     given = arguments()
     options = CalibrationOptions(
         samples=given.samples,
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--decoder", default="int8")
     parser.add_argument("--weights", default="awq")
@@ -85,12 +85,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--outliers", type=float, default=1, metavar="TIMES")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=2000, help="of the held-out clips")
+    parser.add_argument("--seed", type=int, default=2000, help="seed of the held-out clips")
     return parser.parse_args()
 
 
 def with_outliers(bundle: Bundle, times: float, target: Path) -> Bundle:
-    """The same function, with a few channels behind every norm `times` as large."""
+    """The same function, with a few channels of every norm scaled by `times`."""
     rng = np.random.default_rng(0)
     graphs = {}
     for name in ("vision", "decoder"):

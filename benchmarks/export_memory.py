@@ -3,9 +3,9 @@
     python benchmarks/export_memory.py                      # 0.5B with all layers, 7B with 2 layers
     python benchmarks/export_memory.py --shape 0.5b --dtype fp16
 
-Each checkpoint is written in shards, exported by a fresh process, and deleted. Export holds one
-tensor at a time, so the number of layers costs time and disk but no memory: the 7B shape with two
-layers has all the large tensors of the whole model.
+Each checkpoint is written in shards, exported by a new process, and deleted. Export keeps one
+tensor in memory at a time, so more layers cost time and disk space but no memory: the 7B shape with
+two layers has all the large tensors of the whole model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 GIB = 2**30
 
-# Run in a process of its own: samples its own memory while it exports.
+# Runs in a process of its own and samples its own memory while it exports.
 CHILD = """
 import json, sys, threading, time
 from pathlib import Path
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measure(shape: str, layers: int | None, options: argparse.Namespace) -> dict[str, Any]:
-    """Write a checkpoint, export it in a fresh process and return what that took."""
+    """Write a checkpoint, export it in a new process, and return its memory and time."""
     sizes = real_sizes.released(shape, layers)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         checkpoint = Path(directory) / "checkpoint"

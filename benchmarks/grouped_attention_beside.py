@@ -1,7 +1,6 @@
-"""What stands beside the grouped-attention kernel: other programs that compute the same or read V.
+"""Alternatives to the grouped-attention kernel in PyTorch and ONNX Runtime, for comparison.
 
-It knows PyTorch and ONNX Runtime, and says None where one of them has no CUDA. It does not know the
-kernel.
+Their times are None where PyTorch or ONNX Runtime has no CUDA.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def regrouped_attention(
 def body_us(
     arrays: dict[str, np.ndarray], kernel: tuple[int, int, int], scale: float
 ) -> float | None:
-    """The node's function body in ONNX Runtime on the GPU, inputs and output there."""
+    """The node's function body in ONNX Runtime, with inputs and output on the GPU."""
     import onnxruntime
 
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
@@ -73,7 +72,7 @@ def body_us(
 def body_session(
     arrays: dict[str, np.ndarray], kernel: tuple[int, int, int], scale: float, provider: str
 ) -> onnxruntime.InferenceSession:
-    """A graph of the node alone, whose function body ONNX Runtime inlines.
+    """A graph with this one node, whose function body ONNX Runtime inlines.
 
     Args:
         arrays: query (1 or groups, dk), key (t, h, w, dk) and value (t, h, w, dv), fp32 or fp16.
@@ -97,10 +96,10 @@ def body_session(
 
 
 def global_us(value: np.ndarray, sets: int) -> float | None:
-    """The global branch's two passes over V in PyTorch, one query under direct injection.
+    """The global branch's two passes over V in PyTorch, with one query (direct injection).
 
     Args:
-        sets: copies of V that are read in turn, so that no cache holds it.
+        sets: copies of V that are read in turn, so that it is never cached.
     """
     import torch
 
@@ -119,7 +118,7 @@ def global_passes(value: torch.Tensor, absorbed: torch.Tensor) -> torch.Tensor:
     """Scores of every patch for each head, softmax in float32, weighted sum of V: (heads, dv).
 
     Args:
-        absorbed: the query on the keys' side of the projection, (dv, heads).
+        absorbed: the query, multiplied with the key projection beforehand, (dv, heads).
     """
     rows = value.flatten(0, 2)
     weights = (rows @ absorbed).float().t().softmax(-1)
@@ -127,7 +126,7 @@ def global_passes(value: torch.Tensor, absorbed: torch.Tensor) -> torch.Tensor:
 
 
 def _event_us(launch: Callable[[int], Any]) -> float:
-    """Median microseconds of one launch, averaged over a run of them."""
+    """Median over runs of the mean microseconds of a launch."""
     import torch
 
     times = []

@@ -1,17 +1,17 @@
-"""The grouped-attention kernel on a GPU: numbers against float64, speed beside a device copy.
+"""The grouped-attention kernel on a GPU: accuracy against float64, speed against a device copy.
 
     python benchmarks/grouped_attention_gpu.py [--frames 32 128] [--architecture sm_87]
     compute-sanitizer --tool memcheck python benchmarks/grouped_attention_gpu.py --check-only
     compute-sanitizer --tool racecheck python benchmarks/grouped_attention_gpu.py --check-only
 
-Needs nvcc and a GPU; PyTorch of any build for the windows, one with CUDA for the authors'
-formulation and the global branch; ONNX Runtime's CUDA provider for the function body. Inputs are
-fresh on every run (the seed is printed). The limit is the rate of a device copy of as many bytes in
-the same run, bytes read plus bytes written; the goal is 85 % of it.
+Needs nvcc, a GPU and any build of PyTorch. The authors' formulation and the global branch need
+PyTorch with CUDA, the function body needs ONNX Runtime's CUDA provider. Inputs are random with a
+new seed in every run, which is printed. The hardware limit is the rate of a device copy of as many
+bytes in the same run, bytes read plus bytes written; the goal is 85 % of it.
 
-The lines after the table say what a fused kernel, which also takes the global branch from its pass
-over V, could save at most: it reads what this kernel reads, so that it is no faster than the copy.
-The last line is JSON; the exit status is 1 when a number is wrong.
+The lines after the table give the most that a fused kernel could save which also computes the
+global branch in its pass over V: it reads what this kernel reads, so it is no faster than the copy.
+The last line of the output is JSON; the exit status is 1 if a result is wrong.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ from hicom_edge.planning.gpus import find_gpus
 SOURCES = Path(hicom_edge.engines.__file__).parent / "plugins"
 DTYPE_CODES = {"fp32": 0, "fp16": 1, "bf16": 2}
 ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-# Rounding of the output, relative to the largest one; half a unit in the last place and a little.
+# Rounding of the output, relative to the largest one: slightly more than half a unit in the last
+# place.
 ROUNDING = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 4e-3}
-# float32 scores err in proportion to their size, and the weights with them.
+# The rounding error of float32 scores, and so of the weights, grows with the size of the scores.
 SCORE_ERROR = 2e-6
 KERNEL, SIDE, DIM = (4, 3, 3), 27, 1152
 GOAL = 0.85
@@ -63,7 +64,7 @@ class Params(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Case:
-    """One problem: a grid (t, h, w), a kernel, channels, and how the query is given."""
+    """One problem: a grid (t, h, w), a kernel, channels, and one query or one per group."""
 
     grid: tuple[int, int, int]
     kernel: tuple[int, int, int] = KERNEL
@@ -71,7 +72,7 @@ class Case:
     dv: int = 64
     dtype: str = "fp16"
     shared_query: bool = True
-    offset: int = 0  # elements by which every buffer is shifted off its alignment
+    offset: int = 0  # elements by which every buffer is misaligned
     sharpness: float = 2.0  # standard deviation of the scores
 
     @property
@@ -89,12 +90,12 @@ class Case:
 
     @property
     def input_bytes(self) -> int:
-        """K and V once. Elements in two windows are counted once too: that is what must be read."""
+        """K and V once, also elements that are in two windows: the least that must be read."""
         return math.prod(self.grid) * (self.dk + self.dv) * ITEM_BYTES[self.dtype]
 
 
 def correctness_cases() -> Iterator[Case]:
-    """Every path of the kernel in every dtype, with a shared query and with one per group."""
+    """Every code path in every dtype, with a shared query and with a query per group."""
     variants = (
         Case((4, 9, 9)),
         Case((32, SIDE, SIDE), dk=DIM, dv=DIM),
@@ -120,7 +121,7 @@ def correctness_cases() -> Iterator[Case]:
 
 
 def stored(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Values as they lie in memory: float32, float16, or the upper half of float32 (uint16)."""
+    """Values as stored: float32, float16, or bfloat16 as the upper half of float32 (uint16)."""
     if dtype == "fp32":
         return values.astype(np.float32)
     if dtype == "fp16":
@@ -131,7 +132,7 @@ def stored(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def loaded(array: np.ndarray) -> np.ndarray:
-    """What stored values mean, as float64."""
+    """Stored values as float64."""
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return array.astype(np.float64)
@@ -167,7 +168,7 @@ def float64_attention(
 
 
 def compile_library(directory: Path, architecture: str) -> Path:
-    """The kernel with its C interface, and the CUDA runtime beside it, as a shared library."""
+    """Compile the kernel with its C interface to a shared library, linked to the CUDA runtime."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     library = directory / "grouped_attention.so"
     libraries = Path(nvcc).resolve().parent.parent / "lib64"
@@ -222,7 +223,7 @@ class Cuda:
         self.call("hicom_edge_grouped_attention", ctypes.byref(params), None)
 
     def times_us(self, launch: Callable[[int], None]) -> list[float]:
-        """Microseconds of one launch, averaged over a run of them, for every run."""
+        """Mean microseconds of a launch, for every run."""
         start, end = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cudaEventCreate", ctypes.byref(start))
         self.call("cudaEventCreate", ctypes.byref(end))
@@ -241,21 +242,21 @@ class Cuda:
 
 
 def params_of(case: Case, query: int, key: int, value: int, output: int) -> Params:
-    """Buffers are addresses on the device."""
+    """The buffers are device addresses."""
     queries = 1 if case.shared_query else case.groups
     sizes = (*case.grid, case.dk, case.dv, *case.kernel, queries, DTYPE_CODES[case.dtype])
     return Params(query, key, value, output, *sizes, case.scale)
 
 
 def relative_error(cuda: Cuda, case: Case, rng: np.random.Generator) -> float:
-    """Largest difference from float64, relative to the largest output; inf if unwritten."""
+    """Largest difference from float64, relative to the largest output; inf if not finite."""
     inputs = random_inputs(case, rng)
     item = inputs[0].itemsize
     addresses = [cuda.allocate(x.nbytes + case.offset * item) for x in inputs]
     found = stored(np.full((case.groups, case.dv), np.nan, np.float32), case.dtype)
     addresses.append(cuda.allocate(found.nbytes + case.offset * item))
     shifted = [address + case.offset * item for address in addresses]
-    for address, array in zip(shifted, (*inputs, found)):  # the output begins as NaN
+    for address, array in zip(shifted, (*inputs, found)):  # the output starts as NaN
         cuda.upload(address, array)
     cuda.attend(params_of(case, *shifted))
     cuda.download(found, shifted[-1])
@@ -267,7 +268,7 @@ def relative_error(cuda: Cuda, case: Case, rng: np.random.Generator) -> float:
 
 
 def check(cuda: Cuda, seed: int) -> list[dict[str, Any]]:
-    """Every correctness case: its error and whether it is within the bound."""
+    """Error of every correctness case, and whether it is within its tolerance."""
     rng = np.random.default_rng(seed)
     rows = []
     for case in correctness_cases():
@@ -277,7 +278,7 @@ def check(cuda: Cuda, seed: int) -> list[dict[str, Any]]:
 
 
 def measure(cuda: Cuda, case: Case, l2_bytes: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Times of the kernel and of a copy of as many bytes, on inputs that no cache holds."""
+    """Times of the kernel and of a copy of as many bytes, on inputs larger than the L2 cache."""
     sets = max(2, -(-4 * l2_bytes // case.input_bytes))
     inputs = random_inputs(case, rng)
     problems, addresses = [], []
@@ -291,7 +292,7 @@ def measure(cuda: Cuda, case: Case, l2_bytes: int, rng: np.random.Generator) -> 
     moved = case.input_bytes + case.groups * case.dv * ITEM_BYTES[case.dtype]
     kernel = cuda.times_us(lambda i: cuda.attend(problems[i % sets]))
     source, target = cuda.allocate(sets * moved), cuda.allocate(sets * moved)
-    half = moved // 2  # a copy of half the bytes moves them all: it reads and writes
+    half = moved // 2  # a copy of n bytes moves 2 n: it reads and writes them
     copy = cuda.times_us(
         lambda i: cuda.copy(target + i % sets * moved, source + i % sets * moved, half, 3)
     )
@@ -319,7 +320,7 @@ def speed_row(
 
 
 def beside(case: Case, inputs: tuple[np.ndarray, ...], sets: int) -> dict[str, float | None]:
-    """Times of the other programs, where they are there; NumPy has no bf16 to hand them."""
+    """Times of the alternatives, where available; NumPy cannot pass bf16 to them."""
     if case.dtype == "bf16":
         return {"authors_us": None, "body_us": None, "global_us": None}
     arrays = dict(zip(("query", "key", "value"), inputs))
@@ -332,13 +333,13 @@ def beside(case: Case, inputs: tuple[np.ndarray, ...], sets: int) -> dict[str, f
 
 
 def most_that_fusing_saves(row: dict[str, Any]) -> str | None:
-    """One line of a row with the global branch's time; None for the others."""
+    """One line for a row with the global branch's time; None for other rows."""
     if row["global_us"] is None:
         return None
     now, bound = row["p50_us"] + row["global_us"], row["p50_us"] * row["of_copy"]
     return (
         f"{row['frames']} frames, {row['dtype']}: local {row['p50_us']:.1f} us and global "
-        f"{row['global_us']:.1f} us as passes of their own; fused, not below {bound:.1f} us: at "
+        f"{row['global_us']:.1f} us as separate passes; fused, not below {bound:.1f} us: at "
         f"most {now - bound:.1f} us ({(now - bound) / now:.0%}) to save"
     )
 
@@ -359,7 +360,7 @@ COLUMNS = {
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The speed rows for people."""
+    """The speed rows as a table."""
     lines = [" ".join(COLUMNS)]
     for row in rows:
         authors, body, global_ = (
@@ -373,7 +374,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Check every case, then measure; 1 when a number is wrong."""
+    """Check every case, then measure; returns 1 if a result is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--architecture", default="native", help="nvcc's -arch, such as sm_87")
@@ -382,7 +383,10 @@ def main() -> int:
     args = parser.parse_args()
     gpus = find_gpus()
     if not gpus:
-        print("no GPU was found by the CUDA driver; this benchmark runs on one", file=sys.stderr)
+        print(
+            "the CUDA driver reports no GPU; run this benchmark on a machine with one",
+            file=sys.stderr,
+        )
         return 2
     with tempfile.TemporaryDirectory() as directory:
         cuda = Cuda(compile_library(Path(directory), args.architecture))
@@ -408,7 +412,7 @@ def main() -> int:
 
 
 def measured(cuda: Cuda, frames: list[int], seed: int) -> Iterator[dict[str, Any]]:
-    """A row for every number of frames, dtype and kind of query, at the released model's sizes."""
+    """A row for every number of frames, dtype and kind of query, at the released sizes."""
     l2_bytes = ctypes.c_int()
     l2_attribute = 38  # cudaDevAttrL2CacheSize
     cuda.call("cudaDeviceGetAttribute", ctypes.byref(l2_bytes), l2_attribute, 0)

@@ -1,14 +1,15 @@
-"""What the compiler made of the grouped-attention kernel: registers, blocks, loads under way.
+"""Occupancy of the compiled grouped-attention kernel: registers, blocks, loads in flight.
 
     python benchmarks/grouped_attention_sass.py [--architecture 87 90]
 
 Needs nvcc and nvdisasm (of the CUDA toolkit, or `pip install nvidia-cuda-nvdisasm`), and no GPU.
 
-For each form with 16-byte loads, at 1152 channels: registers; blocks that they leave to a
-multiprocessor; the most loads of K that a thread has under way, and the fewest of V while it works
-on them, read from the machine code in program order; and what that is in KB on a multiprocessor.
-Little's law asks for bandwidth x latency to be under way; the last column is that for the largest
-device of the architecture, at a latency that is assumed and not measured. The last line is JSON.
+For each form with 16-byte loads, at 1152 channels, the table has the registers; the blocks that fit
+on a multiprocessor with them; the most loads of K that a thread has in flight, and the fewest of V
+while it uses them, read from the machine code in program order; and the same in KB per
+multiprocessor. By Little's law, bandwidth x latency has to be in flight. The last column is this
+product for the largest device of the architecture, with an assumed latency. The last line of the
+output is JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ASSUMED_LATENCY_NS = 800
 # NVIDIA's figures: multiprocessors, bytes per ns, warps per multiprocessor.
 DEVICES = {"87": ("AGX Orin", 16, 204.8, 48), "90": ("H200", 132, 4800.0, 64)}
 REGISTERS_PER_PARTITION, PARTITIONS, REGISTER_UNIT = 16384, 4, 256
-# Between barriers: positions; the first rows of V, and the query; K; V; two more that load nothing.
+# Sections between barriers: positions; first rows of V and the query; K; V; two more without loads.
 KEY_SECTION, VALUE_SECTION = 2, 3
 
 ENTRY = re.compile(r"grouped_attention_kernelI(\w+?)Li(\d)EEEv")
@@ -49,9 +50,9 @@ REGISTER = re.compile(r"\bR(\d+)(\.64)?\b")
 class Section:
     """16-byte loads between two barriers, in program order."""
 
-    carried: int  # under way when it begins
+    carried: int  # in flight when the section begins
     loads: int = 0
-    # Under way whenever one of them is first needed, that one counted.
+    # Number of loads in flight whenever one of them is first needed, including that one.
     waits: list[int] = field(default_factory=list)
 
 
@@ -67,7 +68,7 @@ class Form:
 
     @property
     def columns(self) -> int:
-        """Loads of a row, and threads that keep a column of V."""
+        """Number of loads in a row, and of threads that own a column of V."""
         return DIM * ITEM_BYTES[self.dtype] // LOAD_BYTES
 
     @property
@@ -76,14 +77,14 @@ class Form:
 
     @property
     def blocks(self) -> int:
-        """On a multiprocessor: a warp's registers lie in one of four partitions."""
+        """Blocks per multiprocessor; the registers of a warp are in one of four partitions."""
         per_warp = -(-self.registers * WARP // REGISTER_UNIT) * REGISTER_UNIT
         warps = PARTITIONS * (REGISTERS_PER_PARTITION // per_warp)
         return min(warps, DEVICES[self.architecture][3]) // self.warps
 
     @property
     def key_bytes(self) -> int:
-        """Under way on a multiprocessor while warps take rows of K; a row's last lanes may idle."""
+        """In flight per multiprocessor while warps read rows of K; a row's last lanes may idle."""
         row = min(self.key_loads * WARP, self.columns) * LOAD_BYTES
         return self.blocks * self.warps * row
 
@@ -98,7 +99,7 @@ class Form:
 
 
 def find_nvdisasm() -> str | None:
-    """The toolkit's, or that of the Python package nvidia-cuda-nvdisasm."""
+    """The nvdisasm of the toolkit, or of the Python package nvidia-cuda-nvdisasm."""
     package = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin"
     for place in (None, "/usr/local/cuda/bin", str(package)):
         if found := shutil.which("nvdisasm", path=place):
@@ -107,7 +108,7 @@ def find_nvdisasm() -> str | None:
 
 
 def compile_cubin(architecture: str, cubin: Path) -> str:
-    """What ptxas says of the kernel."""
+    """Compile the kernel; returns the report of ptxas."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     command = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-Xptxas", "-v"]
     command += ["-cubin", "-o", str(cubin), str(SOURCE)]
@@ -116,7 +117,7 @@ def compile_cubin(architecture: str, cubin: Path) -> str:
 
 
 def registers_of(report: str) -> dict[str, int]:
-    """Mangled dtype and elements a load -> registers."""
+    """Registers by mangled kernel name (dtype, elements per load)."""
     found = {}
     for part in report.split("Compiling entry function")[1:]:
         entry, used = ENTRY.search(part), re.search(r"Used (\d+) registers", part)
@@ -134,7 +135,7 @@ def instructions(code: str) -> Iterator[tuple[str, str]]:
 
 
 def registers_read(operation: str, operands: str) -> set[int]:
-    """All but the first operand, which is where the result goes, unless it stores."""
+    """The registers of all operands but the first, which is the result, except in stores."""
     sources = operands if operation.startswith("ST") else operands.partition(",")[2]
     read = set()
     for number, wide in REGISTER.findall(sources):
@@ -143,20 +144,20 @@ def registers_read(operation: str, operands: str) -> set[int]:
 
 
 def sections(code: str) -> list[Section]:
-    """A register that is only moved on is needed, too: the move waits for its load."""
-    under_way: list[set[int]] = []
+    """The loads of each section. A move counts as a use: it waits for the load, too."""
+    in_flight: list[set[int]] = []
     found = [Section(carried=0)]
     for operation, operands in instructions(code):
         read = registers_read(operation, operands)
-        if any(load & read for load in under_way):
-            found[-1].waits.append(len(under_way))
-        under_way = [load for load in under_way if not load & read]
+        if any(load & read for load in in_flight):
+            found[-1].waits.append(len(in_flight))
+        in_flight = [load for load in in_flight if not load & read]
         if WIDE_LOAD.match(operation):
             first = int(operands.removeprefix("R").partition(",")[0])
-            under_way.append(set(range(first, first + 4)))
+            in_flight.append(set(range(first, first + 4)))
             found[-1].loads += 1
         elif operation.startswith("BAR.SYNC"):
-            found.append(Section(carried=len(under_way)))
+            found.append(Section(carried=len(in_flight)))
     return found
 
 
@@ -220,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     nvdisasm = find_nvdisasm()
     if nvdisasm is None:
-        sys.exit("nvdisasm was not found; pip install nvidia-cuda-nvdisasm")
+        sys.exit("nvdisasm is not installed; pip install nvidia-cuda-nvdisasm")
     rows = [row(form) for name in arguments.architecture for form in forms(name, nvdisasm)]
     print(table(rows))
     print(json.dumps(rows))

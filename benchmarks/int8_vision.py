@@ -1,13 +1,14 @@
-"""The vision graph in INT8 beside float32 on the CPU, at the geometry of SigLIP so400m.
+"""Speed of the vision graph in INT8 and in float32 on the CPU, at the sizes of SigLIP so400m.
 
     python benchmarks/int8_vision.py [--layers 6] [--frames 1] [--threads 2] [--operators]
 
-The weights are random: this is speed, not quality. All forms run in this process in turn, on the
-same frames: float32, signed INT8 as TensorRT takes it, the same with unsigned activations as a
-bundle keeps it for the CPU, and ONNX Runtime's own dynamic INT8. Beside the layers, of which the
-released tower has 27, there are the patch embedding and an MLP of the pooling head: with few
-layers they weigh too much. The limit is the time of the linear layers at the rate of one
-large product alone; `--operators` adds what each kind of operator takes. The last line is JSON.
+The weights are random: this measures speed, not quality. All forms run alternately in this process
+on the same frames: float32, signed INT8 as for TensorRT, the same with unsigned activations as a
+bundle stores it for the CPU, and ONNX Runtime's own dynamic INT8. The graph also has the patch
+embedding and an MLP of the pooling head, whose share is too large with few layers; the released
+tower has 27. The hardware limit is the time of the linear layers at the rate of one large matrix
+product. `--operators` prints the time of each kind of operator. The last line of the output is
+JSON.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ FORMS = ("fp32", "int8 signed", "int8 unsigned", "int8 dynamic")
 
 def main() -> None:
     """Measure all forms and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--frames", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -91,7 +92,7 @@ def tower(layers: int, opset: int) -> ir.Model:
 def write_forms(
     model: ir.Model, feed: dict[str, np.ndarray], directory: Path, threads: int
 ) -> dict[str, InferenceSession]:
-    """A session of every form; the ranges are the largest magnitudes of this very feed."""
+    """A session of every form; the INT8 ranges are the largest magnitudes of this feed."""
     paths = {form: directory / f"{form.replace(' ', '_')}.onnx" for form in FORMS}
     linears = find_linears(model)
     ir.save(model, paths["fp32"])
@@ -125,7 +126,7 @@ def largest_magnitudes(
 def measure(
     sessions: dict[str, InferenceSession], feed: dict[str, np.ndarray], repeats: int
 ) -> list[dict[str, float | str]]:
-    """Medians in ms, all forms in turn after one warm-up, and the error against float32."""
+    """Median milliseconds of all forms, run alternately after a warm-up, and their errors."""
     times: dict[str, list[float]] = {form: [] for form in sessions}
     outputs: dict[str, np.ndarray] = {}
     for repeat in range(repeats + 1):
@@ -178,7 +179,7 @@ def report_operators(directory: Path, feed: dict[str, np.ndarray], threads: int)
 def products_per_second(
     linears: tuple[Linear, ...], directory: Path, threads: int
 ) -> dict[str, float]:
-    """The best rate of multiplications in one large layer alone, by form."""
+    """The best rate of multiply-adds in one large layer, by form."""
     layer = max(linears, key=lambda linear: linear.in_features * linear.out_features)
     rows = 4 * SIDE * SIDE
     x = ir.val("x", dtype=ir.DataType.FLOAT, shape=[1, "rows", layer.in_features])
@@ -208,7 +209,7 @@ def report(
     count: int,
     args: argparse.Namespace,
 ) -> None:
-    """The table for people and the line for programs."""
+    """Print a table for people and a line of JSON for programs."""
     machine = {"cpu": processor(), "threads": args.threads, "onnxruntime": onnxruntime.__version__}
     machine |= {"frames": args.frames, "layers": args.layers, "opset": args.opset}
     limits = {form: 1e3 * count / rate for form, rate in rates.items()}
@@ -223,12 +224,12 @@ def report(
             f"{row['form']:14} {row['median_ms']:10.0f} {row['best_ms']:9.0f} "
             f"{row['ratio']:7.2f} {limit:9.0f} {row['relative_error']:8.4f}"
         )
-    told = {"benchmark": "int8_vision", "machine": machine, "rows": rows, "limit_ms": limits}
-    print(json.dumps(told))
+    document = {"benchmark": "int8_vision", "machine": machine, "rows": rows, "limit_ms": limits}
+    print(json.dumps(document))
 
 
 def multiplications(model: ir.Model, frames: int) -> int:
-    """Multiplications in the linear layers for that many frames."""
+    """Multiply-adds of the linear layers for a number of frames."""
     each = sum(linear.in_features * linear.out_features for linear in find_linears(model))
     return each * SIDE * SIDE * frames
 
@@ -244,7 +245,7 @@ def linear(name: str, features_in: int, features_out: int) -> dict[str, tuple[in
 
 
 def stored(shape: tuple[int, ...]) -> StoredTensor:
-    """A random tensor of a checkpoint, scaled so that activations keep their size."""
+    """A random tensor of a checkpoint, scaled so that activations keep their scale."""
     tensor = torch.randn(shape) * (np.prod(shape[1:]) if len(shape) > 1 else 100) ** -0.5
     return StoredTensor(shape, torch.float32, lambda: tensor)
 
@@ -263,7 +264,7 @@ def timed(opened: InferenceSession, feed: dict[str, np.ndarray]) -> float:
 
 
 def processor() -> str:
-    """The processor's name and what it has for integer products."""
+    """The processor's name and its instructions for integer products."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -1,10 +1,10 @@
-"""The memory tables of docs/jetson.md: what the released sizes need on boards of 8 to 64 GB.
+"""The memory tables of docs/jetson.md: the needs of the released sizes on boards of 8 to 64 GB.
 
     python benchmarks/jetson_memory.py
 
-Nothing is measured. The graphs are built and quantised at their full size from checkpoints whose
-weights are holes in a file, so that no weight is ever read or stored; their tensors are counted and
-go through the estimate that `hicom-edge build` makes (planning/engine_memory.py).
+Nothing is measured. The graphs are built and quantised at full size from checkpoints whose weights
+are holes in a sparse file, so no weight is read or stored. The sizes of their tensors go through
+the same estimate as in `hicom-edge build` (planning/engine_memory.py).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ INT4 = f"int4-block{BLOCK}"
 FRAMES = (32, 64, 128)
 TYPICAL_FRAMES = 64
 BOARDS_GB = (8, 16, 32, 64)
-# What is left to the system without a desktop, to Python and to TensorRT's activations: assumed.
+# Assumed: memory for the system without a desktop, for Python and for TensorRT's activations.
 RESERVE_GB = 2
-OPSET: Opset = 20  # JetPack 6; quantised graphs are raised as far as they need
+OPSET: Opset = 20  # for JetPack 6; quantisation raises the opset where it has to
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Case:
     """A released size in one form.
 
     Attributes:
-        bundle: of which only the manifest exists.
-        float_bytes: of the tensors that stay in floating point, scales not counted.
+        bundle: only its manifest exists.
+        float_bytes: size of the tensors that stay in floating point, without scales.
     """
 
     model: str
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def tables() -> list[str]:
-    """Every table of the page, in Markdown."""
+    """All tables of the page, in Markdown."""
     cases = [case for model in MODELS for case in cases_of(model)]
     return [
         frames_table(cases[0].bundle),
@@ -96,7 +96,7 @@ def cases_of(model: str) -> Iterator[Case]:
 
 
 def in_form(form: str, name: str, graph: ir.Model) -> ir.Model:
-    """The graph as `hicom-edge calibrate` stores it; factors and ranges change no size."""
+    """The graph as `hicom-edge calibrate` stores it; scales and ranges do not change the size."""
     if form == "fp16":
         return graph
     linears = quantisable(name, find_linears(graph))
@@ -107,7 +107,7 @@ def in_form(form: str, name: str, graph: ir.Model) -> ir.Model:
 
 
 def float_bytes(graph: ir.Model) -> int:
-    """The bytes of the tensors in floating point that are no scales."""
+    """Size of the floating-point tensors without scales."""
     tensors = [value.const_value for value in graph.graph.initializers.values()]
     return sum(
         tensor.nbytes
@@ -117,14 +117,14 @@ def float_bytes(graph: ir.Model) -> int:
 
 
 def quantization_of(form: str, name: str) -> str | None:
-    """As the manifest says it."""
+    """The manifest's `quantization` of a graph."""
     if form == "fp16":
         return None
     return INT4 if form == "int4" and name == CONCAT_GRAPH else "int8"
 
 
 def manifest_of(plan: Plan, form: str, graphs: dict[str, ir.Model], directory: Path) -> Manifest:
-    """What the manifest of such a bundle says; a graph's file counts as its tensors."""
+    """The manifest of a bundle with these graphs; a graph's file has the size of its tensors."""
     opened = plan.checkpoint
     entries = {n: graph_entry(graph, f"{n}.onnx", plan.precision) for n, graph in graphs.items()}
     forms = {n: replace(e, quantization=quantization_of(form, n)) for n, e in entries.items()}
@@ -145,7 +145,7 @@ def manifest_of(plan: Plan, form: str, graphs: dict[str, ir.Model], directory: P
 
 
 def frames_table(bundle: Bundle) -> str:
-    """What grows with `--max-frames`: the same in every form."""
+    """Sizes that grow with `--max-frames` and are equal in every form."""
     manifest, rows = bundle.manifest, []
     for frames in FRAMES:
         need, limits = need_of(bundle, frames), limits_from_manifest(manifest, frames)
@@ -157,7 +157,7 @@ def frames_table(bundle: Bundle) -> str:
 
 
 def weights_table(cases: Sequence[Case]) -> str:
-    """Bytes of every graph, and what of them stays in floating point."""
+    """Size of every graph, and of the part that stays in floating point."""
     rows = []
     for case in cases:
         manifest = case.bundle.manifest
@@ -168,7 +168,7 @@ def weights_table(cases: Sequence[Case]) -> str:
 
 
 def running_table(cases: Sequence[Case]) -> str:
-    """Which board answers questions."""
+    """Which boards can run each form."""
     rows = []
     for case in cases:
         need = run_gb(case)
@@ -178,7 +178,7 @@ def running_table(cases: Sequence[Case]) -> str:
 
 
 def building_table(cases: Sequence[Case]) -> str:
-    """Which board builds its engines, and with how much swap."""
+    """Which boards can build each form's engines, and with how much swap."""
     rows = []
     for case in cases:
         need = build_gb(case)
@@ -188,7 +188,7 @@ def building_table(cases: Sequence[Case]) -> str:
 
 
 def need_of(bundle: Bundle, frames: int) -> RunNeed:
-    """What answering takes, as `hicom-edge build --max-frames` estimates it."""
+    """The memory of a running bundle, as `hicom-edge build --max-frames` estimates it."""
     limits = limits_from_manifest(bundle.manifest, frames)
     graphs = bundle.manifest.graphs.items()
     return run_need(bundle, limits, {name: profiles_of(name, e, limits) for name, e in graphs})
@@ -199,20 +199,20 @@ def run_gb(case: Case) -> float:
 
 
 def build_gb(case: Case) -> float:
-    """Building the largest graph where GPU and CPU share the memory."""
+    """Memory for building the largest graph where GPU and CPU share the memory."""
     manifest = case.bundle.manifest
     return max(build_host_bytes(manifest, name, shared=True) for name in manifest.graphs) / 1e9
 
 
 def fits(need: float, board: int) -> str:
-    """Whether a board can answer, in GB: with the reserve, without it, or not at all."""
+    """Whether a board has enough memory to run: with the reserve, without it, or not at all."""
     if need > board:
         return "no"
     return "too tight" if need > board - RESERVE_GB else "yes"
 
 
 def builds(running: float, building: float, board: int) -> str:
-    """Whether a board can build, in GB, and with how much swap; not what it cannot run."""
+    """Whether a board has enough memory to build and run, and how much swap building needs."""
     if fits(running, board) != "yes":
         return fits(running, board)
     missing = building - (board - RESERVE_GB)

@@ -1,9 +1,9 @@
 """Checkpoints of the released sizes with random weights, in the authors' layout.
 
-What benchmarks and builds of real size are made from: every tensor of SigLIP so400m at 27x27
-patches, HICom's compressor and Qwen2.5 of 0.5B or 7B is there, only what it has learned is not.
-Weights are scaled so that activations keep their size through all layers, as in a trained model.
-The tokenizers are those of the tests: text is not what is measured.
+For benchmarks and builds at real size: all tensors of SigLIP so400m at 27x27 patches, HICom's
+compressor and Qwen2.5 of 0.5B or 7B. Weights are scaled so that activations keep their scale
+through all layers, as in a trained model. The tokenizers are those of the tests, because text is
+not measured.
 """
 
 from __future__ import annotations
@@ -83,15 +83,16 @@ HICOM = {
 
 @dataclass(frozen=True)
 class RealSizes:
-    """The two config.json files of a checkpoint: of the model, and of its SigLIP towers."""
+    """The two config.json files of a checkpoint: the model's and its SigLIP towers'."""
 
     config: dict[str, Any]
     tower: dict[str, Any]
 
 
 def released(language_model: str, layers: int | None = None, **changed: Any) -> RealSizes:
-    """The released sizes with one of LANGUAGE_MODELS, of which `layers` layers; else whole.
+    """The released sizes with one of LANGUAGE_MODELS.
 
+    layers: of the language model; by default all.
     changed: other values of the model's config.json.
     """
     config = {**HICOM, **LANGUAGE_MODELS[language_model], **changed}
@@ -104,7 +105,7 @@ def cut(
 ) -> RealSizes:
     """The same widths and heads with fewer tower layers and small vocabularies.
 
-    inner: the width of every MLP, if not the released one.
+    inner: the inner width of every MLP; by default the released one.
     """
     narrow = {} if inner is None else {"intermediate_size": inner}
     tower = copy.deepcopy(sizes.tower)
@@ -115,7 +116,7 @@ def cut(
 
 
 def write_checkpoint(directory: Path, sizes: RealSizes) -> int:
-    """Write random bf16 shards; returns the bytes of the largest tensor."""
+    """Write random bf16 shards; returns the size of the largest tensor in bytes."""
     _write_all_but_weights(directory, sizes)
     index, largest = {}, 0
     for number, shard in enumerate(_shards(HicomConfig(sizes.config, sizes.tower))):
@@ -129,7 +130,7 @@ def write_checkpoint(directory: Path, sizes: RealSizes) -> int:
 
 
 def write_hollow_checkpoint(directory: Path, sizes: RealSizes) -> None:
-    """Write the same checkpoint with a hole for its weights, which takes no room on the disk."""
+    """Write the same checkpoint with its weights as a hole in a sparse file."""
     _write_all_but_weights(directory, sizes)
     header, end = {}, 0
     for shard in _shards(HicomConfig(sizes.config, sizes.tower)):
@@ -174,7 +175,7 @@ def _shards(hicom: HicomConfig) -> Iterator[dict[str, tuple[int, ...]]]:
 
 
 def _random_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Products keep the size of what they multiply; norms are near 1, everything else near 0."""
+    """Matrices keep the scale of their input; norms are near 1, everything else is near 0."""
     tensor = torch.empty(shape, dtype=torch.bfloat16)
     if len(shape) == 1:
         return tensor.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.02)

@@ -1,6 +1,6 @@
-"""What it costs to start: fresh processes, medians, beside a Python that does nothing.
+"""Start-up times: medians over new processes, compared with a Python that does nothing.
 
-Usage: python benchmarks/startup.py [--repeat 15]
+python benchmarks/startup.py [--repeat 15]
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ COMMANDS = {
 
 
 def wall_ms(arguments: list[str]) -> float:
-    """Milliseconds of one fresh process."""
+    """Milliseconds of one new process."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
     return (time.perf_counter() - started) * 1000
 
 
 def measure(repeat: int) -> dict[str, list[float]]:
-    """All commands in turn, `repeat` times, after one round that warms the disk cache."""
+    """All commands alternately, `repeat` times, after one round that warms the disk cache."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for round_number in range(repeat + 1):
         for name, arguments in COMMANDS.items():
@@ -44,8 +44,8 @@ def measure(repeat: int) -> dict[str, list[float]]:
 
 
 def main() -> int:
-    """Print a table, then one line of JSON; status 1 when a limit is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print a table, then one line of JSON; returns 1 if a limit is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeat", type=int, default=15)
     medians = {n: statistics.median(t) for n, t in measure(parser.parse_args().repeat).items()}
     nothing = medians["python"]
@@ -53,7 +53,7 @@ def main() -> int:
     exceeded = []
     for name, median in medians.items():
         limit = LIMITS_MS.get(name)
-        # An import is paid inside a Python that runs anyway; a command is paid whole.
+        # An import happens in a Python that runs anyway; a command includes Python's start.
         cost = median - nothing if name.startswith("import") else median
         exceeded += [name] if limit is not None and cost > limit else []
         print(f"{name:<34}{median:>10.1f}{median - nothing:>14.1f}{limit or '':>8}")

@@ -1,12 +1,12 @@
-"""Do graphs of the real geometry build in TensorRT-RTX, and what does a build take?
+"""Builds graphs of the real geometry with TensorRT-RTX, and measures memory and time.
 
     python benchmarks/tensorrt_rtx_builds.py
     python benchmarks/tensorrt_rtx_builds.py --dtype fp16 --opset 20
     python benchmarks/tensorrt_rtx_builds.py --dtype fp16 --form int4 --layers 4
 
-Random weights in the released sizes (SigLIP so400m, a 7B language model's widths) with two tower
-layers, few decoder layers and a small vocabulary; no GPU is needed. Each bundle is built by a fresh
-process whose peak memory is reported beside the bytes of its largest graph.
+The weights are random, in the released sizes (SigLIP so400m, the widths of a 7B language model)
+with two tower layers, few decoder layers and a small vocabulary; no GPU is needed. Each bundle is
+built by a new process. Its peak memory is compared with the weights of the largest graph.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hicom_edge.export.exporter import export_bundle
 LAYERS, VOCABULARY = 2, 4096
 GIB = 2**30
 
-# Run in a process of its own, so that its peak memory is that of one bundle's builds.
+# Runs in a process of its own, so that its peak memory is that of one bundle's builds.
 CHILD = """
 import json, sys
 from pathlib import Path
@@ -87,7 +87,7 @@ def main() -> None:
 def measure(
     checkpoint: Path, path: Path, dtype: GraphDtype, opset: Opset, form: str | None
 ) -> dict[str, Any]:
-    """Export, quantise if asked, then build in a fresh process."""
+    """Export, quantise if requested, then build in a new process."""
     bundle = export_bundle(checkpoint, path, dtype=dtype, opset=opset).bundle
     if form is not None:
         bundle = quantised(bundle, form)
@@ -107,7 +107,7 @@ def measure(
 
 
 def quantised(bundle: Bundle, form: str) -> Bundle:
-    """The bundle in the form of `hicom-edge calibrate`, with ranges that nobody measured."""
+    """The bundle in the form of `hicom-edge calibrate`, with arbitrary ranges."""
     graphs = {}
     for name in bundle.manifest.graphs:
         graph = ir.load(bundle.file(bundle.graph(name).file))

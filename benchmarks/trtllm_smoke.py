@@ -1,13 +1,14 @@
-"""One real run of TensorRT-LLM: convert, build, answer, and compare with PyTorch token by token.
+"""A real run of TensorRT-LLM: convert, build, answer, and compare with PyTorch token by token.
 
     python benchmarks/trtllm_smoke.py WORK [CHECKPOINT] [--trtllm-version 0.12|1.x]
     python benchmarks/trtllm_smoke.py WORK --prepare       # the first half alone
 
-The first half exports the checkpoint (by default the demo's) into WORK and lets PyTorch answer; it
-needs the export extra and no GPU. The second half needs a GPU and TensorRT-LLM, and no PyTorch
-model. Where both do not fit into one environment, prepare in one and run the same command in the
-other. What was prepared with other options is prepared again. The last line is PASS, or FAIL after
-the differences; the exit status is 0 or 1, and 2 when something is missing.
+The first half exports the checkpoint (by default the demo's) into WORK and computes PyTorch's
+answers; it needs the export extra and no GPU. The second half needs a GPU and TensorRT-LLM, and no
+PyTorch model. If they need different environments, prepare in one and run the same command in the
+other. A directory that was prepared with other options is prepared again. The last line of the
+output is PASS, or FAIL after the differences. The exit status is 0 or 1, and 2 if something is
+missing.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from hicom_edge.errors import HicomEdgeError
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "checkpoint"
 QUESTIONS = ("What moves in this video?", "How many objects are there?")
-# Greedy alone, then with a penalty that would show if the prompt counted.
+# Greedy, then with a repetition penalty, which would show if the prompt's tokens counted.
 PENALTIES = (1.0, 1.3)
 FRAMES = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare what is missing, run, and say PASS or FAIL."""
+    """Prepare if necessary, run, and print PASS or FAIL."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path, help="directory for bundle, clip and answers")
     parser.add_argument("checkpoint", nargs="?", default=str(DEMO))
@@ -53,15 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def purpose(checkpoint: str, max_new_tokens: int, how: dict[str, Any]) -> dict[str, Any]:
-    """What a directory is prepared for; no paths, since the second half may run elsewhere."""
+    """The options of a prepared directory, without paths: the second half may run elsewhere."""
     return {"checkpoint": Path(checkpoint).name, "max_new_tokens": max_new_tokens, **how}
 
 
 def prepared_for(work: Path) -> dict[str, Any] | None:
-    """What the directory was prepared for, or None."""
+    """The options that the directory was prepared with, or None."""
     try:
         found = json.loads((work / "expected.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or cut short
+    except (OSError, ValueError):  # missing or truncated
         return None
     return found.get("purpose") if isinstance(found, dict) else None
 
@@ -131,13 +132,15 @@ def run(work: Path) -> int:
         clip = qa.watch(str(work / "clip.mp4"), num_frames=FRAMES)
         streams = [qa.stream(clip, **_question(case)) for case in cases]
         for stream in streams:
-            next(stream, None)  # all questions are on their way before the first is finished
+            next(stream, None)  # start all questions before the first is finished
         answers = [list(stream.answer.token_ids) for stream in streams]
     differences = [_difference(case, got) for case, got in zip(cases, answers, strict=True)]
     for line in filter(None, differences):
         print(line)
     failed = any(differences)
-    print("FAIL" if failed else f"PASS: {len(cases)} answers are PyTorch's, token by token")
+    print(
+        "FAIL" if failed else f"PASS: {len(cases)} answers are equal to PyTorch's, token by token"
+    )
     return int(failed)
 
 

@@ -1,10 +1,10 @@
-"""How long sampled frames take: skipping to keyframes against decoding everything.
+"""Decoding of sampled frames: skipping to keyframes compared with decoding everything.
 
     python benchmarks/video_decode.py [--repeat 3] [VIDEO ...]
 
-Without videos it makes 60 s clips with short and long groups of pictures. Each row checks that both
-ways give the same pixels; the ratios within one process are what counts: of wall
-times, and of processor times, which other load does not disturb. The last line is JSON.
+Without videos it writes 60 s clips with short and long groups of pictures. Each row checks that
+both ways give the same pixels. The ratios are of wall times, and of processor times, which other
+load on the machine does not disturb. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Timing(NamedTuple):
 
 
 def best_ms(repeat: int, *works: Callable[[], Any]) -> list[Timing]:
-    """Time the works in turns, so that other load on the machine meets all of them."""
+    """Time the works alternately, so that other load on the machine affects all of them."""
     best = [Timing(float("inf"), float("inf"))] * len(works)
     for _ in range(repeat):
         for place, work in enumerate(works):
@@ -108,7 +108,7 @@ def best_ms(repeat: int, *works: Callable[[], Any]) -> list[Timing]:
 
 
 def decode_all(video: Path, wanted: set[int]) -> dict[int, Any]:
-    """Decode up to the last wanted frame without skipping; the frame threads are the same."""
+    """Decode up to the last wanted frame without skipping, with the same frame threads."""
     import av
 
     found = {}

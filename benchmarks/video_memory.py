@@ -1,9 +1,9 @@
-"""Does memory grow with the length of a video? A one-hour clip against a one-minute clip.
+"""Memory for a one-hour clip compared with a one-minute clip.
 
     python benchmarks/video_memory.py [--frames 32] [--keep FOLDER]
 
-Makes both clips, reads and preprocesses the same number of frames from each in a fresh process, and
-prints peak resident memory and time. The last line is JSON.
+Writes both clips, reads and preprocesses the same number of frames from each in a new process, and
+prints peak resident memory and time. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SIZE = 384
 
 
 def main() -> None:
-    """Make the clips, measure each in a process of its own, and print the comparison."""
+    """Write the clips, measure each in a process of its own, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=32, help="frames to read of each clip")
-    parser.add_argument("--keep", type=Path, help="folder in which the clips stay for next time")
+    parser.add_argument("--keep", type=Path, help="folder in which the clips are kept")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run(folder: Path, name: str, num_frames: int) -> dict[str, Any]:
-    """Measure one clip in a fresh process."""
+    """Measure one clip in a new process."""
     path = folder / f"{name}.mp4"
     if not path.exists():
         write_clip(path, LENGTHS_SECONDS[name])

@@ -118,11 +118,7 @@ def verify_bundle(
             remark(line)
         if inputs_to is not None:
             inputs = graph_inputs(bundle, expected, pixel_values, modality, prompts[0])
-            names = save_polygraphy_runs(bundle, inputs, inputs_to)
-            remark(
-                f"{inputs_to} has the inputs of {', '.join(names)}; to compare layers: sh "
-                f"{inputs_to}/{names[0]}.sh --trt --onnxrt"
-            )
+            remark(_saved(inputs_to, save_polygraphy_runs(bundle, inputs, inputs_to)))
         limits = _limits(bundle, reference, options)
         return list(
             compare_pipelines(
@@ -160,6 +156,13 @@ def _limits(bundle: Bundle, reference: Reference, options: VerifyOptions) -> _Li
     sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
     return _Limits(
         tolerances_for(map(precision_of, sides)), tolerances_for(map(answer_precision, sides))
+    )
+
+
+def _saved(directory: Path, names: Sequence[str]) -> str:
+    return (
+        f"{directory} has the inputs of {', '.join(names)}; to compare layers: sh "
+        f"{directory}/{names[0]}.sh --trt --onnxrt"
     )
 
 

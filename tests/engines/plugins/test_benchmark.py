@@ -68,7 +68,7 @@ def test_the_released_size_counts_its_bytes_and_its_ratio(benchmark) -> None:
     figures = ["32", "fp16", "shared", "50.0", "59.8", "2000", "2222", "90%", "-", "-", "70"]
     assert line.split() == figures
     assert benchmark.most_that_fusing_saves(row) == (
-        "32 frames, fp16: local 50.0 us and global 70.0 us as passes of their own; fused, not "
+        "32 frames, fp16: local 50.0 us and global 70.0 us as separate passes; fused, not "
         "below 45.0 us: at most 75.0 us (62%) to save"
     )
     assert benchmark.most_that_fusing_saves(row | {"global_us": None}) is None
@@ -110,4 +110,6 @@ def test_without_a_gpu_it_says_so(benchmark) -> None:
         pytest.skip("this machine has a GPU")
     done = subprocess.run([sys.executable, benchmark.__file__], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "no GPU was found by the CUDA driver; this benchmark runs on one\n"
+    assert (
+        done.stderr == "the CUDA driver reports no GPU; run this benchmark on a machine with one\n"
+    )
