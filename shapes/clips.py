@@ -93,7 +93,10 @@ def write_mp4(
 
 def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
     """Decode a whole clip and keep the frames that the model samples: (num_frames, h, w, 3)."""
-    opened = open_container(str(source)) if isinstance(source, Path) else open_data(source)
+    if isinstance(source, Path):
+        opened = open_container(str(source))
+    else:
+        opened = open_data(source, "a clip in memory")
     with opened as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack([frames[i] for i in uniform_indices(len(frames), num_frames)])

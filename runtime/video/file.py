@@ -6,6 +6,7 @@ on is decoded.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,6 @@ from hicom_edge.runtime.video.source import (
     FrameSource,
     UInt8Array,
     Window,
-    digest,
     file_identity,
     without_password,
 )
@@ -52,11 +52,9 @@ class VideoFile(FrameSource):
         return None if self.index.is_picture else self.index.clock
 
     def identity(self, indices: Int64Array) -> str:
-        """The file's path, size and time; for a URL, its packets' timestamps."""
+        """The file's path, size and time; never the same for a URL, whose content may change."""
         path = Path(self.location)
-        if path.is_file():
-            return file_identity(path)
-        return digest(self.location, self.index.packet_times)
+        return file_identity(path) if path.is_file() else uuid.uuid4().hex
 
     def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
         """See FrameSource. Skips to a keyframe when that is nearer than decoding on."""

@@ -55,7 +55,7 @@ class FileIndex:
     frames: where they are found by their timestamps; None where they have to be counted while
     decoding. order: (n,) int64, then the number of each frame as it is decoded. clock: when they
     are shown, None where nothing says so. fps: mean rate, 0.0 without a clock. rank: of the stream,
-    see streams.video_stream. notes: of what the file lacks. packet_times: changes with the file.
+    see streams.video_stream. notes: of what the file lacks.
     is_picture: one frame in a format of pictures.
     """
 
@@ -66,7 +66,6 @@ class FileIndex:
     first: FirstFrames
     rank: int
     notes: tuple[str, ...]
-    packet_times: bytes
     is_picture: bool
 
     def __len__(self) -> int:
@@ -121,7 +120,6 @@ def read_index(location: str, reading: ReadingOptions) -> FileIndex:
         first=first,
         rank=header.rank,
         notes=notes if header.truncation else (),
-        packet_times=header.scan.pts.tobytes() + header.scan.dts.tobytes(),
         is_picture=len(order) == 1 and header.format.endswith(("_pipe", "image2")),
     )
 

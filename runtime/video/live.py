@@ -1,65 +1,97 @@
-"""Frames of a camera or another stream without an end.
+"""Streams without an end: the first seconds of one, recorded as they arrive.
 
-Knows that such a stream cannot be counted or sought: a stretch of given length is watched, and its
-frames are chosen by the announced frame rate before the first one arrives.
+A stream is opened once. The clock on the wall and the stream's own time both bound the recording,
+so that neither a wrong rate nor a slow server prolongs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from hicom_edge.errors import InputError, VideoError
-from hicom_edge.runtime.video.clock import Int64Array
-from hicom_edge.runtime.video.decoder import CountingDecoder
-from hicom_edge.runtime.video.frame_sampling import FrameSampling
-from hicom_edge.runtime.video.opening import open_video
-from hicom_edge.runtime.video.source import FrameSource, UInt8Array, Window, without_password
-from hicom_edge.runtime.video.upright import display_matrix, upright_rgb
+from hicom_edge.runtime.video.access import scheme_of
+from hicom_edge.runtime.video.opening import open_container, open_data
+from hicom_edge.runtime.video.recording import SILENCE_SECONDS, Recording
+from hicom_edge.runtime.video.source import without_password
+
+if TYPE_CHECKING:
+    from hicom_edge.runtime.video.http_reply import HttpReply
+    from hicom_edge.runtime.video.origin import Origin
+
+JUDGED_AFTER_SECONDS = 10.0
+"""What has not ended by then and arrives no faster than it plays is a stream without an end."""
+
+EARLY_SECONDS = 1.0
+"""A stream that ends by so much too early has broken off."""
+
+QUICK_PROBE = {"fpsprobesize": "0", "analyzeduration": "10000000"}
+"""FFmpeg listens to the frame rate for 3 s by default; only the picture's size is needed here."""
+
+RTSP_PROBE = {"fpsprobesize": "0", "analyzeduration": "200000", "rtsp_flags": "prefer_tcp"}
+"""An RTSP server describes the picture beforehand."""
+
+ENDLESS_SCHEMES = frozenset({"rtp", "srt", "udp", "tcp"})
+"""Schemes that never say how long they last."""
 
 
-class LiveStream(FrameSource):
-    """A live stream, watched from the moment of iteration until ``options.end`` seconds.
+def record_stream(url: str, end: float | None, allow_protocols: tuple[str, ...]) -> Origin | None:
+    """Record the first ``end`` seconds of a URL that FFmpeg reads.
 
-    Every iteration connects anew and sees other frames, so its identity is never the same twice.
-    Raises InputError without an end, VideoError when the stream cannot be read.
+    Returns None for a stream that ends, such as an HLS playlist of a whole film: it can be read
+    like a file. Raises InputError for a stream without an end where ``end`` is None, VideoError.
     """
+    name, scheme = without_password(url), scheme_of(url)
+    if end is None and scheme in ENDLESS_SCHEMES:
+        raise no_end(name)
+    options = RTSP_PROBE if scheme.startswith("rtsp") else QUICK_PROBE
+    recording = Recording(name)
+    timeout = (SILENCE_SECONDS, SILENCE_SECONDS)  # which may take twice as long to pass
+    with open_container(url, allow_protocols, timeout, options) as container:
+        length = container.duration / 1_000_000 if container.duration else None
+        if length is not None and scheme in ("http", "https"):
+            return None
+        bounds = [seconds for seconds in (end, length) if seconds is not None]
+        if not bounds:
+            raise no_end(name)
+        recording.record(container, min(bounds))
+    broke_off = recording.ended and recording.seconds < recording.end - EARLY_SECONDS
+    if broke_off and scheme not in ("http", "https"):
+        raise VideoError(
+            f"{name}: the stream ended after {recording.seconds:.1f} s of the {recording.end:g} s "
+            "to watch; check its source, or ask for fewer seconds"
+        )
+    return recording.origin()
 
-    def __init__(
-        self, url: str, options: FrameSampling, allow_protocols: tuple[str, ...] = ()
-    ) -> None:
-        self.url, self._name = url, without_password(url)
-        self._allowed = allow_protocols
-        end = options.window[1]
-        if end is None:
-            raise InputError(
-                f"{self._name}: a live stream has no end; say how many seconds to watch with end="
-            )
-        with open_video(url, allow_protocols) as (container, stream):
-            self.source_fps = float(stream.average_rate or stream.guessed_rate or 0)
-            if not self.source_fps:
-                raise VideoError(f"{self._name}: the stream does not announce its frame rate")
-            first = next(CountingDecoder(container, stream).frames([0]), None)
-            if first is None:
-                raise VideoError(f"{self._name}: no frame could be decoded; check the stream")
-            self._matrix = display_matrix(first, None)
-            self.height, self.width = upright_rgb(first, self._matrix).shape[:2]
-        self.num_available = max(1, int(end * self.source_fps))
 
-    def identity(self, indices: Int64Array) -> str:
-        """Never twice the same."""
-        import uuid
+def record_push(url: str, reply: HttpReply, demuxer: str, end: float | None) -> Origin:
+    """Record the pictures that a server pushes in one HTTP reply, by the time they arrive.
 
-        return uuid.uuid4().hex
+    demuxer: FFmpeg's name of the reply's format. Raises InputError, VideoError.
+    """
+    name, seconds = without_password(url), JUDGED_AFTER_SECONDS if end is None else end
+    recording = Recording(name)
+    limited = _Limited(reply, time.monotonic() + seconds + 1)
+    with open_data(cast("BinaryIO", limited), name, demuxer, QUICK_PROBE) as container:
+        recording.record(container, seconds)
+    if end is None and not recording.ended:
+        raise no_end(name)
+    return recording.origin()
 
-    def decode(self, wanted: Int64Array, window: Window) -> Iterator[UInt8Array]:
-        """See FrameSource."""
-        remaining = wanted.tolist()
-        with open_video(self.url, self._allowed) as (container, stream):
-            for frame in CountingDecoder(container, stream).frames(wanted.tolist()):
-                yield upright_rgb(frame, self._matrix)
-                remaining = remaining[1:]
-        if remaining:
-            raise VideoError(
-                f"{self._name}: the stream ended before frame {remaining[0]} of the "
-                f"{self.num_available} to watch; ask for fewer seconds"
-            )
+
+def no_end(name: str) -> InputError:
+    """The error for a stream without an end, of which no end was asked for."""
+    return InputError(f"{name}: a live stream has no end; say how many seconds to watch with end=")
+
+
+class _Limited:
+    """A reply as a file that ends at a time; FFmpeg reads it from a callback."""
+
+    def __init__(self, reply: HttpReply, until: float) -> None:
+        self._reply, self._until = reply, until
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._reply.read(size, self._until)
+        except TimeoutError:
+            return b""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-URL_TIMEOUT_SECONDS = 30.0
+URL_TIMEOUT_SECONDS = (10.0, 10.0)
+NO_OPTIONS: dict[str, str] = {}
 THREADED_PIXELS = 4096 * 2304
 """Above this many pixels a frame is not decoded by frame threads, each of which holds frames."""
 
@@ -39,11 +40,15 @@ def open_video(
 
 @contextmanager
 def open_container(
-    location: str, allow_protocols: tuple[str, ...] = (), timeout: float = URL_TIMEOUT_SECONDS
+    location: str,
+    allow_protocols: tuple[str, ...] = (),
+    timeout: tuple[float, float] = URL_TIMEOUT_SECONDS,
+    options: dict[str, str] = NO_OPTIONS,
 ) -> Iterator[InputContainer]:
     """Open a path or URL under its white lists. Raises VideoError in one line.
 
-    timeout: seconds without data after which FFmpeg gives up, of a URL; it may take twice as long.
+    timeout: seconds without data after which opening and reading a URL are given up; FFmpeg may
+        take twice as long. options: more options of FFmpeg's demuxers and protocols.
     """
     import av
 
@@ -53,7 +58,7 @@ def open_container(
         # Not a relative path: FFmpeg would take what stands before a colon for a protocol.
         place = location if is_url else str(Path(location).absolute())
         limit = timeout if is_url else None
-        container = av.open(place, container_options=access.options, timeout=limit)
+        container = av.open(place, container_options=access.options | options, timeout=limit)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unreadable(location, allow_protocols, error)) from error
     with container:
@@ -61,14 +66,22 @@ def open_container(
 
 
 @contextmanager
-def open_data(data: BinaryIO) -> Iterator[InputContainer]:
+def open_data(
+    data: BinaryIO, name: str, demuxer: str | None = None, options: dict[str, str] = NO_OPTIONS
+) -> Iterator[InputContainer]:
     """Open the bytes of one file, under the white lists of a local file.
 
-    Raises av.error.FFmpegError as FFmpeg reports it.
+    name: as messages show it. demuxer: FFmpeg's name of the format, if it is known. Raises
+    VideoError in one line.
     """
     import av
 
-    with av.open(data, container_options=access_to("").options) as container:
+    access = access_to("")
+    try:
+        container = av.open(data, "r", format=demuxer, container_options=access.options | options)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(_unreadable(name, (), error)) from error
+    with container:
         yield container
 
 

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -19,6 +19,7 @@ from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.video.clock import Float64Array, Int64Array
 from hicom_edge.runtime.video.frame_sampling import FrameSampling, SampledFrames, sample_frames
 from hicom_edge.runtime.video.heif import HEAD_BYTES, is_heif
+from hicom_edge.runtime.video.origin import named_by
 from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 from hicom_edge.runtime.video.source import (
     FrameSource,
@@ -30,8 +31,6 @@ from hicom_edge.runtime.video.source import (
 
 VideoInput = Union[str, "os.PathLike[str]", UInt8Array]
 Progress = Callable[[int, int], None]
-
-LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,8 @@ class Frames:
         A short video repeats frames; callers that work on runs do the work of a frame once.
         """
         distinct, repeats = np.unique(self.indices, return_counts=True)
-        frames, done = self.source.decode(distinct, self.window), 0
+        decoded, done = self.source.decode(distinct, self.window), 0
+        frames = named_by(self.source.origin, decoded)
         for frame, count in zip(frames, repeats.tolist(), strict=True):
             yield frame, count
             done += count
@@ -113,7 +113,7 @@ def read_frames(
 
     source: a file that FFmpeg or Pillow can read, a URL that FFmpeg can open, a directory of images
     (three frames per second are assumed), or an array (t, h, w, 3) uint8, which is used as it is,
-    frame for frame. Live streams need ``options.end``: the seconds to watch.
+    frame for frame. Streams without an end need ``options.end``: the seconds to watch.
     progress: called as progress(done, total) after each distinct frame has been consumed.
     reading: how the source is opened; see ReadingOptions.
 
@@ -133,10 +133,14 @@ def read_frames(
         width=frames.width,
         height=frames.height,
         modality=frames.modality,
-        fingerprint=digest(frames.identity(indices), indices.tobytes(), strictness),
+        fingerprint=digest(_identity(frames, indices), indices.tobytes(), strictness),
         source=frames,
         progress=progress,
     )
+
+
+def _identity(frames: FrameSource, indices: Int64Array) -> str:
+    return frames.identity(indices) if frames.origin is None else frames.origin.content
 
 
 def _sampled(frames: FrameSource, options: FrameSampling) -> SampledFrames:
@@ -166,13 +170,23 @@ def open_source(
 
 
 def _open_url(url: str, options: FrameSampling, reading: ReadingOptions) -> FrameSource:
-    if url.split("://", 1)[0].lower() in LIVE_SCHEMES:
-        from hicom_edge.runtime.video.live import LiveStream
-
-        return LiveStream(url, options, reading.allow_protocols)
+    from hicom_edge.runtime.video.access import access_to, scheme_of
     from hicom_edge.runtime.video.file import VideoFile
+    from hicom_edge.runtime.video.remote import fetch, local_path
 
-    return VideoFile(url, reading)
+    access_to(url, reading.allow_protocols)  # refuses unusual protocols
+    if scheme_of(url) == "file":
+        return _open_path(local_path(url), reading)
+    fetched = fetch(url, options.window[1], reading.allow_protocols)
+    if fetched is None:
+        return VideoFile(url, reading)
+    # What was broken off on purpose is not damaged.
+    reading = reading if fetched.whole else replace(reading, strict=False)
+    with fetched.origin.named():
+        frames = _open_path(fetched.origin.path, reading)
+    frames.origin = fetched.origin
+    frames.notes = frames.notes if fetched.whole else ()
+    return frames
 
 
 def _open_path(path: Path, reading: ReadingOptions) -> FrameSource:

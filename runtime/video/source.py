@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.errors import VideoError
 from hicom_edge.runtime.video.clock import Clock, Float64Array, Int64Array
+from hicom_edge.runtime.video.origin import Origin
 
 UInt8Array = NDArray[np.uint8]
 Window = tuple[int, int]
@@ -30,6 +31,7 @@ class FrameSource(ABC):
     sampled: False when every frame is used as it is, whatever the sampling options say.
     notes: what a user should know of the source as a whole, a line each.
     replaced: how many frames of the latest ``decode`` were replaced by others.
+    origin: the URL that the source was fetched from, if it was.
     """
 
     num_available: int
@@ -40,6 +42,7 @@ class FrameSource(ABC):
     sampled: bool = True
     notes: tuple[str, ...] = ()
     replaced: int = 0
+    origin: Origin | None = None
 
     @property
     def clock(self) -> Clock | None:
