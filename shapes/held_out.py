@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hicom_edge.files import replace_file
 from hicom_edge.shapes.clips import write_scene
 from hicom_edge.shapes.questions import (
     KINDS,
@@ -67,9 +68,8 @@ def write_held_out(
         items += [HeldOutQuestion(name, spoken(q.text, rng), q.answer, q.kind) for q in asked]
         index += 1
     items = items[:questions]
-    partial = directory / (QUESTIONS_FILE + ".partial")
-    partial.write_text("".join(json.dumps(asdict(item)) + "\n" for item in items))
-    partial.replace(directory / QUESTIONS_FILE)
+    lines = "".join(json.dumps(asdict(item)) + "\n" for item in items)
+    replace_file(directory / QUESTIONS_FILE, lines)
     return items
 
 

@@ -1,7 +1,7 @@
-"""The comparison of compressors at equal visual tokens, equal steps and equal data.
+"""A comparison of compressors at equal visual tokens, equal steps and equal data.
 
-Knows the rows of the table and how a row of a seed is trained, scored and kept. A row that has its
-result file is not run again, so an interrupted comparison continues.
+Each row of each seed stores its result in a file. The same command continues an interrupted
+comparison.
 
     python -m hicom_edge.training.compare runs/compare --seeds 0 1 2 --steps 300 300 1200
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from hicom_edge.files import replace_file
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 from hicom_edge.shapes.questions import KINDS
 from hicom_edge.training.answering import evaluate_checkpoint
@@ -34,16 +35,21 @@ COMPRESSORS = {
     "resampler": ("resampler12", "off"),
     "average-pooling": ("avgpool423", "off"),
 }
-"""mm_projector_type and use_guide; 12 visual tokens each from 8 frames of 6x6 patches.
+"""mm_projector_type and use_guide; all give 12 visual tokens from 8 frames of 6x6 patches.
 
-"conditional" is the paper's mix of injections and the demo itself, "conditional-released" the form
-of the released checkpoint, in which all global tokens are equal.
+"conditional" is the paper's mix of injections and the demo's, "conditional-released" that of the
+released checkpoint, in which all global tokens are equal.
 """
 
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracies of one trained compressor."""
+    """Accuracies of one trained compressor.
+
+    Attributes:
+        unseen_combinations: accuracy on colour-shape pairs that never occur in training.
+        wrong_guide: accuracy with the guide of another question; None without a guide.
+    """
 
     row: str
     seed: int
@@ -51,12 +57,11 @@ class Result:
     by_kind: dict[str, float]
     unseen_combinations: float
     wrong_guide: float | None
-    """None where no guide is used."""
 
 
 def compare(output: Path, options: DemoOptions, rows: Sequence[str], seeds: Sequence[int],
             *, questions: int = 1000, progress: bool = True) -> list[Result]:  # fmt: skip
-    """Train and score every row for every seed; clips and towers are shared within a seed."""
+    """Train and score every row for every seed; rows of a seed share clips and towers."""
     held_out, unseen = output / "held-out", output / "held-out-unseen"
     write_sets(held_out, unseen, options, questions)
     results = []
@@ -70,7 +75,7 @@ def compare(output: Path, options: DemoOptions, rows: Sequence[str], seeds: Sequ
 
 
 def write_sets(held_out: Path, unseen: Path, options: DemoOptions, questions: int) -> None:
-    """Write both held-out sets, unless they are there."""
+    """Write both held-out sets, unless they exist."""
     for directory, is_unseen in ((held_out, False), (unseen, True)):
         if not (directory / QUESTIONS_FILE).exists():
             count = questions // 2 if is_unseen else questions
@@ -86,7 +91,7 @@ def write_sets(held_out: Path, unseen: Path, options: DemoOptions, questions: in
 def run_row(
     place: Path, row: str, options: DemoOptions, held_out: Path, unseen: Path, progress: bool
 ) -> Result:
-    """Train one compressor and score it, or read its result back."""
+    """Train and score one compressor, or read its stored result."""
     stored = place / "result.json"
     if stored.exists():
         return Result(**json.loads(stored.read_text()))
@@ -104,14 +109,12 @@ def run_row(
             evaluate_checkpoint(checkpoint, held_out, wrong_guide=True).accuracy if guided else None
         ),
     )
-    partial = stored.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(result), indent=1))
-    partial.replace(stored)
+    replace_file(stored, json.dumps(asdict(result), indent=1))
     return result
 
 
 def table(results: Sequence[Result]) -> str:
-    """Mean and standard deviation over seeds, means for every kind; a Markdown table."""
+    """A Markdown table: mean and standard deviation over seeds, and the mean of every kind."""
     titles = ("compressor", "seeds", "right", *KINDS, "unseen combinations", "another guide")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in dict.fromkeys(result.row for result in results):
@@ -128,7 +131,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def described(options: DemoOptions, results: Sequence[Result]) -> dict[str, Any]:
-    """The results with what they depend on: options, machine, versions."""
+    """The results with the options, the machine and the versions they were obtained with."""
     return {
         "format_version": 1,
         "machine": {
@@ -148,7 +151,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the comparison from a shell; prints the table and one line of JSON."""
+    """Command line of this module: prints the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -159,9 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=int,
         nargs=3,
         metavar=("ALIGNMENT", "CONDITIONAL", "TUNING"),
-        help="of every row; by default the demo's own",
+        help="steps of each stage; default: those of the demo",
     )
-    parser.add_argument("--save", type=Path, help="write the results with hardware and versions")
+    parser.add_argument(
+        "--save", type=Path, help="write the results here, with hardware and versions"
+    )
     given = parser.parse_args(arguments)
     options = DemoOptions()
     if given.steps:
@@ -172,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = described(options, results)
     print(json.dumps(document))
     if given.save:
-        given.save.write_text(json.dumps(document, indent=1) + "\n")
+        replace_file(given.save, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

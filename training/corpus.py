@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hicom_edge.files import replacing
 from hicom_edge.shapes.clips import decoded_scene
 from hicom_edge.shapes.scene import MAX_OBJECTS, Scene, sample_scene
 from hicom_edge.training.clip_processes import Tick, run_in_processes
@@ -82,10 +83,8 @@ class Corpus:
             coverage[row, :, :, : seen.shape[-1]] = seen  # scenes with fewer objects keep zeros
             tick()
         for name, values in (("coverage", coverage), ("frames", frames)):
-            target = self._file(name, chunk)
-            partial = target.with_suffix(".partial.npy")
-            np.save(partial, values)
-            partial.replace(target)
+            with replacing(self._file(name, chunk), durable=False) as path:
+                np.save(path, values)
 
     def frames(self, index: int) -> np.ndarray:
         """(t, side, side, 3) uint8."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hicom_edge.files import replacing
 from hicom_edge.training.corpus import CHUNK, Corpus
 from hicom_edge.training.tower_model import pixels
 
@@ -71,9 +72,8 @@ class FeatureCache:
             for which, values in enumerate(encode_frames(vision_model, frames.to(device))):
                 rows = values.reshape(len(part), *shape[2:])
                 maps[start : start + len(part), which] = rows.cpu().numpy()
-        partial = self._file(chunk).with_suffix(".partial.npy")
-        np.save(partial, maps)
-        partial.replace(self._file(chunk))
+        with replacing(self._file(chunk), durable=False) as path:
+            np.save(path, maps)
 
     def _file(self, chunk: int) -> Path:
         return self.directory / f"features-{chunk:05d}.npy"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hicom_edge.errors import InputError
+from hicom_edge.files import replacing
 
 Report = Callable[[str, int, int, str], None]
 """Called with (stage, steps done, total steps, a short remark)."""
@@ -105,8 +106,6 @@ class Loop:
         return int(saved["step"])
 
     def _save(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.state.with_suffix(".partial")
         content = {
             "fingerprint": self.fingerprint,
             "step": step,
@@ -114,9 +113,8 @@ class Loop:
             "optimizer": optimizer.state_dict(),
         }
         # Through a Python file: given a path, PyTorch's own writer does not report a full disk.
-        with partial.open("wb") as file:
+        with replacing(self.state) as path, path.open("wb") as file:
             torch.save(content, file)
-        partial.replace(self.state)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: float) -> float:

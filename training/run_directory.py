@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hicom_edge.errors import InputError
+from hicom_edge.files import replace_file
 
 
 def claim_directory(directory: Path, name: str, values: dict[str, Any]) -> None:
@@ -18,10 +19,7 @@ def claim_directory(directory: Path, name: str, values: dict[str, Any]) -> None:
     text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     path = directory / name
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = directory / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(path)
+        replace_file(path, text)
         return
     stored, wanted = json.loads(path.read_text()), json.loads(text)
     if stored != wanted:
