@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from hicom_edge.commands import asking, benching, calibrating, checking, making, terminal, training
+from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import HicomEdgeError
 from hicom_edge.files import os_error_in_words
 
@@ -72,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not sys.warnoptions:  # an error is one line: what libraries think is for developers
             warnings.simplefilter("ignore")
-        return _run(argv)
+        try:
+            return _run(argv)
+        finally:
+            display.hide()
 
 
 def _run(argv: list[str] | None) -> int:

@@ -15,6 +15,7 @@ from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
 from hicom_edge.errors import InputError, ResourceError
 from hicom_edge.planning.engine_memory import weight_bytes
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import DECODER, VideoQA
 
 if TYPE_CHECKING:
@@ -110,13 +111,12 @@ def time_stages(
     question: str,
     options: BenchOptions | None = None,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
     limits: MeasureLimits = measure_limits,
 ) -> StageTimes:
     """Watch a video and ask about it several times, each time from the beginning.
 
     Args:
-        progress: called as progress(done, total) after each run.
         limits: called once while the engines are open and once after they are closed, because they
             may leave no memory to measure; the better of each rate counts.
 
@@ -133,7 +133,7 @@ def time_stages(
         loaded = time.perf_counter()
         clip, _ = _run(qa, video, question, options)
         first = time.perf_counter()
-        progress(1, total)
+        progress("timing", 1, total, "run")
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
         with suppress(ResourceError):
             machine = limits(*place)
@@ -142,7 +142,7 @@ def time_stages(
             # Only the answer is kept: the maps of a clip are large.
             clip, answer = _run(qa, video, question, options)
             answers.append(answer)
-            progress(done, total)
+            progress("timing", done, total, "run")
         work, remarks = _work(bundle, clip, answer), qa.remarks
     with suppress(ResourceError):  # times without limits are better than none
         machine = machine.or_faster(limits(*place))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,12 +15,11 @@ from hicom_edge.bundle.manifest import GraphEntry, Manifest
 from hicom_edge.bundle.manifest_checks import check_values
 from hicom_edge.errors import BundleError
 from hicom_edge.files import write_cache
+from hicom_edge.progress import Progress, no_progress
 
 MANIFEST_NAME = "manifest.json"
 ENGINES_DIR = "engines"
 _CHUNK = 1 << 22
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], progress: Progress = no_progress) -> Bundle:
         """Open a bundle and check all of its files, sizes and hashes.
 
         Hashing is skipped for a file that was hashed before and whose inode, size and times have
@@ -78,7 +76,7 @@ class Bundle:
                 "export or download the bundle again"
             )
 
-    def _check_hashes(self, progress: Progress | None) -> None:
+    def _check_hashes(self, progress: Progress) -> None:
         stamps = _Stamps.load()
         for name, entry in self.manifest.files.items():
             path = (self.path / name).resolve()
@@ -96,15 +94,14 @@ def text_of(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def sha256_of(path: Path, progress: Progress | None = None) -> str:
-    """The sha256 of a file, read in chunks; `progress(name, done_bytes, total_bytes)`."""
+def sha256_of(path: Path, progress: Progress = no_progress) -> str:
+    """The sha256 of a file, read in chunks."""
     total, done, digest = path.stat().st_size, 0, hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            if progress is not None:
-                progress(path.name, done, total)
+            progress(f"checking {path.name}", done, total, "byte")
     return digest.hexdigest()
 
 
@@ -184,7 +181,7 @@ class _Stamps:
             known = {}
         return cls(path, known if isinstance(known, dict) else {})
 
-    def sha256_of(self, path: Path, expected: str, progress: Progress | None = None) -> str:
+    def sha256_of(self, path: Path, expected: str, progress: Progress = no_progress) -> str:
         """The digest; the file is read unless it was the expected one and did not change since."""
         stamp: list[int | str] = [*_stat(path), expected]
         if self._known.get(str(path)) == stamp:

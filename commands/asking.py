@@ -31,7 +31,7 @@ from hicom_edge.commands.options import (
     TopP,
     Video,
 )
-from hicom_edge.commands.progress import byte_progress, progress
+from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _generation(
 def _open_qa(bundle: Path | None, engine: str, threads: int | None) -> VideoQA:
     from hicom_edge.runtime.qa import VideoQA
 
-    qa = VideoQA.load(bundle, engine, threads, byte_progress("checking"))
+    qa = VideoQA.load(bundle, engine, threads, display)
     _note(qa.remarks)
     return qa
 
@@ -162,7 +162,7 @@ def _watch(
 ) -> Clip:
     from hicom_edge.runtime.video import ReadingOptions
 
-    shown, reading = progress("watching frame"), ReadingOptions(strict=strict)
+    shown, reading = display, ReadingOptions(strict=strict)
     clip = qa.watch(video, num_frames, fps, start, end, shown, reading)
     _note(clip.remarks)
     return clip

@@ -13,7 +13,7 @@ import typer
 from hicom_edge.commands import terminal
 from hicom_edge.commands.checking import DEFAULT_QUESTIONS, video_or_drawn_clip
 from hicom_edge.commands.options import EngineName, Json, NumFrames, Threads
-from hicom_edge.commands.progress import byte_progress, progress
+from hicom_edge.commands.progress_display import display
 
 if TYPE_CHECKING:
     from hicom_edge.bench.stage_times import StageTime, StageTimes
@@ -44,10 +44,10 @@ def bench(
 
     options = BenchOptions(engine, threads, num_frames, max_new_tokens, repeats)
     path = demo_bundle() if bundle is None else bundle
-    opened = Bundle.open(path, byte_progress("checking"))
+    opened = Bundle.open(path, display)
     frames = opened.manifest.frames.num_frames if num_frames is None else num_frames
     with video_or_drawn_clip(video, frames) as clip:
-        times = time_stages(opened, clip, question, options, progress=progress("timing run"))
+        times = time_stages(opened, clip, question, options, progress=display)
     for remark in times.remarks:
         terminal.remark(f"note: {remark}")
     terminal.say_json(times) if json else print_times(times)

@@ -14,7 +14,7 @@ import typer
 from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
-from hicom_edge.commands.progress import byte_progress, named_progress
+from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def calibrate(
             keep=tuple(keep or ()),
             target_agreement=target_quality,
         )
-        source = Bundle.open(_source(bundle, demo), byte_progress("checking"))
+        source = Bundle.open(_source(bundle, demo), display)
         check_target(source.path, output, overwrite)  # before clips are drawn
         data = _data(output, videos, questions, held_out, demo, options)
         if max_accuracy_loss is not None and not any(s.answer for s in data.held_out):
@@ -154,7 +154,7 @@ def calibrate(
             thresholds=Thresholds(min_agreement, max_accuracy_loss),
             pinned=_pinned(pin),
             existing=Existing(overwrite, restart),
-            progress=named_progress(),
+            progress=lambda step, done, total: display(step, done, total, "step"),
         )
     if json:
         terminal.say_json(_as_dict(done))

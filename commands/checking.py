@@ -15,7 +15,7 @@ import typer
 from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, EngineName, Json, NumFrames, VisionTower
-from hicom_edge.commands.progress import byte_progress
+from hicom_edge.commands.progress_display import display
 from hicom_edge.commands.verification_table import print_table
 
 DEFAULT_QUESTIONS = ("What happens in this video?", "How many objects are there?")
@@ -60,7 +60,7 @@ def verify(
     from hicom_edge.bundle import Bundle
     from hicom_edge.verify.reference import choose_reference
 
-    opened = Bundle.open(bundle, byte_progress("checking"))
+    opened = Bundle.open(bundle, display)
     other = None if reference is None else Bundle.open(reference)
     related = {"base_llm": base_llm, "vision_tower": vision_tower}
     held_against = choose_reference(opened, checkpoint, against, other, **related)
@@ -97,7 +97,7 @@ def inspect(
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.inspection import describe_bundle, print_description
 
-    description = describe_bundle(Bundle.open(bundle, byte_progress("checking")))
+    description = describe_bundle(Bundle.open(bundle, display))
     if json:
         terminal.say_json(description)
     else:

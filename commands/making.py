@@ -14,7 +14,7 @@ import typer
 from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, Json, VisionTower
-from hicom_edge.commands.progress import byte_progress, step_progress
+from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def export(
     with needs_extra("export"):
         from hicom_edge.export.exporter import export_bundle
 
-        exported = export_bundle(checkpoint, output, options, progress=byte_progress("writing"))
+        exported = export_bundle(checkpoint, output, options, progress=display)
     _show_export(exported, json)
 
 
@@ -192,8 +192,8 @@ def build(
         version_compatible,
         hardware_compatible,
     )
-    opened = Bundle.open(bundle, byte_progress("checking"))
-    built = build_engines(opened, options, step_progress(), terminal.remark)
+    opened = Bundle.open(bundle, display)
+    built = build_engines(opened, options, display, terminal.remark)
     if json:
         terminal.say_json(built)
     else:
@@ -216,7 +216,7 @@ def _build_language_model(
             "tensorrt-llm; leave them out"
         )
     options = llm.LlmBuildOptions(*limits)
-    opened = Bundle.open(bundle, byte_progress("checking"))
+    opened = Bundle.open(bundle, display)
     if dry_run:
         command = llm.build_command(opened, options)
         terminal.say_json(command) if json else terminal.say(shlex.join(command))

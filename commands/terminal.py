@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import HicomEdgeError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def write_no_more() -> None:
 
 def say(text: str, end: str = "\n") -> None:
     """Write a result to stdout at once."""
+    display.hide()
     sys.stdout.write(text + end)
     sys.stdout.flush()
 
@@ -69,9 +71,10 @@ def _is_control(character: str) -> bool:
 
 
 def remark(text: str) -> None:
-    """Write a remark to stderr, in place of an unfinished progress line."""
-    with suppress(OSError):  # a remark that nobody can read is no reason to fail
-        sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
+    """Write a remark to stderr; nothing happens if stderr is closed."""
+    with suppress(OSError):
+        display.hide()
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
@@ -88,6 +91,7 @@ def say_json(value: Any) -> None:
 def questions() -> Iterator[str]:
     """Lines of stdin that are not blank; a terminal gets a prompt."""
     while True:
+        display.hide()
         if sys.stdin.isatty():
             sys.stderr.write("> ")
             sys.stderr.flush()
@@ -180,6 +184,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    display.hide()
     Console(file=sys.stdout).print(shown)
 
 

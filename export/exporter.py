@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.files import explained_write_errors
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
+from hicom_edge.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,15 +42,13 @@ LLM_DIR = "llm"
 # Disk space for tokenizers, manifest and the graphs without their weights.
 _OTHER_BYTES = 64 << 20
 
-Progress = Callable[[str, int, int], None]
-
 
 def export_bundle(
     checkpoint: Checkpoint | PathLike,
     output: PathLike,
     options: ExportOptions | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     **keywords: Unpack[ExportKeywords],
 ) -> ExportResult:
     """Write the bundle of a checkpoint; a failed export leaves no files behind.
@@ -58,7 +56,7 @@ def export_bundle(
     Args:
         checkpoint: an opened one, a directory, or a repository name on the hub.
         output: directory of the bundle.
-        progress: called as progress(tensor, bytes written, bytes in all).
+        progress: of the bytes written; its task names the tensor.
         keywords: fields of ExportOptions, which replace those of `options`.
 
     Raises:
@@ -94,12 +92,11 @@ class _Meter:
     """Adds up the bytes written and reports them."""
 
     total: int
-    progress: Progress | None
+    progress: Progress
     done: int = field(default=0)
 
     def __call__(self, name: str, nbytes: int) -> None:
-        if self.progress is not None:
-            self.progress(name, self.done, self.total)
+        self.progress(f"writing {name}", self.done, self.total, "byte")
         self.done += nbytes
 
     def finish(self, done: int) -> None:

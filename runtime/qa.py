@@ -7,7 +7,7 @@ sibling modules and the engines.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.bundle import Progress as BundleProgress
 from hicom_edge.engines import AUTO, load_decoder, load_engine, why_not_built
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
 from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
 from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_generator
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.planning.decoder_form import DECODER_GRAPHS
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
 from hicom_edge.runtime.checks import check_question, check_text
 from hicom_edge.runtime.features.encoding import encode_frames, preprocessor_from_spec
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 DECODER = "decoder"
 REQUIRED_GRAPHS = ("vision", "compressor")
 DEMO_BUNDLE = Path(__file__).resolve().parent.parent / "demo" / "bundle"
-
-Progress = Callable[[int, int], None]
 
 
 class VideoQA:
@@ -106,14 +104,14 @@ class VideoQA:
         path: str | os.PathLike[str] | None = None,
         engine: str = AUTO,
         threads: int | None = None,
-        progress: BundleProgress | None = None,
+        progress: Progress = no_progress,
     ) -> Self:
         """Open a bundle, by default the demo bundle that comes with the package.
 
         Args:
             engine: "auto", or one of hicom_edge.engines.engine_names().
             threads: CPU threads of one graph; None leaves the choice to the engine.
-            progress: called as progress(file, done_bytes, total_bytes) while hashes are checked.
+            progress: of the files whose hashes are checked.
 
         Raises:
             BundleError: not a bundle, half-written, altered, or without a graph that is needed.
@@ -130,7 +128,7 @@ class VideoQA:
         fps: float | None = None,
         start: float | None = None,
         end: float | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
         reading: ReadingOptions = DEFAULT_READING,
     ) -> Clip:
         """Decode a video and run the vision tower on it, or take what was kept of it.
@@ -140,7 +138,7 @@ class VideoQA:
                 used as it is, frame for frame.
             num_frames, fps: how many frames to look at; by default the bundle's number.
             start, end: the part to look at, in seconds.
-            progress: called as progress(done, total) after each frame.
+            progress: of the frames.
             reading: how the source is opened; see ReadingOptions.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.engine_files import BuiltEngine, explained_disk_errors
 from hicom_edge.engines.tensorrt.api import flavour_named
-from hicom_edge.engines.tensorrt.graph_build import EngineBuilder, Progress
+from hicom_edge.engines.tensorrt.graph_build import EngineBuilder
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
 from hicom_edge.errors import InputError
@@ -25,6 +25,7 @@ from hicom_edge.planning.engine_memory import (
 )
 from hicom_edge.planning.machine import Machine, this_machine
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
+from hicom_edge.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -67,7 +68,7 @@ class BuildOptions:
 def build_engines(
     bundle: Bundle,
     options: BuildOptions,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     remark: Callable[[str], None] | None = None,
     machine: Machine | None = None,
 ) -> list[BuiltEngine]:
@@ -78,7 +79,7 @@ def build_engines(
     An interrupted build goes on where it stopped; nothing half-written counts.
 
     Args:
-        progress: called as progress(graph, phase, steps done, steps in all).
+        progress: of each phase of each graph; its tasks are "graph: phase".
         remark: told in one line why the plugin is not used, where it could be.
         machine: the machine that builds, by default this one.
 

@@ -7,13 +7,12 @@ when. How a network is made, `network` knows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from hicom_edge.engines.engine_files import (
     BuiltEngine,
@@ -35,14 +34,12 @@ from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.engines.tensorrt.plugin import load_plugin
 from hicom_edge.engines.tensorrt.timing_cache import timing_cache
 from hicom_edge.errors import EngineError, ResourceError
+from hicom_edge.progress import Progress, within
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.tensorrt.target import BuildTarget
     from hicom_edge.planning.profiles import Profile
-
-Progress: TypeAlias = "Callable[[str, str, int, int], None]"
-"""progress(graph, phase, steps done, steps in all)"""
 
 _TIMING_CACHE = "timing.cache"
 _LONGEST_REASON = 400
@@ -72,9 +69,7 @@ class EngineBuilder:
         same = sidecar.profiles == profiles and sidecar.options == self._recorded_options()
         return same and self._expected(graph).difference(sidecar) is None
 
-    def build(
-        self, graph: str, profiles: tuple[Profile, ...], progress: Progress | None
-    ) -> BuiltEngine:
+    def build(self, graph: str, profiles: tuple[Profile, ...], progress: Progress) -> BuiltEngine:
         """Build one engine, or keep it.
 
         Raises:
@@ -99,7 +94,7 @@ class EngineBuilder:
         graph: str,
         profiles: tuple[Profile, ...],
         path: Path,
-        progress: Progress | None,
+        progress: Progress,
         stop: Event,
     ) -> bool:
         """Write the engine to `path`; whether it calls the plugin."""
@@ -114,7 +109,7 @@ class EngineBuilder:
             source, graph, profiles[0], flavour, version, plugin=plugin is not None
         )
         network = parse_network(api, builder, source, logger, model)
-        report = None if progress is None else (lambda *steps: progress(graph, *steps))
+        report = within(progress, graph)
         config = builder_config(api, builder, profiles, self._settings, report, stop)
         with self._timings(config):
             done = write_engine(api, builder, network, config, path)

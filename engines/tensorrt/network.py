@@ -6,20 +6,18 @@ or devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hicom_edge.errors import EngineError
+from hicom_edge.progress import Progress
 
 if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.logger import Logger
     from hicom_edge.planning.profiles import Profile
-
-Steps: TypeAlias = "Callable[[str, int, int], None]"
-"""progress(phase, steps done, steps in all)"""
 
 _LONGEST_REASON = 400
 
@@ -77,7 +75,7 @@ def builder_config(
     builder: Any,
     profiles: Iterable[Profile],
     settings: BuilderSettings,
-    progress: Steps | None,
+    progress: Progress,
     stop: Event | None = None,
 ) -> Any:
     """A configuration with these profiles and settings; a set `stop` ends the build."""
@@ -162,7 +160,7 @@ def let_attention_decompose(api: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _monitor(api: Any, progress: Steps | None, stop: Event) -> Any:
+def _monitor(api: Any, progress: Progress, stop: Event) -> Any:
     """TensorRT's monitor over `progress`; what that raises ends the build, as `stop` does.
 
     No exception may leave a callback, because there is C++ around it.
@@ -186,10 +184,8 @@ def _monitor(api: Any, progress: Steps | None, stop: Event) -> Any:
             self._report(phase, self._steps.get(phase, 1))
 
         def _report(self, phase: str, done: int) -> None:
-            if progress is None:
-                return
             try:
-                progress(phase, done, self._steps.get(phase, done))
+                progress(phase, done, self._steps.get(phase, done), "step")
             except BaseException as error:
                 self.interrupted = error
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Union
 import numpy as np
 
 from hicom_edge.errors import InputError, VideoError
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.video.clock import Float64Array, Int64Array
 from hicom_edge.runtime.video.frame_sampling import FrameSampling, SampledFrames, sample_frames
 from hicom_edge.runtime.video.heif import HEAD_BYTES, is_heif
@@ -30,7 +31,6 @@ from hicom_edge.runtime.video.source import (
 )
 
 VideoInput = Union[str, "os.PathLike[str]", UInt8Array]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Frames:
     modality: Modality
     fingerprint: str
     source: FrameSource
-    progress: Progress | None = None
+    progress: Progress = no_progress
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -99,14 +99,13 @@ class Frames:
         for frame, count in zip(frames, repeats.tolist(), strict=True):
             yield frame, count
             done += count
-            if self.progress is not None:
-                self.progress(done, len(self))
+            self.progress("watching", done, len(self), "frame")
 
 
 def read_frames(
     source: VideoInput,
     options: FrameSampling,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     reading: ReadingOptions = DEFAULT_READING,
 ) -> Frames:
     """Choose the frames of ``source``; they are decoded while the result is iterated.
@@ -114,7 +113,7 @@ def read_frames(
     source: a file that FFmpeg or Pillow can read, a URL that FFmpeg can open, a directory of images
     (three frames per second are assumed), or an array (t, h, w, 3) uint8, which is used as it is,
     frame for frame. Streams without an end need ``options.end``: the seconds to watch.
-    progress: called as progress(done, total) after each distinct frame has been consumed.
+    progress: called after each distinct frame has been consumed.
     reading: how the source is opened; see ReadingOptions.
 
     Raises VideoError when the source cannot be read, InputError when the options do not fit it.

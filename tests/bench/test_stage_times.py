@@ -90,7 +90,7 @@ def test_the_vision_tower_runs_every_time(bundle: Bundle, monkeypatch: pytest.Mo
         progress=lambda *at: done.append(at),
     )
     assert [clip.vision_reused for clip in watched] == [False] * 3
-    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert done == [("timing", number, 3, "run") for number in (1, 2, 3)]
 
 
 def test_no_rate_of_products_leaves_only_what_memory_bounds(bundle: Bundle) -> None:

@@ -34,6 +34,7 @@ from hicom_edge.export.tower_nodes import TowerSizes
 from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS, SCATTER_GRAPH
 from hicom_edge.planning.profiles import Limits, profiles_of
+from hicom_edge.progress import no_progress
 
 pytestmark = [
     pytest.mark.tensorrt,
@@ -159,7 +160,7 @@ def assert_builds(name: str, model: ir.Model, directory: Path) -> None:
     builder = api.Builder(logger)
     ready = model_for_parser(path, name, profiles[0], TENSORRT_RTX, api.__version__, False)
     network = parse_network(api, builder, path, logger, ready)
-    settings = builder_config(api, builder, profiles, BuilderSettings(), None)
+    settings = builder_config(api, builder, profiles, BuilderSettings(), no_progress)
     engine = directory / "engine"
     assert write_engine(api, builder, network, settings, engine), logger.errors
     stored = (directory / f"{path.name}.data").stat().st_size

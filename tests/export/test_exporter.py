@@ -165,8 +165,8 @@ def test_progress_counts_up_to_the_total(variant_checkpoint, tmp_path):
     totals = {step[2] for step in seen}
     assert done == sorted(done)
     assert totals == {done[-1]}
-    assert seen[-1][0] == "done"
-    assert "token_embedding.npy" in [step[0] for step in seen]
+    assert seen[-1][0] == "writing done"
+    assert "writing token_embedding.npy" in [step[0] for step in seen]
 
 
 def test_an_existing_bundle_is_replaced_only_on_request(variant_checkpoint, tmp_path):

@@ -49,6 +49,7 @@ from hicom_edge.export.opsets import CURRENT, Precision
 from hicom_edge.export.save import graph_entry
 from hicom_edge.planning.machine import Machine
 from hicom_edge.planning.profiles import Limits, limits_from_manifest, profiles_of
+from hicom_edge.progress import no_progress
 
 RTX = "tensorrt-rtx"
 DEMO_CHECKPOINT = Path(__file__).parents[3] / "demo" / "checkpoint"
@@ -151,7 +152,7 @@ class TestWithRtx:
         builder = api.Builder(logger)
         model = model_for_parser(path, name, profiles[0], TENSORRT_RTX, api.__version__, False)
         network = parse_network(api, builder, path, logger, model)
-        settings = builder_config(api, builder, profiles, BuilderSettings(), None)
+        settings = builder_config(api, builder, profiles, BuilderSettings(), no_progress)
         assert write_engine(api, builder, network, settings, tmp_path / "e"), logger.errors
 
     @pytest.mark.parametrize("name", read_json("e2e/small_variants.json")["configs"])
@@ -173,7 +174,8 @@ class TestWithRtx:
     def test_an_interrupted_build_leaves_nothing_and_goes_on(self, bundle) -> None:
         options, seen = BuildOptions(RTX, max_frames=8), []
 
-        def interrupt(graph: str, phase: str, done: int, total: int) -> None:
+        def interrupt(task: str, done: int, total: int, unit: str) -> None:
+            graph = task.partition(":")[0]
             seen.append(graph)
             if graph == "guide":
                 raise KeyboardInterrupt

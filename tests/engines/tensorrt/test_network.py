@@ -18,6 +18,7 @@ from hicom_edge.engines.tensorrt.network import (
 from hicom_edge.engines.tensorrt.parser_input import model_for_parser
 from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
+from hicom_edge.progress import no_progress
 
 pytestmark = pytest.mark.tensorrt
 pytest.importorskip(
@@ -45,7 +46,7 @@ def parts(reference_bundle):
     network = parse_network(api, builder, reference_bundle.file(entry.file), logger)
     limits = limits_from_manifest(reference_bundle.manifest, 8)
     profiles = profiles_of("guide", entry, limits)
-    config = builder_config(api, builder, profiles, BuilderSettings(64 << 20), None)
+    config = builder_config(api, builder, profiles, BuilderSettings(64 << 20), no_progress)
     return api, builder, network, config, logger.errors
 
 

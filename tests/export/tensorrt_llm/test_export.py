@@ -69,8 +69,8 @@ def test_progress_counts_up_to_the_total(variant_checkpoint, tmp_path):
     done = [step[1] for step in seen]
     assert done == sorted(done)
     assert {step[2] for step in seen} == {done[-1]}
-    assert seen[-1][0] == "done"
-    assert "lm_head.weight" in [step[0] for step in seen]
+    assert seen[-1][0] == "writing done"
+    assert "writing lm_head.weight" in [step[0] for step in seen]
 
 
 def calibrated(bundle: Bundle, checkpoint: Checkpoint, directory) -> Bundle:

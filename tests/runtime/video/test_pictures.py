@@ -214,22 +214,22 @@ def test_what_is_no_source_is_refused() -> None:
 
 def test_frames_can_be_iterated_again_and_report_progress() -> None:
     array = np.arange(3 * 48, dtype=np.uint8).reshape(3, 4, 4, 3)
-    seen: list[tuple[int, int]] = []
-    frames = read_frames(array, FOUR, progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int, str]] = []
+    frames = read_frames(array, FOUR, progress=lambda *step: seen.append(step))
     assert len(list(frames)) == len(list(frames)) == len(frames) == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)] * 2
+    assert seen == [("watching", done, 3, "frame") for done in (1, 2, 3)] * 2
 
 
 def test_runs_are_the_distinct_frames_with_their_repeats(tmp_path: Path) -> None:
     folder = _write_frames(tmp_path / "frames", "%d.png", range(3))
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int, str]] = []
     options = FrameSampling(num_frames=7)
-    frames = read_frames(folder, options, progress=lambda done, total: seen.append((done, total)))
+    frames = read_frames(folder, options, progress=lambda *step: seen.append(step))
     runs = [(int(frame[0, 0, 0]), count) for frame, count in frames.runs()]
     assert [value for value, count in runs for _ in range(count)] == frames.indices.tolist()
     assert [value for value, _ in runs] == [0, 1, 2]
-    assert [done for done, _ in seen] == np.cumsum([count for _, count in runs]).tolist()
-    assert seen[-1] == (7, 7)
+    assert [done for _, done, _, _ in seen] == np.cumsum([count for _, count in runs]).tolist()
+    assert seen[-1] == ("watching", 7, 7, "frame")
 
 
 def test_the_fingerprint_follows_the_pixels_and_the_frames(tmp_path: Path) -> None:
