@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.calibration_data import CalibrationData, check_samples
+from hicom_edge.calibration.calibration_data import CalibrationData, readable_data
 from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.candidate import quality_of, speed_of, write_candidate
 from hicom_edge.calibration.derived_bundle import check_target, derive_bundle
@@ -21,7 +21,7 @@ from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statis
 from hicom_edge.calibration.recipe import graphs_to_quantise, layers_of, prepare_graphs
 from hicom_edge.calibration.report.report_data import GateReport
 from hicom_edge.calibration.results import Findings, in_one_line, notes_of, result_files
-from hicom_edge.calibration.run import Clock, Progress, Run, clock, key_of, saying_how_to_go_on
+from hicom_edge.calibration.run import Clock, Progress, Run, clock, key_of, resumable_errors
 from hicom_edge.calibration.run_directory import RunDirectory
 
 REPORT_FILE = "calibration/report.html"
@@ -67,7 +67,8 @@ def calibrate(
 ) -> Calibrated:
     """Quantise a bundle on videos and questions, measure it on others, and write it with a report.
 
-    A bundle that misses a threshold is written too: the caller decides what to do with it.
+    Unreadable videos are skipped and named in the notes. A bundle that misses a threshold is
+    written too: the caller decides what to do with it.
 
     Args:
         pinned: the layers that an earlier run chose; this run then chooses none itself.
@@ -76,7 +77,7 @@ def calibrate(
     Raises:
         InputError: the bundle is quantised already, options or the pinned choice do not fit it,
             the output cannot be written, or an unfinished run had other inputs.
-        VideoError: a video cannot be read.
+        VideoError: no video of one set can be read, or one breaks during the run.
         PromptError: a question does not fit the model's context.
         BundleError: the output exists and may not be replaced.
         ResourceError: the disk is full.
@@ -86,10 +87,10 @@ def calibrate(
     if pinned is not None:
         refuse_foreign(pinned, bundle, graphs, options)
     check_target(bundle.path, output, existing.overwrite)
-    check_samples(bundle, data, lambda done, total: progress("videos", done, total))
+    data = readable_data(bundle, data, lambda done, total: progress("videos", done, total))
     directory = RunDirectory(output, key_of(bundle, data, options), existing.restart)
-    with saying_how_to_go_on(directory.path), directory, clock(directory) as running:
-        run = Run(bundle, data, options, output, directory, running.beside(progress))
+    with resumable_errors(directory.path, data.skipped), directory, clock(directory) as running:
+        run = Run(bundle, data, options, output, directory, running.saved_with(progress))
         findings = _quantise_and_measure(run, graphs, thresholds or Thresholds(), pinned, running)
         written = _write(run, findings, existing.overwrite)
     directory.remove()
@@ -105,9 +106,13 @@ def _quantise_and_measure(
     running: Clock,
 ) -> Findings:
     """Collect statistics, prepare the graphs, choose layers, and compare with floating point."""
-    what, told = CollectOptions(graphs, seed=run.options.seed), run.told("ranges")
+    collected = CollectOptions(graphs, seed=run.options.seed)
     statistics = collect_statistics(
-        run.bundle, run.data.calibration, run.directory, what, progress=told
+        run.bundle,
+        run.data.calibration,
+        run.directory,
+        collected,
+        progress=run.progress_of("ranges"),
     )
     prepared = prepare_graphs(run, graphs, statistics)
     if pinned is not None:

@@ -1,12 +1,12 @@
 """The samples of a calibration: those calibrated on, and those the quality is measured on.
 
-The two sides share no video. Samples are drawn, and checked before hours of work depend on them.
+The two sets share no video. `readable_data` checks all samples before hours of work depend on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
@@ -14,20 +14,31 @@ from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.datasets.selection import choose, split
 from hicom_edge.datasets.video_folder import read_samples
-from hicom_edge.errors import InputError, PromptError
+from hicom_edge.errors import InputError, PromptError, VideoError
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling
 from hicom_edge.runtime.video.reading import open_source
 from hicom_edge.runtime.video.source import FrameSource
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 
+# Seeds that neither the demo's training nor its published scores use.
+CALIBRATION_SEED = 50_000
+HELD_OUT_SEED = 60_000
+
+_QUESTION_CHARACTERS_SHOWN = 60
+
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """What is calibrated on, and what the quality is measured on; they share no video."""
+    """The samples to calibrate on and the held-out samples; they share no video.
+
+    Attributes:
+        skipped: why videos were left out, one line each.
+    """
 
     calibration: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
+    skipped: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         both = by_video(self.calibration).keys() & by_video(self.held_out).keys()
@@ -39,12 +50,12 @@ class CalibrationData:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Both sides."""
+        """The samples of both sets."""
         return (*self.calibration, *self.held_out)
 
     @classmethod
     def divide(cls, samples: Sequence[Sample], options: CalibrationOptions) -> CalibrationData:
-        """Divide the samples' videos in the ratio of the options' counts, then draw from each."""
+        """Split the videos in the ratio of the two sample counts, then draw from each part."""
         share = options.held_out / (options.samples + options.held_out)
         sides = split(samples, share, options.seed)
         return cls.draw(*sides, options)
@@ -56,59 +67,82 @@ class CalibrationData:
         held_out: Sequence[Sample],
         options: CalibrationOptions,
     ) -> CalibrationData:
-        """As many samples as the options say, over as many videos as possible."""
+        """Draw as many samples as the options say, about as many videos as possible."""
         return cls(
             choose(calibration, options.samples, options.seed),
             choose(held_out, options.held_out, options.seed),
         )
 
-
-CALIBRATION_SEED = 50_000
-HELD_OUT_SEED = 60_000
+    def without(self, videos: Collection[Path], skipped: Iterable[str]) -> CalibrationData:
+        """The same data without some videos; `skipped` says why, one line each."""
+        return CalibrationData(
+            tuple(s for s in self.calibration if s.video.resolve() not in videos),
+            tuple(s for s in self.held_out if s.video.resolve() not in videos),
+            skipped=(*self.skipped, *skipped),
+        )
 
 
 def demo_data(directory: Path, options: CalibrationOptions) -> CalibrationData:
-    """As many labelled questions as the options say, about clips that are written if need be."""
-    sides = (
+    """Labelled questions about clips of moving shapes, which are drawn if they do not exist."""
+    sets = (
         ("calibration", options.samples, CALIBRATION_SEED),
         ("held-out", options.held_out, HELD_OUT_SEED),
     )
-    found = []
-    for name, count, seed in sides:
-        place = directory / f"{name}-{count}-seed{options.seed}"
-        if not (place / QUESTIONS_FILE).exists():
-            write_held_out(place, count, seed=seed + options.seed)
-        found.append(read_samples(place))
-    return CalibrationData(*found)
+    samples = []
+    for name, count, seed in sets:
+        folder = directory / f"{name}-{count}-seed{options.seed}"
+        if not (folder / QUESTIONS_FILE).exists():
+            write_held_out(folder, count, seed=seed + options.seed)
+        samples.append(read_samples(folder))
+    return CalibrationData(*samples)
 
 
-_SHOWN = 60
-
-
-def check_samples(
+def readable_data(
     bundle: Bundle, data: CalibrationData, progress: Callable[[int, int], None]
-) -> None:
-    """Open every video once, and count every prompt's tokens.
+) -> CalibrationData:
+    """Open every video, count the tokens of every prompt, and skip unreadable videos.
 
-    Damage beyond a video's beginning is found when it is watched.
+    Only the beginning of a video is read; damage further on is found when it is watched.
 
     Raises:
-        VideoError: one of them is not a video, or is not whole.
-        PromptError: a question leaves no room for an answer, or for the one that is calibrated on.
+        VideoError: no video of one of the two sets can be read.
+        PromptError: a question leaves no room in the context for an answer, or for the given
+            answer where that is calibrated on.
     """
     prompts, videos = PromptBuilder(bundle), by_video(data.samples)
     answered = {sample for sample in data.calibration if sample.answer}
+    unreadable: dict[Path, str] = {}
     for done, (video, asked) in enumerate(videos.items(), start=1):
-        source = open_source(video, FrameSampling())
+        try:
+            source = open_source(video, FrameSampling())
+        except VideoError as error:
+            unreadable[video] = str(error)
+            continue
         for sample in asked:
             answer = sample.answer if sample in answered else None
             _check_prompt(bundle, prompts, sample, answer, source)
         progress(done, len(videos))
+    readable = data.without(unreadable, unreadable.values())
+    _check_both_sets_remain(readable, data, unreadable)
+    return readable
 
 
 def is_image(sample: Sample) -> bool:
     """Whether the sample asks about a still image."""
     return open_source(sample.video, FrameSampling()).modality == "image"
+
+
+def _check_both_sets_remain(
+    readable: CalibrationData, data: CalibrationData, unreadable: dict[Path, str]
+) -> None:
+    sets = (
+        ("to calibrate on", readable.calibration, data.calibration),
+        ("to measure the quality on", readable.held_out, data.held_out),
+    )
+    for purpose, left, all_samples in sets:
+        if all_samples and not left:
+            first = unreadable[all_samples[0].video.resolve()]
+            raise VideoError(f"no video {purpose} can be read: {first}")
 
 
 def _check_prompt(
@@ -120,14 +154,15 @@ def _check_prompt(
 ) -> None:
     model = bundle.manifest.model
     text = sum(map(len, prompts.build(sample.question, source.modality)))
-    # An image may have a graph of its own, with a number of tokens of its own.
+    # Images may have a compressor of their own with another number of tokens: count none for them.
     frames = bundle.manifest.frames.num_frames if source.modality == "video" else 0
     visual = model.visual_tokens(frames)
     ids = prompts.tokenizer.encode(answer or "", add_special_tokens=False).ids
     room = max(len(ids), 1)
     if text + visual + room > model.max_context:
+        question = sample.question[:_QUESTION_CHARACTERS_SHOWN]
         raise PromptError(
-            f"{sample.video}: the question {sample.question[:_SHOWN]!r} makes {text} tokens, with "
-            f"at least {visual} visual ones and {room} of an answer, but the model's context is "
+            f"{sample.video}: the question {question!r} has {text} tokens, with at least {visual} "
+            f"visual tokens and {room} of an answer, but the model's context is "
             f"{model.max_context}; shorten it or leave it out"
         )

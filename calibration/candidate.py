@@ -1,7 +1,4 @@
-"""Write the quantised bundle of a run with some choice of layers, and measure it.
-
-Measures the answers on samples and the speed of all stages, both against the float bundle.
-"""
+"""Write the quantised bundle of a run for a choice of layers, and measure its quality and speed."""
 
 from __future__ import annotations
 
@@ -25,45 +22,26 @@ from hicom_edge.datasets.selection import choose
 from hicom_edge.errors import ResourceError
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 
-
-def write_candidate(
-    run: Run, prepared: Sequence[PreparedGraph], choice: PrecisionChoice, directory: str
-) -> Bundle:
-    """The bundle with this choice, in an emptied folder of the run's directory.
-
-    A graph none of whose layers is quantised stays the file that it was.
-    """
-    graphs: dict[str, DerivedGraph] = {}
-    for one in prepared:
-        if layers := choice.quantised(one.plan.graph):
-            graphs.update(_quantised(run.bundle, one, layers))
-    place = run.directory.subdirectory(directory, empty=True) / "bundle"
-    return derive_bundle(run.bundle, place, graphs)
-
-
-def _quantised(
-    bundle: Bundle, prepared: PreparedGraph, layers: Collection[str]
-) -> Iterator[tuple[str, DerivedGraph]]:
-    """The graph with these layers quantised, its form for ONNX Runtime's CPU, and what follows it.
-
-    A decoder over a fixed cache has the tensors of the one whose cache grows, by name: it gets the
-    same factors, ranges and integers, and reads them from the other's file. No CPU runs it.
-    """
-    plan = prepared.plan
-    model = plan.quantised(layers)
-    variant = None if plan.amax is None else cpu_variant(model)
-    yield plan.graph, DerivedGraph(model, plan.precision, variant)
-    if plan.graph == DECODER and SCATTER_GRAPH in bundle.manifest.graphs:
-        scatter = ir.load(bundle.file(bundle.graph(SCATTER_GRAPH).file))
-        followed = plan.on(fold(scatter, prepared.factors)).quantised(layers)
-        yield SCATTER_GRAPH, DerivedGraph(followed, plan.precision, weights_of=DECODER)
-
-
 TIMED_SAMPLES = 4
 
 
+def write_candidate(
+    run: Run, prepared: Sequence[PreparedGraph], choice: PrecisionChoice, folder: str
+) -> Bundle:
+    """Write the bundle with this choice to a folder of the run's directory, which is emptied.
+
+    A graph without any quantised layer keeps its file.
+    """
+    graphs: dict[str, DerivedGraph] = {}
+    for graph in prepared:
+        if layers := choice.quantised(graph.plan.graph):
+            graphs.update(_quantised(run.bundle, graph, layers))
+    target = run.directory.subdirectory(folder, empty=True) / "bundle"
+    return derive_bundle(run.bundle, target, graphs)
+
+
 def quality_of(run: Run, tested: Bundle, samples: Sequence[Sample], step: str) -> Quality:
-    """The bundle beside the one in floating point; what was measured before is not asked again."""
+    """Compare a bundle with the floating-point bundle; saved comparisons are not repeated."""
     return measure_quality(
         run.bundle,
         tested,
@@ -74,9 +52,28 @@ def quality_of(run: Run, tested: Bundle, samples: Sequence[Sample], step: str) -
 
 
 def speed_of(run: Run, tested: Bundle) -> SpeedReport | None:
-    """Both bundles in turns, on a few questions; None where they do not fit side by side."""
+    """Time both bundles on a few questions; None if memory does not hold both at once."""
     few = choose(run.data.held_out, TIMED_SAMPLES, run.options.seed)
     try:
-        return measure_speed(run.bundle, tested, few, progress=run.told("speed"))
+        return measure_speed(run.bundle, tested, few, progress=run.progress_of("speed"))
     except ResourceError:
         return None
+
+
+def _quantised(
+    bundle: Bundle, prepared: PreparedGraph, layers: Collection[str]
+) -> Iterator[tuple[str, DerivedGraph]]:
+    """The graph with these layers quantised, and any graph that shares its weights.
+
+    The decoder over a fixed cache has tensors of the same names as the one whose cache grows. It
+    gets the same factors, ranges and integers, and reads them from the other's file. It has no CPU
+    variant, because it never runs on the CPU.
+    """
+    plan = prepared.plan
+    model = plan.quantised(layers)
+    variant = None if plan.amax is None else cpu_variant(model)
+    yield plan.graph, DerivedGraph(model, plan.precision, variant)
+    if plan.graph == DECODER and SCATTER_GRAPH in bundle.manifest.graphs:
+        scatter = ir.load(bundle.file(bundle.graph(SCATTER_GRAPH).file))
+        followed = plan.on(fold(scatter, prepared.factors)).quantised(layers)
+        yield SCATTER_GRAPH, DerivedGraph(followed, plan.precision, weights_of=DECODER)

@@ -170,6 +170,7 @@ _ENOUGH_VIDEOS = 10
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
     """Too few videos, or the same on both sides, graphs that stayed, and what was not measured."""
     return [
+        *(f"skipped: {reason}" for reason in run.data.skipped),
         *_few(run),
         *_shared(run.data),
         *_unseen(statistics),

@@ -1,13 +1,9 @@
-"""One calibration run: what it is asked, where its work is kept, and who is told.
-
-It knows what every step shares, and what a person is told when a step cannot go on. It does not
-know the steps.
-"""
+"""What all steps of a calibration share: inputs, output, saved steps, progress and the clock."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +14,7 @@ from hicom_edge.calibration.calibration_data import CalibrationData
 from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey, bundle_fingerprint
 from hicom_edge.datasets.data_manifest import data_manifest
-from hicom_edge.errors import VideoError
+from hicom_edge.errors import InputError, VideoError
 from hicom_edge.files import explained_write_errors
 
 Progress: TypeAlias = "Callable[[str, int, int], None]"
@@ -27,7 +23,12 @@ Progress: TypeAlias = "Callable[[str, int, int], None]"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What every step of a calibration takes."""
+    """Inputs and outputs of one calibration run.
+
+    Attributes:
+        output: where the quantised bundle will be written.
+        directory: where steps are saved.
+    """
 
     bundle: Bundle
     data: CalibrationData
@@ -36,70 +37,78 @@ class Run:
     directory: RunDirectory
     progress: Progress
 
-    def told(self, step: str) -> Callable[[int, int], None]:
-        """Progress of one step: told(done, total)."""
+    def progress_of(self, step: str) -> Callable[[int, int], None]:
+        """A function that reports progress of one step, called as f(done, total)."""
         return lambda done, total: self.progress(step, done, total)
 
 
 def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -> RunKey:
-    """What an unfinished run must share with the one that continues it.
+    """The key of a run: an unfinished run is continued only with an equal key.
 
     Raises:
-        VideoError: a video is gone, or may not be read.
+        VideoError: a video is missing or may not be read.
     """
     digests = [data_manifest(side)["sha256"] for side in (data.calibration, data.held_out)]
     return RunKey(bundle_fingerprint(bundle), " ".join(digests), options.fingerprint)
 
 
 @contextmanager
-def saying_how_to_go_on(place: Path) -> Iterator[None]:
-    """A video that breaks, or a disk that fills up, in the middle of a run."""
+def resumable_errors(directory: Path, skipped: Sequence[str]) -> Iterator[None]:
+    """Say how to continue a run that failed because of a video or a full disk.
+
+    skipped: videos of this run that cannot be read; one that an unfinished run used makes its
+        data another.
+    """
     try:
-        with explained_write_errors(place, "free some space and run the same command to go on"):
+        with explained_write_errors(directory, "free some space and run again to continue"):
             yield
     except VideoError as error:
         raise VideoError(
-            f"{error} (the run is kept: once the video can be read as it was, the same command "
-            "goes on; without it, pass --restart)"
+            f"{error} (the run is kept: restore the video and run again to continue, or pass "
+            "restart to begin without it)"
         ) from error
+    except InputError as error:
+        if not skipped:
+            raise
+        raise InputError(f"{error} (skipped: {'; '.join(skipped)})") from error
 
 
 class Clock:
-    """Seconds of the whole run, its interrupted parts included.
+    """Seconds of the whole run, including parts before an interruption.
 
-    They are kept about once a second, so that a killed part counts, too.
+    They are saved about once a second, so that the time of a killed process counts too.
     """
 
-    def __init__(self, place: RunDirectory) -> None:
-        self._place, self._started = place, time.monotonic()
-        self._before = self._kept = place.load_json("seconds") or 0.0
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory, self._started = directory, time.monotonic()
+        self._before = self._kept = directory.load_json("seconds") or 0.0
 
     @property
     def seconds(self) -> float:
-        """Of this part and those before."""
+        """Seconds so far."""
         return round(self._before + time.monotonic() - self._started, 1)
 
-    def keep(self) -> None:
-        """Write down what the clock shows."""
+    def save(self) -> None:
+        """Save the seconds so far."""
         self._kept = self.seconds
-        self._place.save_json("seconds", self._kept)
+        self._directory.save_json("seconds", self._kept)
 
-    def beside(self, progress: Progress) -> Progress:
-        """The same progress, and the clock is kept as the work goes on."""
+    def saved_with(self, progress: Progress) -> Progress:
+        """The same progress function, which also saves the seconds."""
 
-        def told(step: str, done: int, total: int) -> None:
+        def report(step: str, done: int, total: int) -> None:
             if self.seconds >= self._kept + 1:
-                self.keep()
+                self.save()
             progress(step, done, total)
 
-        return told
+        return report
 
 
 @contextmanager
-def clock(place: RunDirectory) -> Iterator[Clock]:
-    """A clock that is kept at the end, however the run ends."""
-    running = Clock(place)
+def clock(directory: RunDirectory) -> Iterator[Clock]:
+    """A clock whose time is saved at the end, however the run ends."""
+    running = Clock(directory)
     try:
         yield running
     finally:
-        running.keep()
+        running.save()

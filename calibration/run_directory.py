@@ -6,13 +6,12 @@ dropped. A directory that was made from other inputs is refused.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,22 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.files import FileLock, replacing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hicom_edge.bundle import Bundle
 
-
 Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 FORMAT_VERSION = 1
+COMPUTING_PACKAGES = ("hicom-edge", "onnxruntime", "onnxruntime-gpu")
+"""Packages whose version may change the computed numbers."""
+PACKAGES = (*COMPUTING_PACKAGES, "numpy", "onnx", "onnx-ir")
+
 _KEY, _LOCK_FILE, _META = "key", "lock", "__meta__"
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """For what the steps were made: fingerprints of the bundle, the data and the options."""
+    """Fingerprints of the inputs of a run: the bundle, the data and the options."""
 
     bundle: str
     data: str
@@ -46,37 +49,96 @@ class RunKey:
 
 
 def bundle_fingerprint(bundle: Bundle) -> str:
-    """Equal only for bundles with the same graphs, weights, tokenizers and frames."""
+    """Equal only for bundles with the same graphs, weights, tokenizers and frame settings."""
     return hashlib.sha256(bundle.manifest.to_json().encode()).hexdigest()
+
+
+def installed_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions by package name, without packages that are not installed."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+class JsonLines:
+    """A file with one JSON record per line, which is only appended to.
+
+    A kill can truncate the last line, and a crash of the whole machine can damage any line: such
+    lines are dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, record: Any) -> None:
+        """Add a record."""
+        self._drop_truncated_line()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def records(self) -> list[Any]:
+        """All intact records, in order."""
+        self._drop_truncated_line()
+        if not self._path.is_file():
+            return []
+        return list(self._intact(self._path.read_text(encoding="utf-8", errors="replace")))
+
+    @staticmethod
+    def _intact(text: str) -> Iterator[Any]:
+        # Not splitlines(): answers may hold other line separators, which JSON does not escape.
+        for line in text.split("\n"):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+    def _drop_truncated_line(self) -> None:
+        """Cut the file after its last newline, so that appending starts a new line."""
+        if not self._path.is_file():
+            return
+        with self._path.open("r+b") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
 
 
 class RunDirectory:
     """Steps of one run, in `.<output name>.calibration` beside the output.
 
-    Use as a context manager: one process at a time works in it. Leaving keeps what is there;
-    `remove` throws it away once the output is whole.
+    Use as a context manager, which locks the directory against other processes. Leaving it keeps
+    the steps; `remove` deletes them once the output is complete.
     """
 
     def __init__(self, output: Path, key: RunKey, restart: bool = False) -> None:
         self.path = output.resolve().with_name(f".{output.resolve().name}.calibration")
         self._key, self._restart = key, restart
-        self._lock: int | None = None
+        self._lock = FileLock(self.path / _LOCK_FILE, create=True)
 
     def __enter__(self) -> Self:
-        """Raises InputError when it is in use, or was made for something else."""
+        """Raises InputError when the directory is in use or was made from other inputs."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{self.path} cannot be made ({error.strerror}); write the bundle elsewhere"
+                f"{self.path} cannot be created ({error.strerror}); write the bundle elsewhere"
             ) from error
-        self._take_lock()
+        try:
+            self._lock.acquire()
+        except BlockingIOError as error:
+            raise InputError(
+                f"{self.path} is in use by another calibration; wait for it, or write the bundle "
+                "elsewhere"
+            ) from error
         try:
             if self._restart:
                 self._empty()
             self._check_key()
         except BaseException:
-            self._release_lock()
+            self._lock.release()
             raise
         return self
 
@@ -86,10 +148,10 @@ class RunDirectory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._release_lock()
+        self._lock.release()
 
     def load_json(self, step: str) -> Any | None:
-        """What was saved as JSON; None where nothing was, or where it is damaged."""
+        """The JSON of a step; None if it was not saved or is damaged."""
         try:
             return json.loads((self.path / f"{step}.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -97,11 +159,11 @@ class RunDirectory:
 
     def save_json(self, step: str, data: Any) -> None:
         """Replace a step's JSON."""
-        text = json.dumps(data, ensure_ascii=False)
-        self._write(f"{step}.json", lambda path: path.write_text(text, encoding="utf-8"))
+        with self._replacing(f"{step}.json") as path:
+            path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
     def load_arrays(self, step: str) -> tuple[dict[str, NDArray[Any]], Any] | None:
-        """The arrays and the JSON that were saved together; None as for `load_json`."""
+        """The arrays of a step and the JSON saved with them; None as for `load_json`."""
         try:
             with np.load(self.path / f"{step}.npz", allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -110,18 +172,14 @@ class RunDirectory:
             return None  # a crash of the whole machine can leave a file without its content
 
     def save_arrays(self, step: str, arrays: Arrays, meta: Any = None) -> None:
-        """Replace a step's arrays and the JSON that belongs to them, both or neither."""
+        """Replace a step's arrays and the JSON that belongs to them, together."""
         text = np.frombuffer(json.dumps(meta, ensure_ascii=False).encode(), np.uint8)
         content: dict[str, Any] = {**arrays, _META: text}
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez(file, **content)
-
-        self._write(f"{step}.npz", write)
+        with self._replacing(f"{step}.npz") as path, path.open("wb") as file:
+            np.savez(file, **content)
 
     def kept_arrays(self, step: str, compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a step: as they were saved, or computed and saved now."""
+        """The saved arrays of a step, or else the computed ones, which are saved."""
         saved = self.load_arrays(step)
         if saved is not None:
             return saved[0]
@@ -130,22 +188,15 @@ class RunDirectory:
         return arrays
 
     def append(self, step: str, record: Any) -> None:
-        """Add one record to a step that is done line by line."""
-        path = self.path / f"{step}.jsonl"
-        _drop_cut_line(path)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Add a record to a step that is saved line by line."""
+        self._lines(step).append(record)
 
     def records(self, step: str) -> list[Any]:
-        """The whole records of a step, in order."""
-        path = self.path / f"{step}.jsonl"
-        _drop_cut_line(path)
-        if not path.is_file():
-            return []
-        return whole_records(path.read_text(encoding="utf-8", errors="replace"))
+        """The intact records of a step, in order."""
+        return self._lines(step).records()
 
     def subdirectory(self, step: str, *, empty: bool = False) -> Path:
-        """A directory for a step that keeps files of its own; `empty`: of a killed run, too."""
+        """A folder for a step that writes its own files; `empty` deletes those of earlier runs."""
         path = self.path / step
         if empty and path.exists():
             shutil.rmtree(path)
@@ -153,53 +204,38 @@ class RunDirectory:
         return path
 
     def remove(self) -> None:
-        """Throw everything away."""
+        """Delete the directory."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _write(self, name: str, write: Callable[[Path], object]) -> None:
-        partial = self.path / f".{name}.partial"
+    def _lines(self, step: str) -> JsonLines:
+        return JsonLines(self.path / f"{step}.jsonl")
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[Path]:
         try:
-            write(partial)
-            partial.replace(self.path / name)
+            # Not durable: damaged steps are recomputed, and flushing every save would be slow.
+            with replacing(self.path / name, durable=False) as path:
+                yield path
         except OSError as error:
             raise ResourceError(
                 f"{self.path / name} cannot be written ({error.strerror}); free disk space"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.path / _LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._release_lock()
-            raise InputError(
-                f"{self.path} is in use by another calibration; wait for it, or write the bundle "
-                "elsewhere"
-            ) from error
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def _check_key(self) -> None:
-        made_by = {"format_version": FORMAT_VERSION, "program": _program()}
-        expected = made_by | asdict(self._key)
-        found = self.load_json(_KEY)
-        if found is None and not (self.path / f"{_KEY}.json").exists():
-            self._empty()  # steps without a key say nothing about what they are of
+        expected = {"format_version": FORMAT_VERSION, "program": _program(), **asdict(self._key)}
+        saved = self.load_json(_KEY)
+        if saved is None and not (self.path / f"{_KEY}.json").exists():
+            self._empty()  # steps without a key may be of any run
             self.save_json(_KEY, expected)
             return
-        known = found if isinstance(found, dict) else {}
+        known = saved if isinstance(saved, dict) else {}
         differ = [name for name, value in expected.items() if known.get(name) != value]
         if differ:
-            found_program = {"program": f"program ({known.get('program', 'an older one')})"}
-            named = " and ".join(found_program.get(name, name) for name in differ)
+            program = f"program ({known.get('program', 'an older one')})"
+            named = " and ".join(program if name == "program" else name for name in differ)
             raise InputError(
-                f"{self.path} is an unfinished run with another {named}; finish it "
-                "with what it was started with, or throw it away with --restart"
+                f"{self.path} is an unfinished run with another {named}; finish it with its "
+                "original inputs, or pass restart to discard it"
             )
 
     def _empty(self) -> None:
@@ -211,43 +247,6 @@ class RunDirectory:
 
 
 def _program() -> str:
-    """What computes: another version may find other numbers for the same key."""
-    return ", ".join(f"{name} {number}" for name, number in installed_versions(COMPUTING).items())
-
-
-def whole_records(text: str) -> list[Any]:
-    """The lines of JSON, without those that a crash of the whole machine has left damaged."""
-    found = []
-    # Not splitlines(): answers may hold other line separators, which JSON does not escape.
-    for line in text.split("\n"):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Remove what follows the last newline: a line whose writing was interrupted."""
-    if not path.is_file():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        if not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
-
-
-COMPUTING = ("hicom-edge", "onnxruntime", "onnxruntime-gpu")
-"""Another version of these may find other numbers from the same data."""
-PACKAGES = (*COMPUTING, "numpy", "onnx", "onnx-ir")
-
-
-def installed_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """The version of each of these packages that is installed, by name."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """The computing packages: another version may compute other numbers from the same inputs."""
+    versions = installed_versions(COMPUTING_PACKAGES)
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -1,7 +1,6 @@
-"""What a comparison of two bundles has found so far, on disk, so that it can be continued.
+"""Traces and comparisons of two bundles on disk, so that an interrupted comparison continues.
 
-It knows keys and files. It does not know what a trace or a comparison means. Every file is written
-whole or ignored: a trace is renamed into place, and a half-written last line is dropped.
+Traces are written atomically, one file each; comparisons are lines of JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +19,16 @@ from numpy.typing import NDArray
 
 from hicom_edge.bundle.manifest import Manifest
 from hicom_edge.calibration.quality.comparison import Comparison
-from hicom_edge.calibration.run_directory import whole_records
+from hicom_edge.calibration.run_directory import JsonLines
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import VideoError
+from hicom_edge.files import replacing
 from hicom_edge.runtime.video.source import file_identity
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTrace:
-    """The reference's side of one question: visual tokens (n, Dl), logits (V), answer."""
+    """What the reference computed for one question: visual tokens (n, Dl), logits (V), answer."""
 
     visual_tokens: NDArray[Any]
     logits: NDArray[np.float32]
@@ -48,23 +47,19 @@ class TraceStore:
         return self._path(key).is_file()
 
     def put(self, key: str, trace: StoredTrace) -> None:
-        """Keep a trace."""
-        partial = self._path(key).with_name(f".{key}.partial-{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    visual_tokens=trace.visual_tokens,
-                    logits=trace.logits,
-                    token_ids=np.array(trace.token_ids, np.int64),
-                    text=np.frombuffer(trace.text.encode(), np.uint8),
-                )
-            partial.replace(self._path(key))
-        finally:
-            partial.unlink(missing_ok=True)
+        """Save a trace."""
+        # Not durable: a damaged trace is recomputed, and flushing every trace would be slow.
+        with replacing(self._path(key), durable=False) as path, path.open("wb") as file:
+            np.savez(
+                file,
+                visual_tokens=trace.visual_tokens,
+                logits=trace.logits,
+                token_ids=np.array(trace.token_ids, np.int64),
+                text=np.frombuffer(trace.text.encode(), np.uint8),
+            )
 
     def get(self, key: str) -> StoredTrace | None:
-        """The trace of a key; None when there is none, or when it was damaged on disk."""
+        """The trace of a key; None if it is missing or damaged."""
         try:
             with np.load(self._path(key), allow_pickle=False) as stored:
                 return StoredTrace(
@@ -77,7 +72,7 @@ class TraceStore:
             return None
 
     def remove(self, key: str) -> None:
-        """Let the trace be made again."""
+        """Delete a trace, so that it is computed again."""
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
@@ -85,36 +80,34 @@ class TraceStore:
 
 
 class ComparisonLog:
-    """Comparisons by key, one line of JSON each, appended as they are found."""
+    """Comparisons by key, one line of JSON each."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = _read_rows(path)
+        self._lines = JsonLines(path)
+        self._rows = dict(map(_row, self._lines.records()))
 
     def get(self, key: str) -> Comparison | None:
-        """The comparison of a key, if it was found."""
+        """The comparison of a key, or None."""
         return self._rows.get(key)
 
     def add(self, key: str, row: Comparison) -> None:
-        """Keep a comparison."""
-        line = json.dumps({"key": key, **dataclasses.asdict(row)}, ensure_ascii=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Save a comparison."""
+        self._lines.append({"key": key, **dataclasses.asdict(row)})
         self._rows[key] = row
 
 
 def sample_key(sample: Sample) -> str:
-    """Equal for the same question about the same file, as it is now; labels play no part.
+    """Equal for the same question about the same unchanged file; labels do not matter.
 
     Raises:
-        VideoError: the file is gone.
+        VideoError: the file is missing.
     """
     try:
         parts = (file_identity(sample.video), sample.question)
     except OSError as error:
         raise VideoError(
-            f"{sample.video} cannot be read ({error.strerror}); put it back, or leave it out"
+            f"{sample.video} cannot be read ({error.strerror}); restore it or leave it out"
         ) from error
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -125,17 +118,6 @@ def run_key(manifests: tuple[Manifest, ...], settings: Mapping[str, Any]) -> str
     for manifest in manifests:
         digest.update(hashlib.sha256(manifest.to_json().encode()).digest())
     return digest.hexdigest()[:16]
-
-
-def _read_rows(path: Path) -> dict[str, Comparison]:
-    """The whole lines of a log; a half-written last one is cut off, so that appending is safe."""
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return dict(_row(record) for record in whole_records(whole))
 
 
 def _row(document: dict[str, Any]) -> tuple[str, Comparison]:

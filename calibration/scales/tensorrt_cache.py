@@ -1,8 +1,7 @@
-"""Activation ranges as TensorRT's calibration cache, for versions up to 10 (JetPack 6 has 10.3).
+"""Read and write TensorRT calibration caches, for versions up to 10 (JetPack 6 has 10.3).
 
-It knows the text format: a header with TensorRT's version and the calibrator's kind, then a line
-per tensor with its scale amax / 127 as the hexadecimal digits of a big-endian float32. It does not
-know how ranges are found, and it runs no TensorRT.
+The text format has a header with TensorRT's version and the kind of calibrator, then one line per
+tensor with its scale amax / 127 as the hexadecimal digits of a big-endian float32.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from hicom_edge.errors import InputError
+from hicom_edge.files import replace_file
 
 JETPACK6_TENSORRT = "10.3.0"
 _LARGEST_LEVEL = 127
@@ -27,12 +26,12 @@ _FIRST_TEN = 100000
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """What a cache says.
+    """The content of a calibration cache.
 
     Attributes:
-        version: of TensorRT, such as "10.3.0".
-        kind: of calibrator; TensorRT reads a cache only with a calibrator of its own kind.
-        amax: tensor name to the largest magnitude that INT8 represents.
+        version: TensorRT's version, such as "10.3.0".
+        kind: of calibrator; TensorRT reads a cache only with a calibrator of the same kind.
+        amax: the largest magnitude that INT8 represents, by tensor name.
     """
 
     version: str
@@ -41,14 +40,14 @@ class CalibrationCache:
 
 
 def cache_text(amax: Mapping[str, float], version: str = JETPACK6_TENSORRT) -> str:
-    """The cache of one network.
+    """The cache of one network as text.
 
     Args:
-        amax: ranges by tensor name; symmetric, above 0.
-        version: the TensorRT that will read the cache; it refuses a cache of another version.
+        amax: symmetric ranges by tensor name, above 0.
+        version: of the TensorRT that will read the cache; it refuses caches of other versions.
 
     Raises:
-        InputError: a range or a name that the format cannot hold, or a version without caches.
+        InputError: the format cannot hold a range or a name, or the version has no caches.
     """
     lines = [f"TRT-{_version_number(version)}-{_KIND}"]
     lines += [f"{_name(tensor)}: {_hex_scale(tensor, value)}" for tensor, value in amax.items()]
@@ -56,10 +55,10 @@ def cache_text(amax: Mapping[str, float], version: str = JETPACK6_TENSORRT) -> s
 
 
 def read_cache(text: str, where: str = "the calibration cache") -> CalibrationCache:
-    """Read a cache, TensorRT's own ones included; `where` names it in messages.
+    """Read a cache written by TensorRT or by `write_cache`; `where` names it in messages.
 
     Raises:
-        InputError: not a calibration cache.
+        InputError: the text is not a calibration cache.
     """
     first, *lines = text.splitlines() or [""]
     header = _HEADER.fullmatch(first.strip())
@@ -79,19 +78,12 @@ def read_cache(text: str, where: str = "the calibration cache") -> CalibrationCa
 def write_cache(
     path: str | os.PathLike[str], amax: Mapping[str, float], version: str = JETPACK6_TENSORRT
 ) -> None:
-    """Write a cache under a temporary name and rename it; see `cache_text`."""
-    target = Path(path)
-    text = cache_text(amax, version)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a cache atomically; see `cache_text`."""
+    replace_file(path, cache_text(amax, version))
 
 
 def _version_number(version: str) -> int:
-    """NV_TENSORRT_VERSION: 8.5.1 is 8501, 10.3.0 is 100300."""
+    """As NV_TENSORRT_VERSION: 8.5.1 is 8501, 10.3.0 is 100300."""
     parts = version.split(".")
     if not 2 <= len(parts) <= 4 or not all(part.isdecimal() for part in parts):
         raise InputError(f"TensorRT version {version!r}, expected one such as {JETPACK6_TENSORRT}")
@@ -99,7 +91,7 @@ def _version_number(version: str) -> int:
     if not 7 <= major <= 10:
         raise InputError(
             f"TensorRT {version} reads no calibration cache, versions 7 to 10 do; "
-            "build from the quantised graphs, whose scales lie in Q/DQ nodes"
+            "build from the quantised graphs, which hold their scales in Q/DQ nodes"
         )
     return major * (10000 if major == 10 else 1000) + minor * 100 + patch
 
@@ -112,8 +104,8 @@ def _version_text(number: int) -> str:
 def _name(tensor: str) -> str:
     if not tensor or tensor != tensor.strip() or len(tensor.splitlines()) != 1:
         raise InputError(
-            f"tensor name {tensor!r} cannot stand in a calibration cache; "
-            "export the bundle again, its tensors have names without line breaks"
+            f"tensor name {tensor!r} cannot be written to a calibration cache; "
+            "export the bundle again, so that names have no line breaks"
         )
     return tensor
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.calibration_data import CalibrationData, check_samples
+from hicom_edge.calibration.calibration_data import CalibrationData, readable_data
 from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.datasets.sample import Sample
-from hicom_edge.errors import PromptError
+from hicom_edge.errors import PromptError, VideoError
 
 
 @pytest.mark.parametrize("answer", [None, "left", "left " * 40])
@@ -27,7 +29,7 @@ def test_a_question_is_refused_where_the_run_would_fail(
 
         def check(question: str) -> None:
             data = CalibrationData((Sample(video, question, answer),), other)
-            check_samples(demo, data, lambda done, total: None)
+            readable_data(demo, data, lambda done, total: None)
 
         fails = [_fails(run, "is it red " * n) for n in range(1, 200)]
         assert True in fails
@@ -41,7 +43,32 @@ def test_a_label_that_is_only_compared_may_be_of_any_length(
     demo: Bundle, little_data: CalibrationData
 ) -> None:
     long = Sample(little_data.held_out[0].video, "is it red", "yes " * 1000)
-    check_samples(demo, CalibrationData(little_data.calibration, (long,)), lambda done, total: None)
+    readable_data(demo, CalibrationData(little_data.calibration, (long,)), lambda done, total: None)
+
+
+def test_an_unreadable_video_is_skipped_and_named(
+    demo: Bundle, little_data: CalibrationData, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"This is not a video.")
+    samples = (Sample(broken, "what?"), Sample(broken, "why?"))
+    data = CalibrationData((*samples, *little_data.calibration), little_data.held_out)
+    readable = readable_data(demo, data, lambda done, total: None)
+    assert readable.calibration == little_data.calibration
+    assert readable.held_out == little_data.held_out
+    assert len(readable.skipped) == 1
+    assert "broken.mp4: is not a video" in readable.skipped[0]
+
+
+@pytest.mark.parametrize(
+    ("side", "purpose"), [("calibration", "calibrate on"), ("held_out", "measure the quality on")]
+)
+def test_a_set_without_readable_videos_is_refused(
+    demo: Bundle, little_data: CalibrationData, tmp_path: Path, side: str, purpose: str
+) -> None:
+    data = replace(little_data, **{side: (Sample(tmp_path / "gone.mp4", "what?"),)})
+    with pytest.raises(VideoError, match=f"no video to {purpose} can be read: .*gone.mp4: no such"):
+        readable_data(demo, data, lambda done, total: None)
 
 
 def _fails(ask: Callable[[str], None], question: str) -> bool:

@@ -158,7 +158,7 @@ def test_an_unfinished_run_of_something_else_is_refused(
     with pytest.raises(KeyboardInterrupt):
         calibrate(demo, output, little_data, few, progress=stop_at("ranges", []))
     other = replace(few, activations="minmax")
-    with pytest.raises(InputError, match=r"unfinished run with another options.*--restart"):
+    with pytest.raises(InputError, match=r"unfinished run with another options.*pass restart"):
         calibrate(demo, output, little_data, other)
     calibrate(demo, output, little_data, other, existing=Existing(restart=True))
 
@@ -177,11 +177,11 @@ def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
             victim.write_bytes(content[: len(content) // 2])
 
     with pytest.raises(
-        VideoError, match=rf"{victim.name}: .*the run is kept: once .* without it, pass --restart"
+        VideoError, match=rf"{victim.name}: .*the run is kept: restore the video .* or pass restart"
     ) as raised:
         calibrate(demo, output, data, few, progress=break_it)
     assert "\n" not in str(raised.value)
-    with pytest.raises(VideoError, match=f"{victim.name}: "):
+    with pytest.raises(InputError, match=rf"another data.*\(skipped: .*{victim.name}: "):
         calibrate(demo, output, data, few)
     victim.write_bytes(content)
     calibrate(demo, output, data, few, progress=lambda step, done, total: seen.append(step))

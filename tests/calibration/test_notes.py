@@ -46,5 +46,19 @@ def test_smoothing_by_few_videos_is_remarked(
     assert plain.notes == ()
 
 
+def test_a_run_skips_an_unreadable_video_and_names_it(
+    demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"This is not a video.")
+    options = replace(few, keep=("vision", "decoder", "compressor"), smoothing=None)
+    samples = (*little_data.calibration, Sample(tmp_path / "broken.mp4", "what?"))
+    done = calibrate(demo, tmp_path / "out", replace(little_data, calibration=samples), options)
+    (note,) = done.notes
+    assert note.startswith("skipped: ")
+    assert "broken.mp4: is not a video" in note
+    report = json.loads(done.report.with_name("report.json").read_text())
+    assert report["data"]["calibration_questions"] == len(little_data.calibration)
+
+
 def notes_in(bundle: Bundle) -> tuple[str, ...]:
     return Bundle.open(bundle.path).manifest.provenance.notes

@@ -20,7 +20,7 @@ def test_the_clock_counts_parts_that_were_interrupted_or_killed(
         with clock(place) as first:
             now += 5
             assert first.seconds == 5
-        progress = Clock(place).beside(lambda *step: told.append(step))
+        progress = Clock(place).saved_with(lambda *step: told.append(step))
         now += 3
         progress("ranges", 1, 9)
         now += 0.5  # not written down: killed here

@@ -54,7 +54,7 @@ def test_a_run_of_something_else_is_refused_and_named(output: Path, field: str) 
     with RunDirectory(output, KEY):
         pass
     with (
-        pytest.raises(InputError, match=rf"unfinished run with another {field}; .*--restart"),
+        pytest.raises(InputError, match=rf"unfinished run with another {field}; .*pass restart"),
         RunDirectory(output, replace(KEY, **{field: "other"})),
     ):
         pass
@@ -96,7 +96,7 @@ def test_a_refused_run_leaves_the_old_one_as_it_was(output: Path) -> None:
 def test_a_broken_key_is_refused(output: Path, text: str) -> None:
     with RunDirectory(output, KEY) as run_directory:
         (run_directory.path / "key.json").write_text(text)
-    with pytest.raises(InputError, match="--restart"), RunDirectory(output, KEY):
+    with pytest.raises(InputError, match="pass restart to discard"), RunDirectory(output, KEY):
         pass
 
 
@@ -148,7 +148,7 @@ def test_a_write_that_fails_leaves_the_step_before_and_nothing_else(output: Path
 def test_an_output_that_cannot_have_a_neighbour_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(InputError, match=r"cannot be made .*; write the bundle elsewhere"),
+        pytest.raises(InputError, match=r"cannot be created .*; write the bundle elsewhere"),
         RunDirectory(tmp_path / "file" / "bundle", KEY),
     ):
         pass

@@ -48,7 +48,7 @@ def test_equal_scales_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_linear_needs_both_factors_and_a_range(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lm_head lacks factors or a range; give both"):
+    with pytest.raises(InputError, match="lm_head lacks factors or a range; pass both"):
         write_decoder_scales(tmp_path / "s", SMOOTHING, {f"{LAYER}.q_proj": 1.0}, RANGES)
     assert not list(tmp_path.iterdir())
 
