@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from hicom_edge.runtime.video.clock import Int64Array
 from hicom_edge.runtime.video.index import FrameIndex
 
 if TYPE_CHECKING:
@@ -36,10 +35,6 @@ class CountingDecoder:
     def all_frames(self) -> Iterator[VideoFrame]:
         """Every frame."""
         return self._frames
-
-    def numbered(self, numbers: Int64Array) -> Iterator[tuple[int, VideoFrame]]:
-        """Every frame with its number; numbers: (n,) int64, of the frames as they are decoded."""
-        return zip(numbers.tolist(), self._frames, strict=False)
 
     def frames(self, wanted: list[int]) -> Iterator[VideoFrame]:
         """The wanted frames, counted as they are decoded; stops at the end of the stream."""

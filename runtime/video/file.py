@@ -39,7 +39,7 @@ class VideoFile(FrameSource):
         self.location, self._name = location, without_password(location)
         self._reading = reading
         self.index: FileIndex = read_index(location, reading)
-        self.num_available = len(self.index)
+        self.num_available = self.index.count
         self.source_fps = self.index.fps
         if self.index.is_picture:
             self.modality, self.sampled, self.source_fps = "image", False, 0.0
@@ -78,7 +78,7 @@ class VideoFile(FrameSource):
         """The wanted frames; skipping, up to one that is not reached, else the nearest ones."""
         with open_video(self.location, self._reading.allow_protocols, self.index.rank) as opened:
             if self.index.frames is None:
-                numbered = CountingDecoder(*opened).numbered(self.index.order)
+                numbered = enumerate(CountingDecoder(*opened).all_frames())
                 yield from self._found_in(numbered, wanted, window)
             elif skip:
                 decoder = SkippingDecoder(*opened, self.index.frames, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -30,22 +31,23 @@ from hicom_edge.runtime.video.upright import DisplayMatrix, display_matrix, upri
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-CHECKED_FRAMES = 3
-"""So many frames are decoded to see that packets are frames, as the packets say."""
+CHECKED_FRAMES, MOST_CHECKED = 3, 24
+"""So many frames are decoded to see that packets are frames; more where these are out of order."""
 
 
 @dataclass(frozen=True, eq=False)
 class FirstFrames:
-    """The beginning of a video, decoded. shape: (height, width), upright.
+    """The beginning of a video, decoded.
 
-    pts: timestamps of the first frames as they are decoded, None where absent.
+    shape: (height, width), upright. as_indexed: the decoder gives the frames of the index.
     """
 
     matrix: DisplayMatrix | None
     shape: tuple[int, int]
-    pts: list[int | None]
+    as_indexed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +55,19 @@ class FileIndex:
     """The frames of one video stream.
 
     frames: where they are found by their timestamps; None where they have to be counted while
-    decoding. order: (n,) int64, then the number of each frame as it is decoded. clock: when they
-    are shown, None where nothing says so. fps: mean rate, 0.0 without a clock. rank: of the stream,
-    see streams.video_stream. notes: of what the file lacks.
-    is_picture: one frame in a format of pictures.
+    decoding. count: of frames. clock: when they are shown, None where nothing says so. fps: mean
+    rate, 0.0 without a clock. rank: of the stream, see streams.video_stream. notes: of what the
+    file lacks. is_picture: one frame in a format of pictures.
     """
 
     frames: FrameIndex | None
-    order: Int64Array
+    count: int
     clock: Clock | None
     fps: float
     first: FirstFrames
     rank: int
     notes: tuple[str, ...]
     is_picture: bool
-
-    def __len__(self) -> int:
-        return len(self.order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,24 +101,22 @@ def read_index(location: str, reading: ReadingOptions) -> FileIndex:
             "it again, or re-encode what is left"
         )
     notes = (f"{name}: the file is truncated, {header.truncation} are there",)
-    first = _first_frames(location, reading, header)
-    frames = _packet_index(header, first)
-    if frames is not None:
+    frames = None if header.guesses_times else index_from_scan(header.scan)
+    first = _first_frames(location, reading, header, frames)
+    if frames is not None and first.as_indexed:
         pts = frames.pts
-        order = np.arange(len(pts))
     else:
-        pts = _decoded_pts(location, reading, header.rank)
-        pts, order = (pts, np.arange(len(pts))) if header.guesses_times else _in_order(pts)
+        frames, pts = None, _decoded_pts(location, reading, header.rank)
     clock = _clock(header, pts)
     return FileIndex(
         frames=frames,
-        order=order,
+        count=len(pts),
         clock=clock,
         fps=_mean_rate(header.fps, clock),
         first=first,
         rank=header.rank,
         notes=notes if header.truncation else (),
-        is_picture=len(order) == 1 and header.format.endswith(("_pipe", "image2")),
+        is_picture=len(pts) == 1 and header.format.endswith(("_pipe", "image2")),
     )
 
 
@@ -145,7 +141,9 @@ def _read_header(location: str, reading: ReadingOptions) -> _Header:
         rank += 1
 
 
-def _first_frames(location: str, reading: ReadingOptions, header: _Header) -> FirstFrames:
+def _first_frames(
+    location: str, reading: ReadingOptions, header: _Header, index: FrameIndex | None
+) -> FirstFrames:
     """Decode the beginning. Raises VideoError when there is no frame in the whole stream."""
     with open_video(location, reading.allow_protocols, header.rank) as (container, stream):
         packets = packets_of(container, stream)
@@ -157,22 +155,26 @@ def _first_frames(location: str, reading: ReadingOptions, header: _Header) -> Fi
                 f"{without_password(location)}: none of the {len(header.scan)} packets of its "
                 "video can be decoded; re-encode it"
             )
-        pts = [first.pts, *(frame.pts for frame in islice(frames, CHECKED_FRAMES - 1))]
+        as_indexed = index is not None and _begins_with(index, chain((first,), frames))
         matrix = display_matrix(first, packet)
         height, width = upright_rgb(first, matrix).shape[:2]
-    return FirstFrames(matrix, (height, width), pts)
+    return FirstFrames(matrix, (height, width), as_indexed)
 
 
-def _packet_index(header: _Header, first: FirstFrames) -> FrameIndex | None:
-    """The index by timestamps of packets, unless the file or its first frames speak against it."""
-    if header.guesses_times:
-        return None
-    frames = index_from_scan(header.scan)
-    if frames is None or not len(frames):
-        return None
-    # What comes before the first keyframe is not counted, but may be decoded.
-    decoded = [pts for pts in first.pts if pts is None or pts >= frames.pts[0]]
-    return frames if decoded == frames.pts[: len(decoded)].tolist() else None
+def _begins_with(index: FrameIndex, frames: Iterator[VideoFrame]) -> bool:
+    """Whether a decoder gives the frames of an index, without gaps, if not in their order."""
+    numbers: set[int] = set()
+    enough = min(CHECKED_FRAMES, len(index))
+    for frame in islice(frames, MOST_CHECKED):
+        # What comes before the first keyframe is not counted, but may be decoded.
+        if frame.pts is None or frame.pts >= index.pts[0]:
+            number = index.number_of(frame.pts)
+            if number is None or number in numbers:
+                return False
+            numbers.add(number)
+        if len(numbers) >= enough and max(numbers) < len(numbers):
+            return True
+    return False
 
 
 def _decoded_pts(location: str, reading: ReadingOptions, rank: int) -> Int64Array:
@@ -184,21 +186,12 @@ def _decoded_pts(location: str, reading: ReadingOptions, rank: int) -> Int64Arra
     return np.array(found, np.int64)
 
 
-def _in_order(pts: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Timestamps by frame number, and the number of each decoded frame.
-
-    Frames are numbered by their timestamps, or as they are decoded where these are of no use.
-    """
-    numbers = np.arange(len(pts))
-    if (pts == NO_TIMESTAMP).any() or not is_nearly_ascending(pts):
-        return pts, numbers
-    order = np.argsort(pts)
-    numbers[order] = np.arange(len(pts))
-    return pts[order], numbers
-
-
 def _clock(header: _Header, pts: Int64Array) -> Clock | None:
-    """When the frames are shown: by timestamps, else at the header's rate, else unknown."""
+    """When the frames are shown: by timestamps, else at the header's rate, else unknown.
+
+    pts: (n,) int64 in the order of the frames. Where decoded frames are a little out of the order
+    of their timestamps, the decoder is right: it knows the order, and packets were joined or split.
+    """
     count, last = len(pts), 0
     if header.guesses_times:
         # The packets lie at the times at which, after reordering, frames are shown.
@@ -207,6 +200,8 @@ def _clock(header: _Header, pts: Int64Array) -> Clock | None:
         shown = header.scan.pts[header.scan.shown]
         last = header.scan.end_pts - int(shown.max(initial=NO_TIMESTAMP))
     known = pts != NO_TIMESTAMP
+    if known.all() and is_nearly_ascending(pts):
+        pts = np.sort(pts)
     if header.time_base and known.any():
         seconds = np.where(known, (pts - pts[known][0]) * header.time_base, np.nan)
         return clock_from_timestamps(seconds, max(last * header.time_base, 0.0))

@@ -55,19 +55,19 @@ def is_picture_unit(codec: str, unit: bytes) -> bool:
 
 
 def h264_field_reader(units: NalUnits, extradata: bytes) -> Callable[[memoryview], bool] | None:
-    """Tells whether a packet is one field; None where the stream's parameters rule that out."""
-    sets = list(_parameter_sets(units, extradata))
-    if not any(parameters.may_hold_fields for parameters in sets):
+    """Tells whether a packet is a single field; None where the stream's parameters rule that out.
+
+    A packet of both fields is a frame.
+    """
+    sets = [one for one in _parameter_sets(units, extradata) if one.may_hold_fields]
+    if not sets:
         return None
-    parameters = next(one for one in sets if one.may_hold_fields)
 
-    def is_field(data: memoryview) -> bool:
-        for unit in units.of(data):
-            if is_picture_unit("h264", unit):
-                return _is_field(unit, parameters)
-        return False
+    def is_single_field(data: memoryview) -> bool:
+        slices = (unit for unit in units.of(data) if is_picture_unit("h264", unit))
+        return len({_field(unit, sets[0]) for unit in slices} - {None}) == 1
 
-    return is_field
+    return is_single_field
 
 
 def _parameter_sets(units: NalUnits, extradata: bytes) -> Iterator[SequenceParameters]:
@@ -132,15 +132,15 @@ def _picture_order(bits: _Bits) -> None:
             bits.golomb()
 
 
-def _is_field(unit: bytes, parameters: SequenceParameters) -> bool:
-    """field_pic_flag of a slice header (H.264, section 7.3.3)."""
+def _field(unit: bytes, parameters: SequenceParameters) -> int | None:
+    """bottom_field_flag of a slice header, None for a slice of a frame (H.264, section 7.3.3)."""
     try:
         bits = _Bits(unit[1:])
         bits.golomb(), bits.golomb(), bits.golomb()  # first macroblock, type, parameter set
         bits.take(2 * parameters.separate_planes + parameters.frame_number_bits)
-        return bool(bits.take(1))
+        return bits.take(1) if bits.take(1) else None
     except IndexError:
-        return False
+        return None
 
 
 def _by_length(data: memoryview, size: int) -> Iterator[bytes]:
