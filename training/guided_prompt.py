@@ -1,25 +1,41 @@
 """The guide of a training prompt: the question alone, without options and format instructions.
 
-Training data contain many forms of multiple choice. This follows the authors' training code
-(`extract_guided_prompt`), oddities included, because the released weights were trained with it. At
-inference `runtime.guide.text` extracts the guide.
+Training data mix many forms of multiple choice. The released weights were trained on guides that
+the authors' code takes from them, exactly as here, oddities included. At inference the guide is the
+question as it was asked; see hicom_edge.runtime.guide.text.
 """
 
 from __future__ import annotations
 
-import re
-
-_TAGS = ("<video>", "<image>")
+_TAGS = ("<image>", "<video>")
 _ONE_PHRASE = "Answer the question using a single word or phrase."
 _LETTER_WANTED = (
     "Please provide your answer by stating the letter followed by the full option.",
     "Please respond with only the letter of the correct answer.",
 )
-_CATEGORY_WANTED = re.compile(
-    r"(?:Choose|Pick|Select|Identify) the [^.\n]*category[^.\n]* from the [^.\n]*options\."
+_LABEL = "Question: "
+_BRACKETED_OPTIONS = "Options:\n(A)"
+
+_SEVERAL_WANTED = "Select one or more correct answers from following:\n"
+_CATEGORY_WANTED = (
+    "Choose the corresponding category that captures this action from the offered options.",
+    "Pick the most suitable category that represents the interaction from the provided options.",
+    "Select the most accurate category from the available choices.",
+    "Identify the most accurate action category from the provided options.",
+    "Choose the appropriate action category from the listed choices.",
+    "Determine the action category that aligns best with these features from the selection "
+    "provided.",
+    "Select the category that best characterizes this interaction from the given choices.",
+    "Pick the relevant category from the list of options.",
+    "Select the fitting category that describes their interaction from the available options.",
+    "Determine the best-matching action category from the choices given.",
 )
-_SEVERAL_WANTED = "Select one or more correct answers from following:"
-_OPTIONS = "Options:"
+_OPTIONS_BEGIN = (
+    _SEVERAL_WANTED,
+    *(f"{sentence} Options:\n" for sentence in _CATEGORY_WANTED),
+    "\nOptions:\nA. ",
+)
+"""Where the options of the training sets begin; the first of these that occurs counts."""
 
 
 def guide_of_prompt(prompt: str) -> str:
@@ -28,15 +44,14 @@ def guide_of_prompt(prompt: str) -> str:
     for tag in _TAGS:
         text = text.replace(tag, "")
     text = text.strip().replace(_ONE_PHRASE, "")
-    if any(phrase in text for phrase in _LETTER_WANTED):
-        return text.split("\nA.")[0]
-    if category := _CATEGORY_WANTED.search(text):
-        return text[: category.start()]
-    if f"\n{_OPTIONS}" in text and text.startswith("Question:"):
+    if any(sentence in text for sentence in _LETTER_WANTED):
+        return text.split("\nA. ")[0]
+    if text.startswith(_LABEL):
         # as in the authors' code, this strips these letters, not the word: "estimate" → "mate"
-        return text.split(f"\n{_OPTIONS}")[0].lstrip("Question: ")
-    if f"\n{_OPTIONS}\nA." in text:
-        return text.split(f"\n{_OPTIONS}")[0]
-    if f"{_OPTIONS}\n(A)" in text:
-        return text.split(_OPTIONS)[0].split("Question: ")[-1]
-    return text.split(_SEVERAL_WANTED)[0]
+        return text.lstrip(_LABEL).split(f"\n{_BRACKETED_OPTIONS}")[0]
+    begin = next((phrase for phrase in _OPTIONS_BEGIN if phrase in text), None)
+    if begin is not None:
+        text = text.split(begin)[0]
+    if _BRACKETED_OPTIONS in text:
+        text = text.split(_BRACKETED_OPTIONS)[0].split(_LABEL)[-1]
+    return text

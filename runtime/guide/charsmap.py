@@ -1,9 +1,8 @@
 """SentencePiece's text normaliser: a compiled map of characters, applied longest match first.
 
-It knows the binary form of `precompiled_charsmap` (a double-array trie and the replacement texts)
-and SentencePiece's treatment of spaces. It does not know pieces or models. The `tokenizers` library
-reads the same map per grapheme and by the shortest match, which loses accents and joiners on some
-texts; hence this exact form.
+Reads the binary form of `precompiled_charsmap`, a double-array trie followed by the replacement
+texts, and treats spaces as SentencePiece does. The `tokenizers` library applies the same map per
+grapheme and by the shortest match, which loses accents and joiners in some texts.
 """
 
 from __future__ import annotations

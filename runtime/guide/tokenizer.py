@@ -1,7 +1,6 @@
 """Guide text to token ids: what the tower's own text tokenizer would have produced.
 
-It knows the two families of towers, SigLIP and CLIP. It does not know models, and needs neither
-transformers nor SentencePiece.
+Covers the two families of vision towers, SigLIP and CLIP, without transformers or SentencePiece.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """SentencePiece's unigram segmentation: the most probable way to cut a text into pieces.
 
-It knows pieces, their log probabilities and SentencePiece's arithmetic. It does not know special
-tokens, padding or normalisation.
+Scores have SentencePiece's own precision, so that equally probable cuts are decided alike.
 """
 
 from __future__ import annotations
