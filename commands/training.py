@@ -1,7 +1,4 @@
-"""`train demo`: the demo model from nothing.
-
-It knows the arguments. The run is `training/demo.py`.
-"""
+"""The command `train demo`: trains the demo model from scratch."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import typer
 from hicom_edge.commands import terminal
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
+from hicom_edge.commands.progress_display import display
 
 
 def train_demo(
@@ -53,7 +51,7 @@ def train_demo(
         from hicom_edge.training.demo_options import DemoOptions
 
         options = DemoOptions(**{k: v for k, v in given.items() if v is not None})
-        checkpoint = run(output, options, progress=not json, towers=towers, device=device)
+        checkpoint = run(output, options, towers=towers, progress=display, device=device)
     if json:
         terminal.say_json({"checkpoint": checkpoint})
     else:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from hicom_edge.files import replace_file
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 from hicom_edge.shapes.questions import KINDS
 from hicom_edge.training.answering import evaluate_checkpoint
@@ -59,8 +61,15 @@ class Result:
     wrong_guide: float | None
 
 
-def compare(output: Path, options: DemoOptions, rows: Sequence[str], seeds: Sequence[int],
-            *, questions: int = 1000, progress: bool = True) -> list[Result]:  # fmt: skip
+def compare(
+    output: Path,
+    options: DemoOptions,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    questions: int = 1000,
+    progress: Progress = no_progress,
+) -> list[Result]:
     """Train and score every row for every seed; rows of a seed share clips and towers."""
     held_out, unseen = output / "held-out", output / "held-out-unseen"
     write_sets(held_out, unseen, options, questions)
@@ -89,14 +98,14 @@ def write_sets(held_out: Path, unseen: Path, options: DemoOptions, questions: in
 
 
 def run_row(
-    place: Path, row: str, options: DemoOptions, held_out: Path, unseen: Path, progress: bool
+    place: Path, row: str, options: DemoOptions, held_out: Path, unseen: Path, progress: Progress
 ) -> Result:
     """Train and score one compressor, or read its stored result."""
     stored = place / "result.json"
     if stored.exists():
         return Result(**json.loads(stored.read_text()))
     towers = place.parent / "towers"
-    checkpoint = train_demo(place, options, progress, towers=towers)
+    checkpoint = train_demo(place, options, towers=towers, progress=progress)
     score = evaluate_checkpoint(checkpoint, held_out)
     guided = options.use_guide != "off"
     result = Result(
@@ -150,6 +159,12 @@ def _spread(values: Sequence[float]) -> str:
     return text if len(values) < 2 else f"{text} ± {stdev(values):.3f}"
 
 
+def _show_on_terminal(task: str, done: int, total: int, unit: str, /) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{task}: {done}/{total} {unit}s")
+        sys.stderr.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this module: prints the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -172,7 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.steps:
         names = ("alignment_steps", "conditional_steps", "tuning_steps")
         options = replace(options, **dict(zip(names, given.steps, strict=True)))
-    results = compare(given.output, options, given.rows, given.seeds, questions=given.questions)
+    results = compare(
+        given.output,
+        options,
+        given.rows,
+        given.seeds,
+        questions=given.questions,
+        progress=_show_on_terminal,
+    )
     print(table(results))
     document = described(options, results)
     print(json.dumps(document))

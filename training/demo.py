@@ -13,6 +13,7 @@ from transformers import SiglipModel
 
 from hicom_edge.model.hicom import HicomModel
 from hicom_edge.model.loading import save_checkpoint
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.training.batches import (
     ClipSource,
     Instruct,
@@ -31,8 +32,6 @@ from hicom_edge.training.features import FeatureCache
 from hicom_edge.training.initial_model import initial_models
 from hicom_edge.training.language_tokenizer import tokenizer_files
 from hicom_edge.training.learning_stages import Stage, demo_stages
-from hicom_edge.training.loop import Report, silent
-from hicom_edge.training.progress import progress_report
 from hicom_edge.training.run_directory import claim_directory
 from hicom_edge.training.siglip_files import tower_files
 from hicom_edge.training.stage_training import train_stage
@@ -42,9 +41,9 @@ from hicom_edge.training.tower_pretraining import pretrain_towers
 def train_demo(
     output: Path,
     options: DemoOptions,
-    progress: bool = True,
     *,
     towers: Path | None = None,
+    progress: Progress = no_progress,
     device: str | None = None,
 ) -> Path:
     """Train a demo model, or continue, and write its checkpoint; returns `output/checkpoint`.
@@ -52,13 +51,12 @@ def train_demo(
     The directory is a checkpoint in the authors' layout, with the tower's directory inside it.
 
     Args:
-        towers, device: as for `train_model`.
+        towers, progress, device: as for `train_model`.
 
     Raises:
         InputError: `output` or `towers` belongs to a run with other options.
     """
-    with progress_report(progress) as report:
-        model = train_model(output, options, towers=towers, report=report, device=device)
+    model = train_model(output, options, towers=towers, progress=progress, device=device)
     return write_checkpoint(model, options, output / "checkpoint")
 
 
@@ -67,7 +65,7 @@ def train_model(
     options: DemoOptions,
     *,
     towers: Path | None = None,
-    report: Report = silent,
+    progress: Progress = no_progress,
     device: str | None = None,
 ) -> HicomModel:
     """Run all steps that are not done yet and return the model, in float32 on the device.
@@ -75,6 +73,7 @@ def train_model(
     Args:
         towers: directory of clips, towers and features; runs that differ in the compressor alone
             can share it. By default inside `output`.
+        progress: called after every clip and every step; the loss is part of the task's name.
         device: by default "cuda" if there is a GPU, else "cpu".
 
     Raises:
@@ -83,7 +82,7 @@ def train_model(
         CheckpointError: the compressor's options are invalid.
     """
     run = Run(
-        output, options, Tokenizers.train(options.guide_length), report, choose_device(device)
+        output, options, Tokenizers.train(options.guide_length), progress, choose_device(device)
     )
     run.check_model()
     claim_directory(output, "options.json", asdict(options))
@@ -110,7 +109,7 @@ class TrainedTowers:
 
 def prepare_towers(run: Run, directory: Path) -> TrainedTowers:
     """Draw the clips, train both towers on them, and cache the features of every clip."""
-    options, report = run.options, run.report
+    options, progress = run.options, run.progress
     claim_directory(directory, "towers.json", options.tower_values)
     corpus = Corpus(
         directory / "clips",
@@ -120,14 +119,16 @@ def prepare_towers(run: Run, directory: Path) -> TrainedTowers:
         options.grid,
         options.frames,
     )
-    corpus.prepare(lambda done: report("clips", done, options.clips, "H.264"))
+    corpus.prepare(lambda done: progress("drawing", done, options.clips, "clip"))
     siglip = pretrain_towers(
-        options, corpus, run.tokenizers.guide, directory / "towers.state", report, run.device
+        options, corpus, run.tokenizers.guide, directory / "towers.state", progress, run.device
     )
     set_feature_spread(siglip.vision_model, corpus, run.device)
     cache = FeatureCache(directory / "features", corpus, options.tower_width)
     cache.prepare(
-        siglip.vision_model, run.device, lambda done: report("features", done, options.clips, "")
+        siglip.vision_model,
+        run.device,
+        lambda done: progress("features", done, options.clips, "clip"),
     )
     return TrainedTowers(siglip, corpus, cache)
 

@@ -9,10 +9,10 @@ import torch
 
 from hicom_edge.errors import InputError
 from hicom_edge.model.config import HicomConfig
+from hicom_edge.progress import Progress
 from hicom_edge.training.demo_config import hicom_config
 from hicom_edge.training.demo_options import DemoOptions
 from hicom_edge.training.demo_tokenizers import Tokenizers
-from hicom_edge.training.loop import Report
 from hicom_edge.training.siglip_files import tower_config
 
 
@@ -23,7 +23,7 @@ class Run:
     output: Path
     options: DemoOptions
     tokenizers: Tokenizers
-    report: Report
+    progress: Progress
     device: torch.device
 
     def check_model(self) -> None:

@@ -16,13 +16,7 @@ from torch import Tensor, nn
 
 from hicom_edge.errors import InputError
 from hicom_edge.files import replacing
-
-Report = Callable[[str, int, int, str], None]
-"""Called with (stage, steps done, total steps, a short remark)."""
-
-
-def silent(_stage: str, _done: int, _total: int, _remark: str) -> None:
-    """A report that is ignored."""
+from hicom_edge.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Loop:
     warmup: float
     weight_decay: float
     save_every: int
-    report: Report = silent
+    progress: Progress = no_progress
 
     def run(self, loss_at: Callable[[int], Tensor]) -> None:
         """Run the remaining steps; `loss_at(step)` returns the scalar loss of that step's batch.
@@ -73,7 +67,8 @@ class Loop:
         for step in range(done, self.steps):
             loss = self._step(optimizer, loss_at, step)
             average = loss if math.isnan(average) else 0.97 * average + 0.03 * loss  # for display
-            self.report(self.name, step + 1, self.steps, f"loss {average:.3f}")
+            task = f"{self.name}, loss {average:.3f}"
+            self.progress(task, step + 1, self.steps, "step")
             if (step + 1) % self.save_every == 0 or step + 1 == self.steps:
                 self._save(optimizer, step + 1)
 

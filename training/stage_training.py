@@ -23,7 +23,7 @@ def train_stage(run: Run, stage: Stage, model: HicomModel, source: ClipSource) -
         warmup=options.warmup,
         weight_decay=options.weight_decay,
         save_every=options.save_every,
-        report=run.report,
+        progress=run.progress,
     )
     model.train()
     loop.run(lambda step: answer_loss(model, source.batch(step).to(run.device)))

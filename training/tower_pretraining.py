@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import SiglipConfig, SiglipModel
 
+from hicom_edge.progress import Progress
 from hicom_edge.training.corpus import Corpus
 from hicom_edge.training.demo_options import DemoOptions
 from hicom_edge.training.guide_tokenizer import GuideTokenizer
-from hicom_edge.training.loop import Loop, ParameterGroup, Report
+from hicom_edge.training.loop import Loop, ParameterGroup
 from hicom_edge.training.siglip_files import tower_config
 from hicom_edge.training.tower_batches import TowerBatch, tower_batch
 from hicom_edge.training.tower_model import TowerPretraining
@@ -33,7 +34,7 @@ def pretrain_towers(
     corpus: Corpus,
     tokenizer: GuideTokenizer,
     state: Path,
-    report: Report,
+    progress: Progress,
     device: torch.device,
 ) -> SiglipModel:
     """Train both towers; steps that the state on disk already has are not repeated."""
@@ -50,7 +51,7 @@ def pretrain_towers(
         warmup=options.warmup,
         weight_decay=options.weight_decay,
         save_every=options.save_every,
-        report=report,
+        progress=progress,
     )
     model.train()
     loop.run(

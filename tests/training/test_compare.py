@@ -40,14 +40,14 @@ def test_every_row_has_twelve_visual_tokens(row: str) -> None:
 
 def test_rows_share_towers_and_finished_rows_are_not_run_again(tmp_path: Path) -> None:
     rows = ["conditional", "average-pooling"]
-    results = compare(tmp_path, MINIATURE, rows, [0], questions=4, progress=False)
+    results = compare(tmp_path, MINIATURE, rows, [0], questions=4)
     assert [(result.row, result.seed) for result in results] == [(row, 0) for row in rows]
     assert results[0].wrong_guide is not None
     assert results[1].wrong_guide is None
     assert (tmp_path / "seed0" / "towers" / "towers.state").exists()
     for state in (tmp_path / "seed0").rglob("*.state"):
         state.unlink()
-    assert compare(tmp_path, MINIATURE, rows, [0], questions=4, progress=False) == results
+    assert compare(tmp_path, MINIATURE, rows, [0], questions=4) == results
 
 
 def test_results_are_kept_with_what_they_depend_on() -> None:
