@@ -27,14 +27,14 @@ _DISTRIBUTIONS = (
     "tensorrt-llm",
 )
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-# TensorRT-RTX is one library under several names: with its alias, or the bindings alone.
+# TensorRT-RTX is installed under its alias, or as the bindings alone.
 _RTX = "tensorrt-rtx"
 _RTX_DISTRIBUTIONS = (_RTX, "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings")
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One engine: available, or the reason why not."""
+    """Whether an engine is available, and the reason if not."""
 
     name: str
     available: bool
@@ -43,15 +43,15 @@ class EngineStatus:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `hicom-edge doctor` shows.
+    """Report on a machine and on what is installed.
 
     Attributes:
-        versions: of the distributions that matter; None for those that are not installed.
-        providers: the execution providers that ONNX Runtime was built with.
-        memory_bytes: physical memory, or None where the system does not say.
-        memory_available_bytes: what of it is free or can be freed; likewise.
-        jetson: the board, if this is one; its GPU works in the same memory.
-        warnings: one line each, with what mends it.
+        memory_bytes: physical memory; None if unknown.
+        memory_available_bytes: memory that is free or can be freed; None if unknown.
+        jetson: the board; None for other machines. Its GPU works in main memory.
+        versions: of packages that matter; None for those that are not installed.
+        providers: execution providers that ONNX Runtime was built with.
+        warnings: a line for each, with the remedy.
     """
 
     python: str
@@ -124,7 +124,7 @@ def _providers() -> tuple[str, ...]:
         import onnxruntime
 
         return tuple(onnxruntime.get_available_providers())
-    except (ImportError, AttributeError):  # a mixed installation imports without its parts
+    except (ImportError, AttributeError):  # two mixed installations import without their parts
         return ()
 
 

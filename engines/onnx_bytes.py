@@ -1,8 +1,7 @@
-"""Two changes to a serialized ONNX model, made on its bytes.
+"""Two edits of a serialized ONNX model that need no ONNX library.
 
-It knows the protobuf wire format (protobuf.dev, "Encoding") and the field numbers of onnx.proto
-that lead to functions and to the sizes of axes. It does not read tensors: their bytes pass through,
-and a machine that builds engines needs no ONNX library.
+They work on the protobuf wire format (protobuf.dev, "Encoding") with the field numbers of
+onnx.proto. Tensors are not parsed; their bytes are copied.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _Edit = Callable[[bytes], bytes]
 
 
 class _Field(NamedTuple):
-    """One field: its number, all of its bytes, and those of its content."""
+    """A field of a message: its number, all of its bytes, and the bytes of its value."""
 
     number: int
     whole: bytes
@@ -32,7 +31,7 @@ class _Field(NamedTuple):
 
 
 def without_function(model: bytes, domain: str, name: str) -> bytes:
-    """The model without one model-local function; nodes that call it stay.
+    """Remove a model-local function, but not the nodes that call it.
 
     TensorRT before 10.7 prefers such a function to a plugin of the same name.
     """
@@ -47,7 +46,7 @@ def without_function(model: bytes, domain: str, name: str) -> bytes:
 
 
 def with_fixed_axis(model: bytes, axis: str, size: int) -> bytes:
-    """The model with one dynamic axis of inputs, outputs and values fixed to a size."""
+    """Fix a dynamic axis of all inputs, outputs and intermediate values to a size."""
 
     def fix(dimension: bytes) -> bytes:
         fields = tuple(_fields(dimension))
@@ -65,7 +64,7 @@ def with_fixed_axis(model: bytes, axis: str, size: int) -> bytes:
 
 
 def _edited(message: bytes, path: tuple[int, ...], edit: _Edit) -> bytes:
-    """The message with `edit` done to what lies at the end of a path of field numbers."""
+    """Apply `edit` to every field at the end of a path of field numbers."""
     if not path:
         return edit(message)
     parts = []

@@ -143,7 +143,7 @@ def check_run(manifest: Manifest, need: RunNeed, limits: Limits, budget: int | N
         f"weights {_gb(need.weights)}, KV cache {_gb(need.kv_cache)}, maps {_gb(need.maps)}, "
         f"CUDA {_gb(_DEVICE_BASE)}"
     )
-    fewer = f"--max-frames below {limits.max_frames}"
+    fewer = f"max_frames below {limits.max_frames}"
     raise ResourceError(
         f"the engines need about {_gb(need.total)} of device memory before activations ({parts}), "
         f"{_gb(budget)} are available; {_smaller_weights(manifest)}use {fewer}, or a larger device"
@@ -167,7 +167,7 @@ def check_disk(manifest: Manifest, graph_names: Iterable[str], directory: Path) 
 
 def _smaller_weights(manifest: Manifest) -> str:
     wide = any(graph.precision == "fp32" for graph in manifest.graphs.values())
-    return "export with --dtype fp16, " if wide else ""
+    return "export with dtype fp16, " if wide else ""
 
 
 def _gb(nbytes: int) -> str:

@@ -1,7 +1,8 @@
-"""Device memory and streams through the CUDA driver, without any GPU library installed.
+"""Device memory and a stream of the first GPU, through the CUDA driver alone.
 
-It knows libcuda through ctypes and works in the primary context, which TensorRT uses too. Not yet
-run on a device: written against the documented driver interface.
+libcuda is called through ctypes, so that no GPU library has to be installed, and in the primary
+context, which TensorRT uses too. Written against the documented driver interface. Not yet run on a
+device.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class DeviceGraph(Protocol):
-    """Work that was captured, to be launched again."""
+    """Captured work that can be launched again."""
 
     def launch(self) -> None: ...
 
@@ -59,7 +60,7 @@ class DeviceGraph(Protocol):
 
 
 class DeviceMemory(Memory, Protocol):
-    """What engines need of a device: its memory and one stream."""
+    """A device as engines use it: its memory and one stream."""
 
     @property
     def stream(self) -> int: ...
@@ -72,11 +73,11 @@ class DeviceMemory(Memory, Protocol):
 
 
 class CudaDevice:
-    """The first GPU: its primary context and one stream of our own.
+    """The first GPU, with its primary context and a stream of its own.
 
     Raises:
         EngineError: CUDA does not start.
-        ResourceError: other programs have left no memory for a context.
+        ResourceError: there is no memory left for a context.
     """
 
     place = CUDA_PLACE
@@ -90,7 +91,7 @@ class CudaDevice:
         status = retain(ctypes.byref(self._context), self._device)
         _check(self._driver, "cuDevicePrimaryCtxRetain", status)
         try:
-            self.call("cuStreamCreate", ctypes.byref(stream), 1)  # does not wait for stream 0
+            self.call("cuStreamCreate", ctypes.byref(stream), 1)  # CU_STREAM_NON_BLOCKING
         except (EngineError, ResourceError):
             self.give_back("cuDevicePrimaryCtxRelease_v2", self._device)
             raise
@@ -99,48 +100,48 @@ class CudaDevice:
 
     @property
     def stream(self) -> int:
-        """The stream's handle."""
+        """Handle of the stream."""
         return 0 if self._stream is None else self._stream.value or 0
 
     def allocate(self, nbytes: int) -> int:
-        """The address of `nbytes` of device memory.
+        """Allocate `nbytes` of device memory and return the address.
 
         Raises:
-            ResourceError: there is not so much.
+            ResourceError: not enough device memory.
         """
         address = ctypes.c_uint64(0)
         status = self._status("cuMemAlloc_v2", ctypes.byref(address), max(1, nbytes))
         if status == _OUT_OF_MEMORY:
             raise ResourceError(
                 f"{math.ceil(nbytes / 1e6)} MB of device memory are not free; build with a smaller "
-                "--max-frames, or close other programs that use the GPU"
+                "max_frames, or close other programs that use the GPU"
             )
         _check(self._driver, "cuMemAlloc_v2", status)
         self._blocks.add(address.value)
         return address.value
 
     def free(self, address: int) -> None:
-        """Give memory back; what `close` gave back already is nothing to do."""
+        """Free memory, unless `close` has freed it already."""
         if address in self._blocks:
             self.give_back("cuMemFree_v2", address)
             self._blocks.remove(address)
 
     def upload(self, array: Array, address: int) -> None:
-        """Copy a host array, in C order, to the device; it may be reused on return."""
+        """Copy a host array, in C order, to the device; the array may be reused on return."""
         data = np.ascontiguousarray(array)
         if data.nbytes:
             self.call("cuMemcpyHtoDAsync_v2", address, data.ctypes.data, data.nbytes, self._stream)
-            self.synchronize()  # the copy's source must outlive it
+            self.synchronize()  # `data` may be a temporary copy, which must outlive the transfer
 
     def download(self, address: int, array: Array) -> None:
-        """Fill a C-ordered host array from the device, after the work queued before."""
+        """Fill a C-ordered host array from the device, after the work queued so far."""
         if array.nbytes:
             target, nbytes = array.ctypes.data, array.nbytes
             self.call("cuMemcpyDtoHAsync_v2", target, address, nbytes, self._stream)
         self.synchronize()
 
     def copy(self, source: int, target: int, nbytes: int) -> None:
-        """Copy bytes on the device, after the work queued before."""
+        """Copy bytes on the device, after the work queued so far."""
         if nbytes:
             self.call("cuMemcpyDtoDAsync_v2", target, source, nbytes, self._stream)
         self.synchronize()
@@ -150,11 +151,11 @@ class CudaDevice:
         self.call("cuStreamSynchronize", self._stream)
 
     def capture(self, work: Callable[[], None]) -> DeviceGraph:
-        """Record what `work` queues on the stream, without running it."""
+        """Capture what `work` queues on the stream, without running it."""
         return CudaGraph.capture(self, work)
 
     def close(self) -> None:
-        """Give all memory, the stream and the context back; idempotent."""
+        """Free all memory, the stream and the context; idempotent."""
         if self._stream is None:
             return
         for address in tuple(self._blocks):
@@ -164,21 +165,21 @@ class CudaDevice:
         self._stream = None
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function of the driver; raises EngineError or ResourceError unless it succeeds."""
+        """Call a function of the driver; raises EngineError or ResourceError if it fails."""
         _check(self._driver, name, self._status(name, *arguments))
 
     def give_back(self, name: str, *arguments: Any) -> None:
-        """Call a function that frees something, whether it succeeds or not.
+        """Call a function that frees something, and ignore errors.
 
-        After a kernel has failed every call does, this one too: the error that is raised shall be
-        the first one, and the process takes along what could not be freed.
+        After a kernel has failed, every call fails. Only the first error should be raised, and what
+        could not be freed is freed when the process ends.
         """
         self._status(name, *arguments)
 
     def _status(self, name: str, *arguments: Any) -> int:
         """Call a function of the driver in this device's context.
 
-        The current context belongs to a thread, and a caller may come from any.
+        Each thread has a current context of its own, and callers may use several threads.
         """
         status: int = self._driver.cuCtxSetCurrent(self._context)
         return status or getattr(self._driver, name)(*arguments)
@@ -186,14 +187,14 @@ class CudaDevice:
 
 @cache
 def shared_device() -> CudaDevice:
-    """The device of this process for arrays that outlive an engine; it is never closed."""
+    """The process's device for arrays that outlive an engine; it is never closed."""
     return CudaDevice()
 
 
 def _bound_driver() -> ctypes.CDLL:
     driver = load_driver()
     if driver is None:
-        raise EngineError("there is no CUDA driver; install NVIDIA's, or use another --engine")
+        raise EngineError("there is no CUDA driver; install NVIDIA's, or use another engine")
     for name, arguments in _FUNCTIONS.items():
         function = getattr(driver, name)
         function.argtypes, function.restype = arguments, ctypes.c_int
@@ -210,12 +211,12 @@ def _check(driver: ctypes.CDLL, name: str, status: int) -> None:
     if status == _OUT_OF_MEMORY:
         raise ResourceError(
             f"{name} found no device memory; close other programs that use the GPU, or use another "
-            "--engine"
+            "engine"
         )
     if status != 0:
         word = ctypes.c_char_p()
         driver.cuGetErrorName(status, ctypes.byref(word))
         raise EngineError(
             f"{name} failed with CUDA error {status} ({(word.value or b'unknown').decode()}); run "
-            "hicom-edge doctor, or use another --engine"
+            "hicom-edge doctor, or use another engine"
         )

@@ -1,4 +1,4 @@
-"""CUDA plugins: the sources, and how a machine with a compiler builds them."""
+"""TensorRT plugins: CUDA sources, and the function that compiles them."""
 
 from __future__ import annotations
 

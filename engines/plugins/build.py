@@ -1,7 +1,6 @@
-"""Builds the TensorRT plugin library with the compiler and the TensorRT headers of this machine.
+"""Compiles the TensorRT plugin library with CMake, nvcc and TensorRT's headers.
 
-It knows CMake, nvcc and where TensorRT puts its headers; it does not know what the plugin computes,
-and loads nothing. A library built from the same sources, headers and compiler is used again.
+A library that was built from the same sources, headers and compiler is reused.
 """
 
 from __future__ import annotations
@@ -35,17 +34,18 @@ def build_plugin(
     include_dir: str | Path | None = None,
     architectures: Sequence[str] = DEFAULT_ARCHITECTURES,
 ) -> Path:
-    """Build `libhicom_edge_plugins.so` into a directory, unless the same one is there already.
+    """Build `libhicom_edge_plugins.so` into a directory, unless it is up to date.
 
-    Beside it comes the library that gives it to tools which only open plugin libraries.
+    A second library is built beside it, which registers the plugin in tools (trtexec) that only
+    open plugin libraries.
 
     Args:
-        output_dir: made when missing; holds the library and a record of what it was built from.
-        include_dir: the directory of NvInfer.h; by default TENSORRT_INCLUDE_DIR or a usual place.
+        output_dir: created if missing; receives the libraries and a record of their sources.
+        include_dir: directory of NvInfer.h; None: TENSORRT_INCLUDE_DIR, or the usual directories.
         architectures: CUDA architectures such as "87" (Orin) and "90" (H100, H200), or ("native",).
 
     Raises:
-        EngineError: a compiler or the headers are missing, or the build failed; nothing is left.
+        EngineError: a compiler or the headers are missing, or the build failed.
     """
     cmake, nvcc = _tool("cmake"), _tool("nvcc")
     headers = find_include_dir(include_dir)
@@ -58,7 +58,7 @@ def build_plugin(
         built = _compile(Path(scratch), cmake, nvcc, headers, architectures)
         record = Path(scratch) / "record.json"
         record.write_text(json.dumps(_record(built, key)) + "\n", encoding="utf-8")
-        # The record goes last: without it, or with an old one, the libraries are built again.
+        # The record is moved last: until then, the libraries count as outdated.
         (built / AUTOLOAD_NAME).replace(target.with_name(AUTOLOAD_NAME))
         (built / LIBRARY_NAME).replace(target)
         record.replace(_record_path(target))
@@ -66,10 +66,10 @@ def build_plugin(
 
 
 def find_include_dir(include_dir: str | Path | None = None) -> Path:
-    """The directory of NvInfer.h: the one given, TENSORRT_INCLUDE_DIR, or a usual place.
+    """Directory of NvInfer.h: `include_dir`, TENSORRT_INCLUDE_DIR, or a usual directory.
 
     Raises:
-        EngineError: there are no headers; the message says where to get them.
+        EngineError: the headers are missing; the message says where to get them.
     """
     named = include_dir or os.environ.get(INCLUDE_VARIABLE)
     candidates = [Path(named)] if named else _usual_places()
@@ -88,7 +88,7 @@ def find_include_dir(include_dir: str | Path | None = None) -> Path:
 
 
 def _usual_places() -> list[Path]:
-    """JetPack's and Debian's directories, unpacked archives, then beside the Python package."""
+    """Directories of JetPack and Debian, of unpacked archives, and of Python packages."""
     places = [
         Path("/usr/include/aarch64-linux-gnu"),
         Path("/usr/include/x86_64-linux-gnu"),
@@ -111,7 +111,7 @@ def _tool(name: str) -> str:
 
 
 def _build_key(headers: Path, nvcc: str, architectures: Sequence[str]) -> str:
-    """What decides the library: sources, headers' version, compiler and architectures."""
+    """Digest of sources, headers' version, compiler and architectures."""
     digest = hashlib.sha256()
     for source in sorted(_SOURCES.iterdir()):
         if source.suffix in _SOURCE_SUFFIXES:
@@ -128,7 +128,7 @@ def _record_path(target: Path) -> Path:
 
 
 def _record(directory: Path, key: str) -> dict[str, Any]:
-    """What the libraries in a directory are, and what they were built from."""
+    """Hashes of the libraries in a directory, and the key of their build."""
     names = (LIBRARY_NAME, AUTOLOAD_NAME)
     files = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
     return {"format_version": _RECORD_VERSION, "build": key, "sha256": files}
@@ -145,7 +145,7 @@ def _is_current(target: Path, key: str) -> bool:
 def _compile(
     scratch: Path, cmake: str, nvcc: str, headers: Path, architectures: Sequence[str]
 ) -> Path:
-    """The directory that the libraries were built in."""
+    """Compile the libraries and return the directory that has them."""
     build = scratch / "build"
     configure = [
         *(cmake, "-S", str(_SOURCES), "-B", str(build)),
@@ -165,7 +165,7 @@ def _compile(
 
 
 def _first_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The line that says what went wrong, of the many that a build prints."""
+    """The first error in a build's output."""
     lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
     errors = [line for line in lines if "error" in line.lower()]
     return next(iter(errors or [line for line in lines if line]), f"status {done.returncode}")

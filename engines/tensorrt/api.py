@@ -1,8 +1,4 @@
-"""TensorRT and TensorRT-RTX: two libraries with one programming interface.
-
-It knows how each is imported, what to do when it is not there, and the library link that the RTX
-wheel lacks. It does not build or run anything.
-"""
+"""Imports TensorRT and TensorRT-RTX, two libraries with the same programming interface."""
 
 from __future__ import annotations
 
@@ -21,11 +17,11 @@ class Flavour:
     """One of the two libraries.
 
     Attributes:
-        name: what `--engine` calls it.
-        modules: names it may be imported by, first choice first.
-        advice: how it is installed.
-        portable: its engines run on any GPU that it supports and are finished on first use.
-        oldest: the first version whose interface is used here; () for any.
+        name: engine name, such as "tensorrt".
+        modules: names it can be imported by, best first.
+        advice: how to install it.
+        portable: its engines run on every GPU that it supports and are finished on first use.
+        oldest: first version whose interface is used here; () for any.
     """
 
     name: str
@@ -56,10 +52,10 @@ _RTX_LINK, _RTX_LIBRARY = "libtensorrt_rtx.so", "libtensorrt_rtx.so.1"
 
 
 def flavour_named(name: str) -> Flavour:
-    """The flavour that `--engine` calls `name`.
+    """The flavour of an engine name.
 
     Raises:
-        EngineError: it is not one of them.
+        EngineError: the name is unknown.
     """
     if name not in FLAVOURS:
         raise EngineError(
@@ -69,17 +65,17 @@ def flavour_named(name: str) -> Flavour:
 
 
 def takes_scatter(flavour: Flavour, version: str) -> bool:
-    """Whether TensorScatter is known: from TensorRT 10.15 on, and in TensorRT-RTX."""
+    """Whether TensorScatter is supported: from TensorRT 10.15 on, and in TensorRT-RTX."""
     return flavour.portable or _numbers(version) >= (10, 15)
 
 
 def prefers_functions(flavour: Flavour, version: str) -> bool:
-    """Whether a local function is taken where a plugin of the same name is there: before 10.7."""
+    """Whether a model-local function wins over a plugin of the same name: before TensorRT 10.7."""
     return not flavour.portable and _numbers(version) < (10, 7)
 
 
 def load_api(flavour: Flavour) -> Any:
-    """The module of a flavour.
+    """Import the module of a flavour.
 
     Raises:
         EngineError: it is not installed, does not load, or is too old.
@@ -107,16 +103,16 @@ def why_not_installed(flavour: Flavour) -> str | None:
 
 
 def link_rtx_library() -> None:
-    """Make the link that TensorRT-RTX's parser opens when a plugin is loaded; idempotent.
+    """Create the link that TensorRT-RTX's parser opens when a plugin is loaded; idempotent.
 
-    The wheel carries `libtensorrt_rtx.so.1` alone, and without the unversioned name beside it the
-    process ends instead of raising.
+    The wheel has only `libtensorrt_rtx.so.1`. Without the unversioned name beside it, the process
+    aborts instead of raising an exception.
 
     Raises:
         EngineError: the link is missing and cannot be made.
     """
     spec = importlib.util.find_spec(_RTX_LIBRARIES)
-    if spec is None or spec.origin is None:  # not from a wheel: the system's own libraries
+    if spec is None or spec.origin is None:  # installed by the system, which has the link
         return
     directory = Path(spec.origin).parent
     link = directory / _RTX_LINK
@@ -124,7 +120,7 @@ def link_rtx_library() -> None:
         return
     try:
         link.symlink_to(_RTX_LIBRARY)
-    except FileExistsError:  # another process was faster
+    except FileExistsError:  # made by another process meanwhile
         return
     except OSError as error:
         raise EngineError(
@@ -137,8 +133,8 @@ def _check_version(flavour: Flavour, version: str) -> None:
     if _numbers(version) < flavour.oldest:
         oldest = ".".join(map(str, flavour.oldest))
         raise EngineError(
-            f"{flavour.name} {version} is too old, {oldest} is the first that is used here (on a "
-            "Jetson JetPack 6.1 brings it, JetPack 6.0 does not); install a later one"
+            f"{flavour.name} {version} is too old, hicom-edge needs {oldest} or later (on a Jetson "
+            "JetPack 6.1 has it, JetPack 6.0 does not); install a later version"
         )
 
 

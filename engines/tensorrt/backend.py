@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT-RTX as backends: whether they can run here, and which engines fit.
+"""The backends "tensorrt" and "tensorrt-rtx".
 
-It knows that engines are built beforehand (`hicom-edge build`) and refuses those that are stale or
-foreign. What is run, `engine` and `decoder` know.
+Engines are built beforehand (`hicom-edge build`); outdated ones and those of other devices are
+refused.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.session import TensorRtSession
     from hicom_edge.planning.gpus import Gpu
 
-# Where TensorRT-RTX 1.7's portable engines run: no Jetson Orin, no H100, and no Turing, for which
-# it builds engines of their own only.
+# GPUs that run TensorRT-RTX 1.7's portable engines. Jetson Orin and H100 are not supported, and
+# Turing only by engines that are built for it alone.
 _RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 
 
@@ -82,7 +82,7 @@ def _find(bundle: Bundle, graph: str, flavour: Flavour, gpu: Gpu) -> tuple[Engin
 
 def _gpu(machine: Machine) -> Gpu:
     if machine.gpu is None:
-        raise EngineError(f"{NO_GPU}; use --engine onnxruntime-cpu")
+        raise EngineError(f"{NO_GPU}; use the engine onnxruntime-cpu")
     return machine.gpu
 
 
@@ -139,7 +139,7 @@ def _jit(files: EngineFiles, gpu: Gpu) -> JitOptions:
 
     return JitOptions(
         files.kernels(gpu.folder),
-        shapes_return=files.source != CONCAT_GRAPH,  # its cache grows from run to run
+        shapes_recur=files.source != CONCAT_GRAPH,  # its cache grows with every step
         cuda_graphs=files.source == SCATTER_GRAPH,
     )
 

@@ -1,8 +1,4 @@
-"""Bundle → engines of this machine, graph by graph.
-
-It knows the order of the work: estimate, refuse what will not fit, then build or keep one engine
-after the other. How an engine is built and published, `workplace` knows.
-"""
+"""Builds the TensorRT engines of a bundle: estimates memory, then builds graph by graph."""
 
 from __future__ import annotations
 
@@ -34,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What `hicom-edge build` may say.
+    """Options of a build.
 
     Attributes:
         engine: "tensorrt" or "tensorrt-rtx".
-        max_frames: frames of the longest video; None: 128, or the bundle's own if more.
-        workspace_mib: the most memory that one layer may work in, in MiB.
+        max_frames: frames of the longest video; None: 128, or the bundle's own number if larger.
+        workspace_mib: limit of the scratch memory of one layer, in MiB; None: TensorRT's own.
         device_memory_gb: device memory that the engines may take, in GB; None: all of it.
-        version_compatible, hardware_compatible: run in later versions, on other GPUs; both without
-            the plugin, which is compiled for one of each.
+        version_compatible, hardware_compatible: engines that run in later versions, on other GPUs;
+            both do without the plugin, which is compiled for one version and one GPU.
     """
 
     engine: str = "tensorrt"
@@ -60,7 +56,7 @@ class BuildOptions:
 
     @property
     def settings(self) -> BuilderSettings:
-        """What the builder is told."""
+        """Settings of TensorRT's builder."""
         workspace = None if self.workspace_mib is None else self.workspace_mib << 20
         return BuilderSettings(workspace, self.version_compatible, self.hardware_compatible)
 
@@ -74,18 +70,17 @@ def build_engines(
 ) -> list[BuiltEngine]:
     """Build the engines of all graphs for a machine's GPU, or keep those that fit.
 
-    Of two forms of the decoder, that which this TensorRT runs better is built.
-
-    An interrupted build goes on where it stopped; nothing half-written counts.
+    Of the two forms of the decoder, the one that this TensorRT runs better is built. Finished
+    engines are kept when a build is interrupted, so that the next one continues.
 
     Args:
         progress: of each phase of each graph; its tasks are "graph: phase".
-        remark: told in one line why the plugin is not used, where it could be.
-        machine: the machine that builds, by default this one.
+        remark: called with one line if the plugin could be used but does not compile.
+        machine: the machine that builds; None is this one.
 
     Raises:
-        EngineError: the library or the GPU is not there, or does not take a graph.
-        ResourceError: memory is too small, by estimate, before anything is built.
+        EngineError: the library or a GPU is missing, or TensorRT does not accept a graph.
+        ResourceError: memory or disk is too small, by estimate, before anything is built.
     """
     settings, machine = options.settings, machine or this_machine()
     target = choose_target(flavour_named(options.engine), settings, machine, remark)
@@ -105,7 +100,7 @@ def build_engines(
 
 
 def _budget(gpu: Gpu | None, options: BuildOptions, machine: Machine) -> int | None:
-    """Device memory in bytes that the engines may take; None when nothing says."""
+    """Device memory in bytes that the engines may take; None if unlimited."""
     if options.device_memory_gb is not None:
         return int(options.device_memory_gb * 1e9)
     return None if gpu is None else machine.device_bytes

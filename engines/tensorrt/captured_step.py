@@ -1,7 +1,4 @@
-"""A run that is repeated with the same shapes and addresses: captured once, then launched.
-
-It knows when a capture is valid. It does not know what is run.
-"""
+"""Captures a decoder step as a CUDA graph and decides when the capture is valid."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class CapturedStep:
-    """The decoder step as a CUDA graph.
+    """A decoder step that is repeated with the same shapes and addresses.
 
-    TensorRT wants one plain run after shapes or profile changed, before a capture; and a run of
-    other shapes in between may move what the graph refers to. So the first step of a sequence runs,
-    the second is captured, and `forget` drops the graph when anything else runs. Where capturing is
-    refused, steps run one by one.
+    TensorRT needs one normal run between a change of shapes or profile and a capture, and a run
+    with other shapes may move memory that the graph refers to. So the first step of a sequence runs
+    normally, the second is captured, and `forget` drops the graph before anything else runs. If
+    capturing is refused, every step runs normally.
     """
 
     def __init__(self, device: DeviceMemory) -> None:
@@ -30,7 +27,7 @@ class CapturedStep:
         self._warm, self._refused = False, False
 
     def run(self, plain: Callable[[], None], repeat: Callable[[], None]) -> None:
-        """Do the step: `plain` sets shapes and queues it, `repeat` only queues it again."""
+        """Run the step: `plain` sets shapes and queues it, `repeat` only queues it again."""
         if self._graph is None and self._warm and not self._refused:
             self._capture(repeat)
         if self._graph is not None:
@@ -40,7 +37,7 @@ class CapturedStep:
         self._warm = True
 
     def forget(self) -> None:
-        """Something else is going to run."""
+        """Drop the graph, because something else is going to run."""
         if self._graph is not None:
             self._graph.close()
         self._graph, self._warm = None, False

@@ -1,7 +1,6 @@
-"""One graph in TensorRT, on host arrays or on arrays that stay on the device.
+"""Runs one graph in TensorRT, on host arrays or on arrays that stay on the device.
 
-It knows device buffers that grow as needed and runs of frames. It does not know what the graph
-computes. Not yet run on a device; see `session`.
+Not yet run on a device; see `session`.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
     OpenSession = Callable[[DeviceMemory], TensorRtSession]
 
-# The graph whose rows do not see each other, so that a large input can be cut.
+# The graph that treats every row (frame) on its own, so that a large input can be split.
 _ROW_BY_ROW = "vision"
-# What TensorRT's kernels may expect of an address; allocations have it, rows of an array may not.
+# TensorRT's kernels may require this alignment: allocations have it, rows of an array may not.
 _ALIGNMENT = 256
 
 
@@ -41,8 +40,8 @@ class TensorRtEngine(Engine):
     """Runs one graph of a bundle in the TensorRT engine that was built from it.
 
     Args:
-        profile: the shapes that the engine was built for.
-        open_device, open_session: make the device and the loaded engine, on activate.
+        profile: shapes that the engine was built for.
+        open_device, open_session: open the device and load the engine, on activate.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class TensorRtEngine(Engine):
         return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
     def _infer_piece(self, feed_dict: DeviceFeed) -> dict[str, Array]:
-        """Run what the profile covers, its outputs by way of this engine's buffers."""
+        """Run one input that the profile covers, with outputs in this engine's buffers."""
         device, _ = self._ready()
         outputs = {}
         for name, (shape, dtype) in self._outputs_for(feed_dict).items():
@@ -144,7 +143,7 @@ class TensorRtEngine(Engine):
             yield {name: _rows(array, start, start + most)}
 
     def _whole(self, shape: tuple[int, ...], feed_dict: DeviceFeed) -> tuple[int, ...]:
-        """The shape of an output over all pieces, of which `shape` is the first."""
+        """Shape of an output over all pieces, given that of the first piece."""
         if self.name != _ROW_BY_ROW:
             return shape
         (array,) = feed_dict.values()
@@ -153,7 +152,7 @@ class TensorRtEngine(Engine):
     def _outputs_for(
         self, feed_dict: DeviceFeed
     ) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
-        """Set the inputs' shapes; the outputs' shapes and dtypes for them."""
+        """Set the inputs' shapes and return the outputs' shapes and dtypes for them."""
         _, session = self._ready()
         for name, array in feed_dict.items():
             check_covered(self.name, name, array.shape, self._profile[name])
@@ -161,7 +160,7 @@ class TensorRtEngine(Engine):
         return {s.name: (session.shape(s.name), np.dtype(s.dtype)) for s in self.outputs}
 
     def _run(self, feed_dict: DeviceFeed, outputs: Mapping[str, DeviceArray]) -> None:
-        """Queue a run whose shapes are set; outputs go where they are to lie."""
+        """Queue a run, after `_outputs_for` has set its shapes."""
         device, session = self._ready()
         addresses = {name: self._input(name, array) for name, array in feed_dict.items()}
         detours = {}
@@ -174,7 +173,7 @@ class TensorRtEngine(Engine):
             device.copy(address, outputs[name].address, outputs[name].nbytes)
 
     def _input(self, name: str, array: AnyArray) -> int:
-        """The address of an input on the device: its own, or that of a buffer with a copy of it."""
+        """Address of an input on the device: its own if it can be used, else that of a copy."""
         device, _ = self._ready()
         if not isinstance(array, DeviceArray) or array.memory.place != device.place:
             address = self._buffer(name, array.nbytes)
@@ -187,7 +186,7 @@ class TensorRtEngine(Engine):
         return address
 
     def _buffer(self, name: str, nbytes: int) -> int:
-        """The address of this engine's own buffer of at least that size."""
+        """Address of this engine's own buffer of at least that size."""
         device, _ = self._ready()
         address, size = self._buffers.get(name, (0, -1))
         if size < nbytes:
@@ -205,14 +204,14 @@ class TensorRtEngine(Engine):
 
 
 def check_covered(graph: str, name: str, shape: tuple[int, ...], covered: ShapeRange) -> None:
-    """The engine was built for this shape.
+    """Check that an engine was built for this shape.
 
     Raises:
-        EngineError: it was not; the message says what it was built for.
+        EngineError: it was not; the message says for which shapes it was.
     """
     if not covered.covers(shape):
         larger = math.prod(shape) > math.prod(covered.maximum)
-        advice = "hicom-edge build with a larger --max-frames" if larger else "use another --engine"
+        advice = "hicom-edge build with a larger max_frames" if larger else "use another engine"
         raise EngineError(
             f"{graph}: input {name} is {shape}, its TensorRT engine was built for "
             f"{covered.minimum} to {covered.maximum}; {advice}"

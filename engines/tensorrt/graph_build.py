@@ -1,8 +1,4 @@
-"""Building the engine of one graph, or keeping the one that is there.
-
-It knows the files of one directory of engines: what fits, what is left over, what is published
-when. How a network is made, `network` knows.
-"""
+"""Builds the engine of one graph, or keeps an engine that fits."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ _LONGEST_REASON = 400
 
 
 class EngineBuilder:
-    """The directory of one kind of device, and all that its builds share."""
+    """Builds the engines of one bundle for one target, each into the same directory."""
 
     def __init__(
         self,
@@ -60,7 +56,7 @@ class EngineBuilder:
         self._directory = engine_directory(bundle, target.flavour.name, target.place)
 
     def fits(self, graph: str, profiles: tuple[Profile, ...]) -> bool:
-        """Whether the engine is there, built from and for the same."""
+        """Whether an engine of the same source, profiles, options and target is there."""
         files = EngineFiles(self._directory, graph)
         try:
             sidecar = files.read_sidecar()
@@ -70,11 +66,11 @@ class EngineBuilder:
         return same and self._expected(graph).difference(sidecar) is None
 
     def build(self, graph: str, profiles: tuple[Profile, ...], progress: Progress) -> BuiltEngine:
-        """Build one engine, or keep it.
+        """Build one engine, or keep it if it fits.
 
         Raises:
-            EngineError: TensorRT does not take the graph, or another build is at work here.
-            ResourceError: the device has not enough memory for it.
+            EngineError: TensorRT does not support the graph, or another build is running.
+            ResourceError: device memory is too small.
         """
         files, start = EngineFiles(self._directory, graph), time.perf_counter()
         kept = self.fits(graph, profiles)
@@ -97,7 +93,7 @@ class EngineBuilder:
         progress: Progress,
         stop: Event,
     ) -> bool:
-        """Write the engine to `path`; whether it calls the plugin."""
+        """Write the engine to `path` and return whether it calls the plugin."""
         api, plugin = self._target.api, self._target.plugin
         if plugin is not None:
             load_plugin(api, plugin)
@@ -119,16 +115,16 @@ class EngineBuilder:
             if memory_ran_out(reason):
                 raise ResourceError(
                     f"{what}: {reason[:_LONGEST_REASON]}; close other programs that use the GPU, "
-                    "or try a smaller --workspace or --max-frames"
+                    "or try a smaller workspace_mib or max_frames"
                 )
             raise EngineError(
-                f"{what}: {reason[:_LONGEST_REASON]}; try --opset 20 at export, fewer "
-                "--max-frames, or a larger --workspace"
+                f"{what}: {reason[:_LONGEST_REASON]}; try opset 20 at export, a "
+                "smaller max_frames, or a larger workspace_mib"
             )
         return uses_plugin(api, network)
 
     def _timings(self, config: Any) -> AbstractContextManager[None]:
-        if self._target.flavour.portable:  # the engine's kernels are chosen where it runs
+        if self._target.flavour.portable:  # kernels are chosen on the machine that runs it
             return nullcontext()
         return timing_cache(config, self._directory / _TIMING_CACHE)
 
@@ -162,6 +158,6 @@ class EngineBuilder:
         return self._target.expected(graph_sha256(self._bundle.manifest, graph))
 
     def _recorded_options(self) -> dict[str, OptionValue]:
-        """What a later build compares; a plugin counts even where it was offered and not taken."""
+        """Options that a later build compares; a plugin counts even if no node became one."""
         settings = {**asdict(self._settings), "plugin_offered": self._target.plugin is not None}
         return {name: int(value) for name, value in settings.items() if value is not None}

@@ -1,8 +1,8 @@
-"""A long call into a library that calls back, which Ctrl-C and SIGTERM end.
+"""Runs a long library call in a thread, so that Ctrl-C and SIGTERM can end it.
 
-Python raises a signal's exception in the main thread, in the next of its lines to run. Were that a
-callback of TensorRT's, the binding would print the exception and the build would go on. So the main
-thread waits, and the work is done in another one. It knows threads. It does not know the work.
+Python raises a signal's exception in the main thread, at the next Python line that runs there. If
+that line were a callback from TensorRT, the binding would print the exception and the build would
+go on. So the main thread waits while another one works.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 
 
 def run_aside(work: Callable[[Event], Result]) -> Result:
-    """What `work(stop)` returns or raises, from a thread of its own.
+    """Run `work(stop)` in a thread of its own, and return or raise what it does.
 
-    Whatever is raised here meanwhile sets `stop` and is raised again once the work has ended, which
-    should not be long after: it must leave no thread behind in files that are taken away.
+    An exception raised here meanwhile sets `stop`, and is raised again when the work has ended,
+    which should be soon: the caller removes the files that the work writes to.
     """
     stop, outcome = Event(), Future[Result]()
 
@@ -35,6 +35,6 @@ def run_aside(work: Callable[[Event], Result]) -> Result:
         return outcome.result()
     except BaseException:
         stop.set()
-        if thread.ident is not None:  # it began
+        if thread.ident is not None:  # it was started
             wait([outcome])
         raise

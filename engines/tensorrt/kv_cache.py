@@ -1,7 +1,4 @@
-"""The KV cache of a TensorRT decoder: which addresses a run reads and writes.
-
-It knows the two forms of the cache. It does not know tokens.
-"""
+"""The KV cache of a TensorRT decoder: which addresses a run reads and writes."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ Copy = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class CacheShape:
-    """One sequence's keys, or values, of one layer: (1, heads, capacity, head_dim)."""
+    """Shape of one layer's keys or values of a sequence: (1, heads, capacity, head_dim)."""
 
     heads: int
     capacity: int
@@ -27,27 +24,27 @@ class CacheShape:
 
     @property
     def nbytes(self) -> int:
-        """Bytes at full capacity."""
+        """Size at full capacity."""
         return self.heads * self.capacity * self.head_dim * self.item_bytes
 
 
 class KvCache(ABC):
-    """Buffers of all layers, reserved once."""
+    """Buffers of all layers, allocated once."""
 
     def __init__(self, past_names: Sequence[str], shape: CacheShape) -> None:
         self._names, self._shape = tuple(past_names), shape
 
     @abstractmethod
     def shapes(self, length: int) -> dict[str, Shape]:
-        """The shapes of the past inputs after `length` tokens."""
+        """Shapes of the past inputs after `length` tokens."""
 
     @abstractmethod
     def addresses(self) -> dict[str, int]:
-        """The address of every past input and present output of the next run."""
+        """Addresses of all past inputs and present outputs of the next run."""
 
     @abstractmethod
     def advance(self) -> None:
-        """A run is queued: what it writes is the next one's past."""
+        """Note that a run was queued: its present outputs are the next run's past inputs."""
 
     @abstractmethod
     def truncate(self, length: int, kept: int, copy: Copy) -> None:
@@ -58,7 +55,7 @@ class KvCache(ABC):
 
 
 class SwappedCache(KvCache):
-    """The concat form: a run reads one set of buffers and writes the other, which is longer."""
+    """Cache of the concat form: a run reads one set of buffers and writes the other."""
 
     def __init__(
         self, past_names: Sequence[str], shape: CacheShape, reserve: Callable[[int], int]
@@ -86,7 +83,7 @@ class SwappedCache(KvCache):
 
 
 class FixedCache(KvCache):
-    """The scatter form: one set of buffers of fixed capacity, written in place."""
+    """Cache of the scatter form: one set of buffers of fixed capacity, written in place."""
 
     def __init__(
         self, past_names: Sequence[str], shape: CacheShape, reserve: Callable[[int], int]
@@ -95,7 +92,7 @@ class FixedCache(KvCache):
         self._buffers = self._set(reserve)
 
     def shapes(self, length: int) -> dict[str, Shape]:
-        del length  # the mask says how much of it is used
+        del length  # the mask hides the unused part
         own = self._shape
         return dict.fromkeys(self._names, (1, own.heads, own.capacity, own.head_dim))
 
@@ -103,7 +100,7 @@ class FixedCache(KvCache):
         return {**self._buffers, **_as_present(self._buffers)}
 
     def advance(self) -> None:
-        """The past is where the present was written."""
+        """Nothing changes: past and present share their buffers."""
 
     def truncate(self, length: int, kept: int, copy: Copy) -> None:
         del length, kept, copy  # the mask hides what lies behind, and the next run overwrites it

@@ -1,4 +1,4 @@
-"""What TensorRT says, kept: errors go into ours, the rest is not shown."""
+"""Collects the errors that TensorRT logs, for our own messages; other lines are dropped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from hicom_edge.errors import EngineError
 
 _LONGEST_REASON = 300
-# Errors that led to nothing, such as those of kernels that were tried, must not pile up.
+# Only the last ones are kept: errors of kernels that were merely tried would pile up.
 _MOST_ERRORS = 20
 
 _MEMORY_SIGNS = (
@@ -20,17 +20,17 @@ _MEMORY_SIGNS = (
 
 
 class Logger(Protocol):
-    """TensorRT's logger, with the last errors that it was told."""
+    """TensorRT's logger, with the last errors that were logged."""
 
     errors: list[str]
 
 
 @cache
 def logger_of(api: Any) -> Logger:
-    """The logger of a TensorRT module, which collects errors; one for the whole process.
+    """The logger of a TensorRT module, which collects errors; there is one per process.
 
-    TensorRT makes that of the first builder or runtime its global one, which its plugin registry
-    uses without a reference of its own. So it must outlive them all.
+    TensorRT makes the logger of the first builder or runtime its global one, which its plugin
+    registry uses without holding a reference. So it must outlive them all.
     """
     severities = api.ILogger.Severity
     errors = (severities.INTERNAL_ERROR, severities.ERROR)
@@ -49,27 +49,27 @@ def logger_of(api: Any) -> Logger:
 
 
 def reason_of(errors: list[str]) -> str:
-    """What TensorRT said, in one line."""
+    """The logged errors in one line."""
     return " ".join(" ".join(errors).split()) or "no reason given"
 
 
 def memory_ran_out(reason: str) -> bool:
-    """Whether TensorRT says that the device has not enough memory."""
+    """Whether TensorRT reports that device memory is too small."""
     return any(sign in reason for sign in _MEMORY_SIGNS)
 
 
 def make_with(kind: Any, logger: Logger) -> Any:
-    """A Builder or a Runtime of a TensorRT module; what was said before is forgotten.
+    """Create a Builder or a Runtime of a TensorRT module, and clear the logged errors.
 
     Raises:
-        EngineError: TensorRT cannot make it, for instance because CUDA does not start.
+        EngineError: TensorRT cannot create it, for instance because CUDA does not start.
     """
     logger.errors.clear()
     try:
         return kind(logger)
-    except TypeError as error:  # what the binding raises where the C++ function returns null
+    except TypeError as error:  # raised by the binding if the C++ function returns null
         reason = " ".join(" ".join(logger.errors).split()) or str(error)
         raise EngineError(
             f"TensorRT's {kind.__name__} does not start: {reason[:_LONGEST_REASON]}; "
-            "install a CUDA driver that this TensorRT works with, or use another --engine"
+            "install a CUDA driver that this TensorRT works with, or use another engine"
         ) from error

@@ -1,8 +1,4 @@
-"""An ONNX graph as a TensorRT network and a builder configuration.
-
-It knows the builder's programming interface from TensorRT 10.3 on. It does not know bundles, files
-or devices.
-"""
+"""Parses an ONNX graph and builds it with TensorRT's builder (TensorRT 10.3 and later)."""
 
 from __future__ import annotations
 
@@ -24,10 +20,10 @@ _LONGEST_REASON = 400
 
 @dataclass(frozen=True)
 class BuilderSettings:
-    """What a builder is asked for.
+    """Settings of TensorRT's builder.
 
     Attributes:
-        workspace_bytes: the most memory that one layer may work in; None leaves it to TensorRT.
+        workspace_bytes: limit of one layer's scratch memory; None leaves it to TensorRT.
         version_compatible: the engine runs in later versions of the same major version.
         hardware_compatible: the engine runs on every GPU of the Ampere generation or later.
     """
@@ -40,14 +36,15 @@ class BuilderSettings:
 def parse_network(
     api: Any, builder: Any, path: Path, logger: Logger, model: bytes | None = None
 ) -> Any:
-    """The strongly typed network of an ONNX file: precisions are those of the graph.
+    """Parse an ONNX file into a strongly typed network, whose precisions are those of the graph.
 
-    `model` is parsed in place of the file's bytes, with the weights that lie beside the file.
+    Args:
+        model: bytes to parse instead of the file's; weights are read from beside the file.
 
     Raises:
-        EngineError: TensorRT does not take a node; the message names the first.
+        EngineError: TensorRT does not support a node; the message names the first.
     """
-    # TensorRT 10 has the flag for strong typing; in 11 every network is.
+    # The flag exists in TensorRT 10; in 11 every network is strongly typed.
     flag = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = api.OnnxParser(network, logger)
@@ -55,16 +52,16 @@ def parse_network(
     if not (parser.parse_from_file(where) if model is None else parser.parse(model, where)):
         reasons = [_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(
-            f"{path} is not a graph that TensorRT {api.__version__} takes: "
+            f"{path} is not a graph that TensorRT {api.__version__} supports: "
             f"{(reasons or ['no reason given'])[0][:_LONGEST_REASON]}; for TensorRT before 10.15 "
-            "export with --opset 20"
+            "export with opset 20"
         )
     let_attention_decompose(api, network)
     return network
 
 
 def uses_plugin(api: Any, network: Any) -> bool:
-    """Whether some node became a plugin and not the function that travels with the graph."""
+    """Whether a node became a plugin layer, and not the graph's local function."""
     kinds = [getattr(api.LayerType, name, None) for name in ("PLUGIN_V3", "PLUGIN_V2", "PLUGIN")]
     layers = (network.get_layer(i) for i in range(network.num_layers))
     return any(layer.type in kinds for layer in layers)
@@ -78,9 +75,9 @@ def builder_config(
     progress: Progress,
     stop: Event | None = None,
 ) -> Any:
-    """A configuration with these profiles and settings; a set `stop` ends the build."""
+    """A configuration with these profiles and settings; setting `stop` ends the build."""
     config = builder.create_builder_config()
-    config.clear_flag(api.BuilderFlag.TF32)  # who exports fp32 wants fp32
+    config.clear_flag(api.BuilderFlag.TF32)  # an fp32 graph is computed in fp32
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     if settings.version_compatible:
@@ -97,10 +94,10 @@ def builder_config(
 
 
 def write_engine(api: Any, builder: Any, network: Any, config: Any, path: Path) -> bool:
-    """Build and write to `path`; False when TensorRT could not (its logger knows why).
+    """Build an engine and write it to `path`; False if TensorRT failed (its logger has the reason).
 
-    Raises whatever the caller's progress raised, such as KeyboardInterrupt, and OSError when
-    the disk is full.
+    Raises what the caller's progress function raised, such as KeyboardInterrupt, and OSError if the
+    disk is full.
     """
     done = _write_engine(api, builder, network, config, path)
     if config.progress_monitor.interrupted is not None:
@@ -109,7 +106,7 @@ def write_engine(api: Any, builder: Any, network: Any, config: Any, path: Path) 
 
 
 def _write_engine(api: Any, builder: Any, network: Any, config: Any, path: Path) -> bool:
-    """Where the builder can write piece by piece, no second copy of the weights is in memory."""
+    """Write in pieces where the builder can, which saves a copy of the weights in memory."""
     if not hasattr(builder, "build_serialized_network_to_stream"):
         data = builder.build_serialized_network(network, config)
         if data is None:
@@ -126,7 +123,7 @@ def _write_engine(api: Any, builder: Any, network: Any, config: Any, path: Path)
 
 
 def _writer(api: Any, file: BinaryIO) -> Any:
-    """TensorRT's writer to a file; as in a monitor, no exception may leave the callback."""
+    """TensorRT's writer to a file; no exception may leave the callback (see `_monitor`)."""
 
     class Writer(api.IStreamWriter):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -146,9 +143,9 @@ def _writer(api: Any, file: BinaryIO) -> Any:
 
 
 def let_attention_decompose(api: Any, network: Any) -> None:
-    """Attention in float32 has no fused kernel and is refused unless it may be decomposed.
+    """Allow TensorRT to decompose Attention nodes, which it refuses in float32 otherwise.
 
-    In float16 the fused kernels are taken all the same.
+    There is no fused kernel in float32. In float16 the fused kernels are still used.
     """
     kind = getattr(api.LayerType, "ATTENTION_INPUT", None)  # from TensorRT 10.14 on
     if kind is None:
@@ -156,14 +153,14 @@ def let_attention_decompose(api: Any, network: Any) -> None:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == kind:
-            layer.__class__ = api.IAttentionInputLayer  # the binding returns the base class
+            layer.__class__ = api.IAttentionInputLayer  # the binding returns the base class ILayer
             layer.attention.decomposable = True
 
 
 def _monitor(api: Any, progress: Progress, stop: Event) -> Any:
-    """TensorRT's monitor over `progress`; what that raises ends the build, as `stop` does.
+    """A progress monitor; an exception of `progress`, or setting `stop`, ends the build.
 
-    No exception may leave a callback, because there is C++ around it.
+    No exception may leave a callback, because C++ code calls it. It is kept in `interrupted`.
     """
 
     class Monitor(api.IProgressMonitor):  # type: ignore[misc]

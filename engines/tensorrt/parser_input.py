@@ -1,7 +1,4 @@
-"""What a build changes in a graph before TensorRT parses it.
-
-It knows which versions want which change. How bytes are changed, `onnx_bytes` knows.
-"""
+"""Changes that a build makes to a graph's bytes before TensorRT parses them."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ if TYPE_CHECKING:
     from hicom_edge.engines.tensorrt.api import Flavour
     from hicom_edge.planning.profiles import Profile
 
-# The node that the plugin stands for, and the function that says the same.
+# Domain and name of the node that the plugin implements, and of the equivalent local function.
 PLUGIN_DOMAIN, PLUGIN_NAME = "hicom.edge", "GroupedAttention"
 
 
 def model_for_parser(
     path: Path, graph: str, profile: Profile, flavour: Flavour, version: str, plugin: bool
 ) -> bytes | None:
-    """The model as this parser is to see it; None when it is the file as it is.
+    """The model's bytes for this version of the parser; None if the file needs no change.
 
     Args:
-        profile: the shapes to build for; the scatter form's cache gets its capacity from it.
+        profile: shapes to build for, which give the capacity of the scatter form's cache.
         plugin: the grouped-attention plugin is loaded.
     """
     drops = plugin and prefers_functions(flavour, version)

@@ -1,7 +1,6 @@
-"""The grouped-attention plugin as TensorRT sees it: a library to load before parsing or running.
+"""Finds, compiles and loads the grouped-attention plugin's library for TensorRT.
 
-It knows where the library of this machine lies and how it is loaded. It does not know what is in
-it; `hicom_edge.engines.plugins` compiles it.
+The library must be loaded before a graph is parsed or an engine that calls the plugin is run.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from hicom_edge.errors import EngineError
 if TYPE_CHECKING:
     from hicom_edge.planning.gpus import Gpu
 
-_loaded: set[tuple[str, str]] = set()  # (module, library): the registry is one per process
+_loaded: set[tuple[str, str]] = set()  # (module, library); the registry belongs to the process
 
 
 def compile_plugin(engine: str, version: str, gpu: Gpu) -> Path:
-    """The plugin's library for a version of TensorRT and a GPU, compiled if it is not there yet.
+    """The plugin's library for a version of TensorRT and a GPU, compiled if it is missing.
 
     Raises:
         EngineError: a compiler or TensorRT's headers are missing, it does not compile, or the
@@ -34,13 +33,13 @@ def compile_plugin(engine: str, version: str, gpu: Gpu) -> Path:
         return build_plugin(directory, architectures=(architecture,))
     except OSError as error:
         raise EngineError(
-            f"{directory} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a place that "
-            "can be"
+            f"{directory} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a "
+            "directory that can be"
         ) from error
 
 
 def installed_plugin(engine: str, version: str, gpu: Gpu) -> Path | None:
-    """The library that `compile_plugin` left, or None."""
+    """The library that `compile_plugin` made; None if there is none."""
     from hicom_edge.engines.plugins import LIBRARY_NAME
 
     path = _directory(engine, version, gpu) / LIBRARY_NAME
@@ -48,24 +47,24 @@ def installed_plugin(engine: str, version: str, gpu: Gpu) -> Path | None:
 
 
 def load_plugin(api: Any, library: Path) -> None:
-    """Load a plugin library into TensorRT's registry; loading it again changes nothing.
+    """Load a plugin library into TensorRT's registry; idempotent.
 
     Raises:
-        EngineError: TensorRT does not take the library.
+        EngineError: TensorRT does not accept the library.
     """
     key = api.__name__, str(library)
-    if key in _loaded:  # the registry refuses a plugin that it has
+    if key in _loaded:  # the registry refuses a plugin that it already has
         return
     link_rtx_library()
     if api.get_plugin_registry().load_library(str(library)) is None:
         raise EngineError(
-            f"{library} is not a plugin library that TensorRT {api.__version__} takes"
+            f"{library} is not a plugin library that TensorRT {api.__version__} accepts"
         )
     _loaded.add(key)
 
 
 def _directory(engine: str, version: str, gpu: Gpu) -> Path:
-    """In the user's cache, not in the bundle: a bundle from elsewhere must not bring code along."""
+    """In the user's cache, not in the bundle: a downloaded bundle must not bring code along."""
     try:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     except RuntimeError:  # a user without a home directory has no cache

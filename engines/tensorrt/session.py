@@ -1,8 +1,7 @@
-"""One TensorRT engine, loaded and ready to run on device addresses.
+"""A loaded TensorRT engine, which runs on device addresses that its caller owns.
 
-It knows deserialization, the execution context, profiles and shapes. It does not know what the
-tensors mean, nor who owns the memory. Not yet run on a device: written against the documented
-interface of TensorRT 10.3 to 11 and TensorRT-RTX, and tested with a stand-in for the context.
+Written against the documented interface of TensorRT 10.3 to 11 and TensorRT-RTX, and tested with a
+stand-in for the execution context. Not yet run on a device.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LONGEST_REASON = 300
 
 
 class TensorRtSession:
-    """An engine's execution context; tensors are given by name, shape and address."""
+    """Execution context of an engine; tensors are given by name, shape and address."""
 
     def __init__(
         self,
@@ -49,14 +48,14 @@ class TensorRtSession:
         host_code: bool,
         jit: JitOptions | None = None,
     ) -> TensorRtSession:
-        """Deserialize an engine file and make its context.
+        """Deserialize an engine file and create its execution context.
 
         Args:
-            host_code: the engine carries its own runtime (version-compatible).
-            jit: for TensorRT-RTX, which finishes an engine here.
+            host_code: the engine contains its own runtime (version-compatible).
+            jit: for TensorRT-RTX, which compiles kernels when it loads an engine.
 
         Raises:
-            EngineError: TensorRT does not take the file.
+            EngineError: TensorRT does not accept the file.
             ResourceError: not enough device memory.
         """
         logger = logger_of(api)
@@ -73,14 +72,14 @@ class TensorRtSession:
         if context is None:
             raise _failure(f"{path} cannot be run", logger.errors)
         if made is not None:
-            made.save()  # whoever is killed later has compiled them
+            made.save()  # at once, in case the process is killed later
         session = cls(name, context, stream, logger.errors, made)
-        session._keep = (engine, runtime, logger)  # what the context needs alive
+        session._keep = (engine, runtime, logger)  # the context uses them
         return session
 
     @property
     def captures(self) -> bool:
-        """Whether the library captures CUDA graphs by itself, so that no caller should."""
+        """Whether the library captures CUDA graphs itself, so that the caller must not."""
         return self._jit is not None and self._jit.captures
 
     def select_profile(self, index: int) -> None:
@@ -89,35 +88,35 @@ class TensorRtSession:
             return
         try:
             self._context.set_optimization_profile_async(index, self._stream)
-        except RuntimeError as error:  # the binding raises, where other methods return False
+        except RuntimeError as error:  # other methods of the binding return False instead
             raise _failure(f"{self.name}: profile {index} cannot be used", self._errors) from error
         self._profile = index
 
     def set_shapes(self, shapes: Mapping[str, Shape]) -> None:
-        """The shapes of all inputs."""
+        """Set the shapes of all inputs."""
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 raise _failure(f"{self.name}: {name} cannot be {shape}", self._errors)
 
     def shape(self, name: str) -> Shape:
-        """The shape of an output for the inputs' shapes."""
+        """Shape of an output, given the inputs' shapes."""
         try:
             shape = tuple(self._context.get_tensor_shape(name))
-        except ValueError as error:  # no dimensions: their number is -1
+        except ValueError as error:  # an unknown rank, which is -1
             raise _failure(f"{self.name}: {name} has no shape", self._errors) from error
         if min(shape, default=0) < 0:
             raise EngineError(f"{self.name}: the shape of {name} is not known before it runs")
         return shape
 
     def run(self, addresses: Mapping[str, int]) -> None:
-        """Queue one run; every input and output has an address on the device."""
+        """Queue one run, with a device address for every input and output."""
         for name, address in addresses.items():
             self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(self._stream):
             raise _failure(f"{self.name} does not run", self._errors)
 
     def close(self) -> None:
-        """Free the context, keep what was compiled for it, then free the engine."""
+        """Free the context, store the kernels compiled for it, then free the engine."""
         self._context = None
         if self._jit is not None:
             self._jit.save()
@@ -131,6 +130,6 @@ def _failure(what: str, errors: list[str]) -> EngineError | ResourceError:
     if memory_ran_out(reason):
         return ResourceError(
             f"{what}: not enough device memory; use fewer frames, build with a smaller "
-            "--max-frames, or close other programs that use the GPU"
+            "max_frames, or close other programs that use the GPU"
         )
     return EngineError(f"{what} in TensorRT: {reason[:_LONGEST_REASON]}")

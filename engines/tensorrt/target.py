@@ -1,7 +1,4 @@
-"""What engines are built for: a library, a GPU or any, and the plugin compiled for it.
-
-It knows which combinations there are and refuses the others. It does not build engines.
-"""
+"""Chooses what engines are built for: a library, a GPU or any, and the plugin compiled for it."""
 
 from __future__ import annotations
 
@@ -28,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTarget:
-    """What engines are built with and for.
+    """Library and device that engines are built for.
 
     Attributes:
-        gpu: the GPU of this machine; None for engines that are finished where they run.
+        gpu: the machine's GPU; None for engines that are finished on the machine that runs them.
         plugin: the plugin's library, or None to build without it.
-        place: the part of the directory's name that says which devices.
+        place: part of the engine directory's name that says which devices the engines are for.
     """
 
     flavour: Flavour
@@ -44,7 +41,7 @@ class BuildTarget:
 
     @property
     def portable(self) -> bool:
-        """Whether the engines are not for this kind of GPU alone."""
+        """Whether the engines run on other kinds of GPU too."""
         return self.place in (ANY_DEVICE, AMPERE_AND_LATER)
 
     @property
@@ -53,7 +50,7 @@ class BuildTarget:
         return takes_scatter(self.flavour, self.api.__version__)
 
     def expected(self, source_sha256: str) -> Expected:
-        """What the sidecar of an engine of that graph must say."""
+        """Properties that a finished engine of a source must have to be kept."""
         return Expected(
             source_sha256=source_sha256,
             engine=self.flavour.name,
@@ -69,46 +66,46 @@ def choose_target(
     machine: Machine,
     remark: Callable[[str], None] | None = None,
 ) -> BuildTarget:
-    """What a machine builds for.
+    """Choose the target of a machine.
 
     Args:
-        remark: told in one line why the plugin is not used, where it could be.
+        remark: called with one line if the plugin could be used but does not compile.
 
     Raises:
-        EngineError: the library or a GPU is missing, or the settings do not go together with it.
+        EngineError: the library or a GPU is missing, or does not support the settings.
     """
     api, gpu = load_api(flavour), _gpu(flavour, settings, machine)
     if gpu is None:
         return BuildTarget(flavour, api, None, None, ANY_DEVICE)
     if settings.hardware_compatible:  # the plugin is compiled for one compute capability
         return BuildTarget(flavour, api, gpu, None, AMPERE_AND_LATER)
-    # The plugin is compiled for one version, and a later TensorRT would not find it.
+    # The plugin is compiled for one version of TensorRT; a later one would miss it.
     plugin = None if settings.version_compatible else _plugin(flavour, api, gpu, remark)
     return BuildTarget(flavour, api, gpu, plugin, gpu.folder)
 
 
 def _gpu(flavour: Flavour, settings: BuilderSettings, machine: Machine) -> Gpu | None:
-    """The GPU to build for; None for engines that are finished where they run.
+    """The GPU to build for; None for engines that are finished on the machine that runs them.
 
     Raises:
-        EngineError: there is no GPU, and the flavour tries its kernels on one.
+        EngineError: there is no GPU, and the flavour times its kernels on one.
     """
     if flavour.portable:
         if settings.version_compatible:
             raise EngineError(
-                f"{flavour.name} has no version-compatible engines; leave --version-compatible out"
+                f"{flavour.name} has no version-compatible engines; leave version_compatible out"
             )
         return None
     gpu = machine.gpu
     if gpu is None:
         raise EngineError(
             f"{flavour.name} builds on the GPU that will run the engine, and the CUDA driver shows "
-            "none; build on that machine, or use --engine tensorrt-rtx, which builds without one"
+            "none; build on that machine, or use the engine tensorrt-rtx, which builds without one"
         )
     if settings.hardware_compatible and gpu.compute_capability < (8, 0):
         raise EngineError(
             f"{gpu.name} is older than the Ampere generation, for which hardware-compatible "
-            "engines are built; leave --hardware-compatible out"
+            "engines are built; leave hardware_compatible out"
         )
     return gpu
 
@@ -116,7 +113,7 @@ def _gpu(flavour: Flavour, settings: BuilderSettings, machine: Machine) -> Gpu |
 def _plugin(
     flavour: Flavour, api: Any, gpu: Gpu, remark: Callable[[str], None] | None
 ) -> Path | None:
-    """The plugin's library; without one the graph's own function is built instead."""
+    """The plugin's library; without it the graph's local function is built instead."""
     try:
         return compile_plugin(flavour.name, api.__version__, gpu)
     except EngineError as error:

@@ -1,7 +1,4 @@
-"""Timings of kernels, kept between builds: the next one does not measure again what it knows.
-
-It knows TensorRT's timing cache. It does not know engines.
-"""
+"""TensorRT's timing cache: kernel timings that later builds reuse."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from hicom_edge.files import read_cache, write_cache
 
 @contextmanager
 def timing_cache(config: Any, path: Path) -> Iterator[None]:
-    """Give a builder's configuration the timings in `path`, and keep those of a build there.
+    """Give a builder's configuration the timings in `path`, and store those of the build there.
 
-    What TensorRT does not take, because it is damaged or of another version or device, is replaced.
-    A build that fails or is ended has timed something, too.
+    A cache that TensorRT does not accept, because it is damaged or of another version or device, is
+    replaced. Timings of a build that fails or is interrupted are stored too.
     """
     cache = _attached(config, read_cache(path)) or _attached(config, b"")
     try:
@@ -30,7 +27,7 @@ def timing_cache(config: Any, path: Path) -> Iterator[None]:
 
 
 def _attached(config: Any, content: bytes) -> Any:
-    """The cache of that content, a new one of none, in use by the configuration; or None."""
+    """A cache with that content, attached to the configuration; None if it is not accepted."""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         return None

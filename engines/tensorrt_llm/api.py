@@ -1,7 +1,7 @@
-"""TensorRT-LLM's names: what its versions call the same thing, and which version is here.
+"""Names that differ between versions of TensorRT-LLM, and the version that is installed.
 
-Read out of the public source of 0.12 and 1.x; `tests/engines/tensorrt_llm/signatures.json` holds
-the names with their places. It does not import TensorRT-LLM.
+The names come from the public source of 0.12 and 1.x; `tests/engines/tensorrt_llm/signatures.json`
+lists them with their places in it. TensorRT-LLM is not imported.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from importlib import metadata
 from hicom_edge.errors import EngineError
 
 BUILD_COMMAND = "trtllm-build"
-# Its sampling kernels keep no more candidates than this (TOP_K_MAX).
+# Most candidates that its sampling kernels keep (TOP_K_MAX).
 TOP_K_MAX = 1024
 
 
 @dataclass(frozen=True)
 class ApiNames:
-    """What one line of versions calls things.
+    """Names in one series of versions.
 
     Attributes:
-        version: as the manifest says it, "0.12" or "1.x".
-        max_tokens: argument of Request for the most tokens to generate.
+        version: of the series, as in the manifest: "0.12" or "1.x".
+        max_tokens: argument of Request that limits the tokens to generate.
         seed: argument of SamplingConfig.
-        content_hashes: PromptTuningConfig takes `input_token_extra_ids`; without them keys and
-            values of one video could be taken for another's, so the cache is not reused.
+        content_hashes: PromptTuningConfig accepts `input_token_extra_ids`. Without these, the KV
+            cache of one video could be reused for another, so reuse is off.
     """
 
     version: str
@@ -35,7 +35,7 @@ class ApiNames:
     content_hashes: bool
 
     def covers(self, installed: str) -> bool:
-        """Whether an installed version, such as "0.12.0", belongs to this line."""
+        """Whether an installed version, such as "0.12.0", belongs to this series."""
         numbers = re.findall(r"\d+", installed)
         return numbers[:1] == ["1"] if self.version == "1.x" else numbers[:2] == ["0", "12"]
 
@@ -50,21 +50,21 @@ _NAMES = {
 
 
 def names_of(version: str) -> ApiNames:
-    """The names that a version, as the manifest says it, uses.
+    """Names in a version of the manifest.
 
     Raises:
-        EngineError: a version that is not known.
+        EngineError: the version is unknown.
     """
     if version not in _NAMES:
         raise EngineError(
             f"the language model is for TensorRT-LLM {version!r}; known are {', '.join(_NAMES)}: "
-            "export it with --trtllm-version"
+            "export it for one of them"
         )
     return _NAMES[version]
 
 
 def installed_version() -> str | None:
-    """The version that this Python would import, or None."""
+    """The version that this Python would import; None if it is not installed."""
     try:
         return metadata.version("tensorrt_llm")
     except metadata.PackageNotFoundError:
@@ -72,13 +72,13 @@ def installed_version() -> str | None:
 
 
 def check_version(names: ApiNames, installed: str) -> None:
-    """Refuse a TensorRT-LLM that the files are not written for.
+    """Refuse a TensorRT-LLM for which the checkpoint was not written.
 
     Raises:
-        EngineError: it is of another line of versions.
+        EngineError: it belongs to another series of versions.
     """
     if not names.covers(installed):
         raise EngineError(
             f"TensorRT-LLM {installed} is installed, the bundle's language model is for "
-            f"{names.version}; export it with --trtllm-version for yours, or install that one"
+            f"{names.version}; export it for the installed version, or install that one"
         )

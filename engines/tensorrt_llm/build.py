@@ -115,7 +115,7 @@ def _gpu(world_size: int, machine: Machine) -> Gpu:
     """The first GPU, which builds the engines of all ranks."""
     if machine.gpu is None:
         raise EngineError(
-            f"{NO_GPU}, and a TensorRT-LLM engine is built on the GPU that runs it; --dry-run "
+            f"{NO_GPU}, and a TensorRT-LLM engine is built on the GPU that runs it; a dry run "
             "shows the command for that machine"
         )
     check_gpus(world_size, machine.gpus)

@@ -1,7 +1,4 @@
-"""The command that builds a TensorRT-LLM engine: what it is told, and where it is found.
-
-It knows the bundle's checkpoint, the limits and the arguments of `trtllm-build`. It runs nothing.
-"""
+"""The `trtllm-build` command for a bundle's language model: its arguments and its executable."""
 
 from __future__ import annotations
 
@@ -33,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LlmBuildOptions:
-    """What `hicom-edge build --engine tensorrt-llm` may say.
+    """Options of a build.
 
     Attributes:
-        max_frames: frames of the longest video; None: 128, or the bundle's own if more.
+        max_frames: frames of the longest video; None: 128, or the bundle's own number if larger.
         max_new_tokens: tokens of the longest answer; None: 512.
         max_batch_size: questions that are answered at once; None: 1.
         device_memory_gb: device memory that the engine may take, in GB; None: all of it.
@@ -57,7 +54,7 @@ class LlmBuildOptions:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """All that is settled before anything runs."""
+    """Everything that is known about a build before it runs."""
 
     entry: LanguageModelEntry
     names: ApiNames
@@ -71,14 +68,14 @@ def plan_build(bundle: Bundle, options: LlmBuildOptions) -> BuildPlan:
     """Check the checkpoint and derive the limits.
 
     Raises:
-        BundleError: the bundle holds no TensorRT-LLM checkpoint, or an incomplete one.
-        InputError: limits that the model's context does not hold.
+        BundleError: the bundle has no TensorRT-LLM checkpoint, or an incomplete one.
+        InputError: limits that exceed the model's context.
     """
     entry = bundle.manifest.language_model
     if entry is None or entry.runtime != NAME:
         raise BundleError(
-            f"{bundle.path} has no language model for TensorRT-LLM; export the checkpoint with "
-            "--llm tensorrt-llm"
+            f"{bundle.path} has no language model for TensorRT-LLM; export the checkpoint "
+            "for tensorrt-llm"
         )
     checkpoint = (bundle.path / entry.directory).resolve()
     limits = llm_limits(
@@ -89,7 +86,7 @@ def plan_build(bundle: Bundle, options: LlmBuildOptions) -> BuildPlan:
 
 
 def command_of(executable: str, plan: BuildPlan, output: Path, place: Path) -> list[str]:
-    """The argument list; every default that matters is said."""
+    """The argument list; defaults that matter are written out."""
     timings = str(place / "timing.cache")
     arguments = {
         "checkpoint_dir": str(plan.checkpoint),
@@ -108,9 +105,8 @@ def build_options(plan: BuildPlan) -> dict[str, OptionValue]:
         "max_beam_width": 1,
         "gemm_plugin": "auto",
         "gpt_attention_plugin": "auto",
-        "context_fmha": _switch(
-            plan.config.dtype != "float32"
-        ),  # its kernels are for half precision
+        # fused attention kernels exist for half precision only
+        "context_fmha": _switch(plan.config.dtype != "float32"),
         "use_paged_context_fmha": _switch(reuses_cache(plan.names, plan.config)),
         "remove_input_padding": "enable",
         "workers": 1,
@@ -122,16 +118,16 @@ def _switch(on: bool) -> str:
 
 
 def find_command() -> str | None:
-    """`trtllm-build` of this Python's environment, or of the path."""
+    """`trtllm-build` in this Python's environment, or on the path."""
     own = Path(sys.executable).with_name(BUILD_COMMAND)
     return str(own) if own.is_file() else shutil.which(BUILD_COMMAND)
 
 
 def require_command(names: ApiNames) -> str:
-    """The executable of a TensorRT-LLM that the checkpoint is for.
+    """The executable of a TensorRT-LLM that fits the checkpoint.
 
     Raises:
-        EngineError: it is not there, or of another version.
+        EngineError: it is missing, or of another version.
     """
     executable, installed = find_command(), installed_version()
     if executable is None:

@@ -1,8 +1,4 @@
-"""The language model with TensorRT-LLM: finds the engine that fits, and generates with it.
-
-It knows which engine belongs to the bundle and this machine, and what a request must fit into.
-TensorRT-LLM's own objects are `session`'s.
-"""
+"""The language model in TensorRT-LLM: finds the engine that fits and generates with it."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.cancel import CancelToken
 
-# NumPy has no bfloat16: rows travel as float32 and are rounded on the device.
+# NumPy has no bfloat16: rows are passed as float32 and converted by PyTorch.
 _TABLE_DTYPE = {"float32": "float32", "float16": "float16", "bfloat16": "float32"}
 
 
@@ -79,19 +75,19 @@ class TensorRtLlmGenerator(TextGenerator):
             raise PromptError(
                 f"the prompt has {prompt} tokens and {request.max_new_tokens} new ones were asked "
                 f"for; the engine was built for {limits.max_input_len} and {limits.max_seq_len} in "
-                "all: ask for fewer, take fewer frames, or build it with more --max-frames or "
-                "--max-new-tokens"
+                "all: ask for fewer, take fewer frames, or build it with a larger max_frames or "
+                "max_new_tokens"
             )
 
 
 def load_generator(bundle: Bundle, machine: Machine | None = None) -> TensorRtLlmGenerator:
-    """The language model of a bundle with TensorRT-LLM, not yet activated.
+    """The language model of a bundle, not yet activated.
 
     Raises:
         EngineError: no GPU, no TensorRT-LLM, or no engine that fits; the message says what to run.
     """
     entry = bundle.manifest.language_model
-    assert entry is not None, "the caller looked"
+    assert entry is not None, "checked by the caller"
     names, installed = names_of(entry.version), installed_version()
     machine = machine or this_machine()
     if machine.gpu is None:

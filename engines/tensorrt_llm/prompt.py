@@ -1,7 +1,6 @@
-"""A prompt with visual tokens as TensorRT-LLM takes it: ids beyond the vocabulary, and a table.
+"""Converts a prompt with visual tokens into TensorRT-LLM's form: token ids and a prompt table.
 
-Position ids at or above the engine's vocabulary size V name rows of the prompt table: V + j is row
-j. It knows ids, rows and their hashes. It does not know TensorRT-LLM's objects.
+Ids at or above the engine's vocabulary size V refer to rows of the prompt table: V + j is row j.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ _LARGEST_HASH = (1 << 63) - 1
 
 
 class TablePrompt(NamedTuple):
-    """What one request carries.
+    """Prompt of one request.
 
     Attributes:
         input_ids: (l,) token ids, V + j for row j of the table.
-        table: (n, Dl), the rows that are not looked up in the vocabulary.
-        extra_ids: (l,) content hash of each row's position, 0 for a token of the vocabulary.
+        table: (n, Dl) embeddings of the positions that are not tokens of the vocabulary.
+        extra_ids: (l,) content hash at the positions of table rows, 0 elsewhere.
     """
 
     input_ids: list[int]
@@ -38,12 +37,12 @@ def table_prompt(
 
     Args:
         token_ids: (l,) int64, negative at visual positions.
-        embeddings: (l, Dl), of every position.
+        embeddings: (l, Dl) of all positions.
         vocab_size: V of the engine, which may be larger than the tokenizer's.
-        model: what tells this language model from others; enters every hash.
-        text_in_table: take text rows from `embeddings`, too. TensorRT-LLM's repetition penalty
-            counts the prompt's tokens, but passes over ids beyond the vocabulary: with the whole
-            prompt in the table it counts the generated tokens alone, as our other decoders do.
+        model: identifies the language model; part of every hash.
+        text_in_table: put text positions into the table, too. TensorRT-LLM's repetition penalty
+            counts the prompt's tokens but ignores ids beyond the vocabulary: with the whole prompt
+            in the table it counts generated tokens only, as our other decoders do.
     """
     in_table = np.ones_like(token_ids, bool) if text_in_table else token_ids < 0
     table = np.ascontiguousarray(embeddings[in_table])
@@ -54,11 +53,11 @@ def table_prompt(
 
 
 def content_hash(row: Array, model: str) -> int:
-    """A positive int64 of one table row's content and the model.
+    """Hash of one table row's content and the model: a positive int64.
 
-    Every question numbers its rows from V, so ids alone would let the KV cache of one video answer
-    for another. A visual token's content is a function of video, chosen frames, guide and
-    compressor, so its hash covers all of them; what stands before it, the cache compares itself.
+    Every question numbers its rows from V, so that by ids alone the KV cache of one video would
+    match another's. A visual token's content depends on video, chosen frames, guide and compressor,
+    so its hash covers all of them; the cache itself compares what precedes it.
     """
     digest = hashlib.blake2b(row.tobytes(), digest_size=8, key=model.encode()[:64]).digest()
     return int.from_bytes(digest, "little") % _LARGEST_HASH + 1

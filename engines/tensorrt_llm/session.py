@@ -1,9 +1,8 @@
-"""TensorRT-LLM's executor: requests go in, tokens come out, several at a time.
+"""A loaded engine in TensorRT-LLM's executor, which generates for several requests at a time.
 
-The executor bindings are used and not ModelRunnerCpp, which calls them, too: its stream takes
-whatever response comes next, so that two streams would lose each other's tokens, and in 0.12 it
-takes neither content hashes nor logits processors. It knows TensorRT-LLM's objects and nothing of
-bundles.
+The executor bindings are used instead of ModelRunnerCpp, which is built on them: its stream takes
+whatever response comes next, so two streams would lose each other's tokens, and in 0.12 it accepts
+neither content hashes nor logits processors.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from hicom_edge.planning.llm.limits import LlmLimits
 
 _BINDINGS = "tensorrt_llm.bindings.executor"
-# Blocks of the paged cache hold 32 or 64 tokens, and every sequence may waste part of one.
+# Tokens per block of the paged cache (32 or 64); every sequence may waste part of a block.
 _BLOCK = 64
 _SEEDS = 1 << 64
 
@@ -39,10 +38,10 @@ class ExecutorSession:
     """A loaded engine.
 
     Attributes:
-        api: the module of the executor's bindings.
-        torch: TensorRT-LLM's tensors are torch's, which it brings with it.
+        api: module of the executor's bindings.
+        torch: PyTorch, which TensorRT-LLM depends on and whose tensors it uses.
         executor: the loaded engine.
-        model: sizes, dtype and ranks of what the engine was built from.
+        model: sizes, dtype and ranks of the checkpoint that the engine was built from.
     """
 
     api: Any
@@ -58,7 +57,7 @@ class ExecutorSession:
         """Load the engine of a model, with all its ranks.
 
         Raises:
-            EngineError: TensorRT-LLM does not load, or does not take the engine.
+            EngineError: TensorRT-LLM does not load, or does not accept the engine.
             ResourceError: not enough device memory.
         """
         try:
@@ -68,8 +67,8 @@ class ExecutorSession:
         config = api.ExecutorConfig(
             max_beam_width=1,
             kv_cache_config=api.KvCacheConfig(**cache_arguments(names, limits, model)),
-            # A whole prompt fits into a pass. 1.x would cut prompts by default, which takes an
-            # engine with paged context attention.
+            # A pass holds a whole prompt. By default 1.x would split prompts, which needs an engine
+            # with paged context attention.
             enable_chunked_context=False,
             **parallel_arguments(api, model.world_size),
         )
@@ -121,7 +120,7 @@ class ExecutorSession:
 
     def _request(self, request: GenerationRequest, prompt: TablePrompt) -> Any:
         table = self.torch.from_numpy(prompt.table).to(getattr(self.torch, self.model.dtype))
-        alone = self.model.world_size == 1  # else the ranks are other processes
+        alone = self.model.world_size == 1  # several ranks run in other processes
         tuning = {"embedding_table": table.cuda() if alone else table}
         if self.names.content_hashes:
             tuning["input_token_extra_ids"] = prompt.extra_ids
@@ -135,10 +134,10 @@ class ExecutorSession:
 
 
 def cache_arguments(names: ApiNames, limits: LlmLimits, model: CheckpointConfig) -> dict[str, Any]:
-    """Arguments of KvCacheConfig: the cache holds what the limits need and no more.
+    """Arguments of KvCacheConfig: a cache as large as the limits need.
 
-    Left to itself the executor takes nine tenths of the free device memory for its cache, and the
-    vision tower works on the same device.
+    By default the executor takes nine tenths of the free device memory for its cache, but the
+    vision tower runs on the same device.
     """
     blocks = limits.max_batch_size * (limits.max_seq_len // _BLOCK + 2)
     return {"enable_block_reuse": reuses_cache(names, model), "max_tokens": blocks * _BLOCK}
@@ -157,10 +156,10 @@ def request_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, 
 
 
 def sampling_arguments(names: ApiNames, request: GenerationRequest) -> dict[str, Any]:
-    """Arguments of SamplingConfig with the meaning of our own sampler.
+    """Arguments of SamplingConfig that mean the same as in our own sampler.
 
     Raises:
-        InputError: a top_k that TensorRT-LLM would cut without a word, or a seed of over 64 bits.
+        InputError: a top_k that TensorRT-LLM would silently limit, or a seed of over 64 bits.
     """
     arguments: dict[str, Any] = {"beam_width": 1}
     if request.repetition_penalty != 1:
@@ -174,7 +173,7 @@ def sampling_arguments(names: ApiNames, request: GenerationRequest) -> dict[str,
         )
     if request.seed is not None and request.seed >= _SEEDS:
         raise InputError(f"the seed is {request.seed}; TensorRT-LLM takes one below 2**64")
-    # TensorRT-LLM's own seed is the same in every request, ours is fresh unless given.
+    # TensorRT-LLM's default seed is the same for every request; ours is random unless given.
     seed = secrets.randbits(63) if request.seed is None else request.seed
     drawing = {"temperature": request.temperature, "top_p": request.top_p, names.seed: seed}
     return {**arguments, **drawing, **({"top_k": request.top_k} if request.top_k else {})}
@@ -184,7 +183,7 @@ def _as_our_error(error: object, what: str) -> EngineError | ResourceError:
     reason = " ".join(str(error).split())[:400]
     if "out of memory" in reason.lower():
         return ResourceError(
-            f"{what}: {reason}; build the engine with fewer --max-frames or a smaller "
-            "--max-batch-size, or free device memory"
+            f"{what}: {reason}; build the engine with a smaller max_frames or max_batch_size, or "
+            "free device memory"
         )
     return EngineError(f"{what}: {reason}; build the engine again with hicom-edge build")

@@ -1,10 +1,9 @@
-"""A model that is split over several GPUs: which ones, and the processes that run its ranks.
+"""Runs a model that is split over several GPUs, in TensorRT-LLM's orchestrator mode.
 
-TensorRT-LLM has two ways. Under `mpirun` every rank is a copy of the calling program, and one of
-them leads. Here it is the other one, its orchestrator mode: this process has no rank, starts an
-`executorWorker` for each (MPI_Comm_spawn) and hands requests on, so that questions are asked as of
-one GPU (cpp/tensorrt_llm/executor/executorImpl.cpp, initializeOrchestrator;
-examples/bindings/executor/example_advanced.py).
+This process has no rank. It starts an `executorWorker` for each (MPI_Comm_spawn) and forwards
+requests, so that callers see no difference to one GPU. (In the other mode, under `mpirun`, every
+rank is a copy of the calling program.) Source: cpp/tensorrt_llm/executor/executorImpl.cpp,
+initializeOrchestrator; examples/bindings/executor/example_advanced.py.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from hicom_edge.errors import EngineError
 if TYPE_CHECKING:
     from hicom_edge.planning.gpus import Gpu
 
-# of the package tensorrt_llm
+# Path in the package tensorrt_llm.
 _WORKER = Path("bin", "executorWorker")
 
 
 def check_gpus(world_size: int, gpus: Sequence[Gpu]) -> None:
-    """Refuse a machine without a GPU for every rank; rank r runs on device r.
+    """Check that there is a GPU for every rank; rank r runs on device r.
 
     Raises:
-        EngineError: too few GPUs, or different ones: all ranks' engines are built on the first.
+        EngineError: too few GPUs, or different ones (all engines are built on the first).
     """
     if len(gpus) < world_size:
         raise EngineError(
             f"the language model is split over {world_size} GPUs, here are {len(gpus)}; export it "
-            "with a smaller --tp-size and --pp-size"
+            "with a smaller tp_size and pp_size"
         )
     kinds = {(gpu.name, gpu.compute_capability) for gpu in gpus[:world_size]}
     if len(kinds) > 1:
@@ -44,10 +43,10 @@ def check_gpus(world_size: int, gpus: Sequence[Gpu]) -> None:
 
 
 def parallel_arguments(api: Any, world_size: int) -> dict[str, Any]:
-    """Arguments of ExecutorConfig that start a process per rank; none for a single one.
+    """Arguments of ExecutorConfig that start a process per rank; none for a single rank.
 
     Raises:
-        EngineError: TensorRT-LLM was installed without the program that runs a rank.
+        EngineError: TensorRT-LLM's installation lacks the program that runs a rank.
     """
     if world_size == 1:
         return {}
@@ -55,7 +54,7 @@ def parallel_arguments(api: Any, world_size: int) -> dict[str, Any]:
     if not worker.is_file():
         raise EngineError(
             f"TensorRT-LLM has no {worker}, which runs a rank of a language model that is split; "
-            "reinstall it, or export with --tp-size 1 --pp-size 1"
+            "reinstall it, or export with tp_size and pp_size 1"
         )
     parallel = api.ParallelConfig(
         communication_type=api.CommunicationType.MPI,

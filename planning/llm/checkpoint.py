@@ -1,8 +1,8 @@
-"""Whether a TensorRT-LLM checkpoint is whole, before a build reads it.
+"""Checks that a TensorRT-LLM checkpoint is complete.
 
-TensorRT-LLM has versions that go on with dummy weights when a rank file is missing: the engine is
-built, and talks nonsense. So every file and every tensor is compared with the table that
-config.json implies. It reads headers alone, no weights, and needs neither PyTorch nor safetensors.
+Some versions of TensorRT-LLM continue with dummy weights if a rank file is missing, and build an
+engine that generates nonsense. So all files and tensors are compared with those that config.json
+implies. Only headers are read, without PyTorch or safetensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hicom_edge.planning.llm.layout import (
 )
 
 _AGAIN = "run hicom-edge export again"
-# more than any header of a model has, and less than what would fill memory
+# Larger than the header of any model, and small enough for memory.
 _MOST_HEADER_BYTES = 100 << 20
 _MOST_NAMES = 3
 
@@ -31,13 +31,13 @@ RankTable: TypeAlias = Mapping[str, Layout]
 
 
 def check_checkpoint(directory: Path) -> list[RankTable]:
-    """Compare the rank files of a checkpoint with the table that its config.json implies.
+    """Compare the rank files of a checkpoint with the tensors that its config.json implies.
 
-    Returns the tables, tensor → dtype and shape, in the order of the ranks.
+    Returns a table for each rank: tensor name → dtype and shape.
 
     Raises:
-        BundleError: config.json is not readable; a rank file is missing, cut short or one too many;
-            a tensor is missing, unknown, or of another shape or dtype.
+        BundleError: config.json is unreadable; a rank file is missing, truncated or superfluous; a
+            tensor is missing, unknown, or of another shape or dtype.
     """
     config = read_config_json(directory)
     try:
@@ -54,10 +54,10 @@ def check_checkpoint(directory: Path) -> list[RankTable]:
 
 
 def read_config_json(directory: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint.
+    """Read the config.json of a checkpoint.
 
     Raises:
-        BundleError: it is missing, or not a JSON object with a dtype that is handled.
+        BundleError: it is missing, or not a JSON object with a known dtype.
     """
     path = directory / CONFIG_FILE
     try:
@@ -99,12 +99,12 @@ def _check_tensors(path: Path, table: RankTable) -> None:
 
 
 def _some(names: list[str]) -> str:
-    """The first few: a configuration of another model misses every tensor."""
+    """The first few names: with another model's configuration, every tensor is missing."""
     return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
 def _stored_layouts(path: Path) -> dict[str, Layout]:
-    """What a file's header says, once its length fits."""
+    """Tensors in a file's header, after checking the file's size."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

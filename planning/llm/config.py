@@ -1,8 +1,4 @@
-"""What config.json states: the sizes of a TensorRT-LLM checkpoint, the limits of a built engine.
-
-An engine is checked before it counts: `trtllm-build` has versions that warn where they should fail.
-It reads no weights; the checkpoint's files are `check`'s.
-"""
+"""Sizes of a TensorRT-LLM checkpoint, read from its config.json."""
 
 from __future__ import annotations
 
@@ -16,12 +12,12 @@ from hicom_edge.planning.llm.layout import CONFIG_FILE
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """The sizes that config.json of a checkpoint states.
+    """Sizes of a checkpoint.
 
     Attributes:
         dtype: of weights and embeddings: float32, float16 or bfloat16.
-        quant_algo, kv_quant_algo: TensorRT-LLM's words, or None.
-        tp_size, pp_size: ranks that share a layer, and stages of layers.
+        quant_algo, kv_quant_algo: TensorRT-LLM's names of quantisations; None: not quantised.
+        tp_size, pp_size: number of tensor-parallel ranks and of pipeline stages.
     """
 
     dtype: str
@@ -39,15 +35,15 @@ class CheckpointConfig:
 
     @property
     def world_size(self) -> int:
-        """Ranks in all."""
+        """Number of ranks."""
         return self.tp_size * self.pp_size
 
 
 def read_config(directory: Path) -> CheckpointConfig:
-    """The sizes of a checkpoint.
+    """Read the sizes of a checkpoint.
 
     Raises:
-        BundleError: no config.json, or one that lacks a key.
+        BundleError: config.json is missing or lacks a key.
     """
     body = read_config_json(directory)
     try:

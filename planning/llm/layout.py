@@ -1,7 +1,6 @@
-"""The table of a rank file: every tensor's name, dtype and shape, out of config.json alone.
+"""Names, dtypes and shapes of all tensors of a rank file, derived from config.json.
 
-It knows which tensors a quantisation gives a linear layer. It reads and writes no values and needs
-no PyTorch, so that a checkpoint can be checked on the machine that builds it.
+PyTorch is not needed, so that a checkpoint can be checked on the machine that builds the engine.
 """
 
 from __future__ import annotations
@@ -32,35 +31,35 @@ _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 
 @dataclass(frozen=True)
 class Layout:
-    """A tensor's dtype, in safetensors' words, and shape."""
+    """A tensor's dtype (safetensors' name) and shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one element."""
+        """Size of one element."""
         return _ITEM_BYTES[self.dtype]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all elements."""
+        """Size of all elements."""
         return math.prod(self.shape) * self.item_bytes
 
 
 def ranks_of(config: Mapping[str, Any]) -> tuple[Rank, ...]:
-    """All ranks of a checkpoint, in the order of their files."""
+    """Ranks of a checkpoint, in the order of their files."""
     tp_size, pp_size = config["mapping"]["tp_size"], config["mapping"]["pp_size"]
     return tuple(Rank(index, tp_size, pp_size) for index in range(tp_size * pp_size))
 
 
 def rank_file(rank: Rank) -> str:
-    """The name of a rank's file."""
+    """File name of a rank."""
     return f"rank{rank.index}.safetensors"
 
 
 def rank_layouts(config: Mapping[str, Any], rank: Rank) -> dict[str, Layout]:
-    """Every tensor of a rank's file, by name."""
+    """All tensors of a rank's file, by name."""
     dtype, hidden = STORED_DTYPES[config["dtype"]], config["hidden_size"]
     table: dict[str, Layout] = {}
     if rank.is_first_stage:
@@ -76,7 +75,7 @@ def rank_layouts(config: Mapping[str, Any], rank: Rank) -> dict[str, Layout]:
 
 
 def checkpoint_bytes(config: Mapping[str, Any]) -> int:
-    """The bytes of all tensors of all ranks."""
+    """Size of all tensors of all ranks."""
     tables = (rank_layouts(config, rank) for rank in ranks_of(config))
     return sum(layout.nbytes for table in tables for layout in table.values())
 
@@ -95,9 +94,9 @@ def _layer_layouts(config: Mapping[str, Any], rank: Rank) -> dict[str, Layout]:
 def linear_layouts(
     linear: Linear, dtype: str, quantization: Mapping[str, Any]
 ) -> dict[str, Layout]:
-    """The tensors of a linear layer under a quantisation, by the last part of their names.
+    """Tensors of a linear layer with a quantisation, by the last part of their names.
 
-    Under W8A16 and W4A16 the weight is floating point here: the build quantises it.
+    With W8A16 and W4A16 the checkpoint has floating-point weights, which the build quantises.
     """
     rows, columns, kind = linear.out_features, linear.in_features, quantization["quant_algo"]
     bias = {"bias": Layout(dtype, (rows,))} if linear.bias else {}

@@ -1,7 +1,4 @@
-"""The limits of a TensorRT-LLM engine: prompt, answer, questions at once.
-
-It knows how many tokens a video and its question make. It does not know memory or TensorRT-LLM.
-"""
+"""Limits of a TensorRT-LLM engine: tokens of prompts and answers, questions at once."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LlmLimits:
-    """What `trtllm-build` is told; the names are its own.
+    """Limits with the names of `trtllm-build`'s arguments.
 
     Attributes:
         max_batch_size: questions that are answered at once.
-        max_input_len: tokens of one prompt, visual ones included.
-        max_seq_len: tokens of one prompt and its answer.
-        max_num_tokens: tokens of one pass: a whole prompt beside a step of every other question.
-        max_multimodal_len: rows of the prompt tables of all questions. Each may hold its whole
-            prompt, since text goes through the table, too, when repetition is penalised.
+        max_input_len: tokens of a prompt, visual ones included.
+        max_seq_len: tokens of a prompt and its answer.
+        max_num_tokens: tokens of a pass: a whole prompt and one step of every other question.
+        max_multimodal_len: rows of the prompt tables of all questions. A table may hold a whole
+            prompt, because a repetition penalty puts text into it, too.
     """
 
     max_batch_size: int
@@ -47,12 +44,12 @@ def llm_limits(
     max_new_tokens: int | None = None,
     max_batch_size: int | None = None,
 ) -> LlmLimits:
-    """The limits for videos of `max_frames` (128), answers of `max_new_tokens` (512).
+    """Limits for videos of `max_frames` (128) and answers of `max_new_tokens` (512).
 
-    Where the context is too short for that, question and answer share what the video leaves of it.
+    If the context is too short for these, question and answer share the part that the video leaves.
 
     Raises:
-        InputError: a number below 1, or more than the model's context holds.
+        InputError: a number is below 1, or exceeds the model's context.
     """
     for name, value in (
         ("max_frames", max_frames),
@@ -69,8 +66,8 @@ def llm_limits(
     if prompt <= visual:
         raise InputError(
             f"{frames} frames make {visual} visual tokens, which with {answer} new ones leave no "
-            f"room for a question in the model's context of {context}; pass fewer --max-frames or "
-            "--max-new-tokens"
+            f"room for a question in the model's context of {context}; pass fewer max_frames or "
+            "max_new_tokens"
         )
     return LlmLimits(
         max_batch_size=batch,

@@ -1,8 +1,7 @@
-"""The linear layers of TensorRT-LLM's Qwen2 and Llama networks, by a checkpoint's own names.
+"""Linear layers of TensorRT-LLM's Qwen2 and Llama networks, and their names in both checkpoints.
 
-It knows the one place where names meet: `mlp.fc` goes through SiLU and is the checkpoint's
-gate_proj, `mlp.gate` is its up_proj, and `attention.qkv` stacks the rows of q, k and v. It does
-not know dtypes, quantisation or files, and needs no PyTorch.
+In TensorRT-LLM `mlp.fc` goes through SiLU and is Hugging Face's gate_proj, `mlp.gate` is its
+up_proj, and `attention.qkv` stacks the rows of q, k and v.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ KV_SCALE = "attention.kv_cache_scaling_factor"
 
 @dataclass(frozen=True)
 class Part:
-    """A linear layer of the checkpoint, and what a rank holds of its weight (out, in)."""
+    """A linear layer of the source checkpoint, and a rank's part of its weight (out, in)."""
 
     source: str
     shard: Shard
@@ -40,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer as a rank holds it: the parts' rows, one after the other."""
+    """A linear layer of a rank, made of the rows of one or more parts."""
 
     target: str
     parts: tuple[Part, ...]
@@ -50,28 +49,28 @@ class Linear:
 
     @property
     def columns(self) -> slice:
-        """The rank's input channels, the same in all parts."""
+        """The rank's input channels, which are the same in all parts."""
         return self.parts[0].shard.columns
 
     def whole_size(self, tp_size: int) -> tuple[int, int]:
-        """Outputs and inputs over all ranks; a key head counts for every rank that holds it."""
+        """Outputs and inputs of all ranks; a key head counts once for every rank that has it."""
         if self.columns == ALL:
             return self.out_features * tp_size, self.in_features
         return self.out_features, self.in_features * tp_size
 
 
 def target_layer(index_in_stage: int) -> str:
-    """The prefix of a layer in a rank file; every stage counts from 0."""
+    """Prefix of a layer in a rank file; every stage counts from 0."""
     return f"transformer.layers.{index_in_stage}"
 
 
 def source_layer(layer: int) -> str:
-    """The prefix of a layer in a checkpoint."""
+    """Prefix of a layer in the source checkpoint."""
     return f"model.layers.{layer}"
 
 
 def layer_linears(config: Mapping[str, Any], rank: Rank) -> tuple[Linear, ...]:
-    """The linear layers of one decoder layer, as `rank` holds them."""
+    """Linear layers of one decoder layer in a rank."""
     return (*_attention(config, rank), *_mlp(config, rank))
 
 
@@ -87,7 +86,7 @@ def _attention(config: Mapping[str, Any], rank: Rank) -> tuple[Linear, Linear]:
     )
     rows = (heads // tp_size + 2 * kv_heads_of_a_rank(kv_heads, tp_size)) * size
     bias = bool(config["attn_bias"])
-    # Qwen2's output projection has no bias; Llama's goes with the others
+    # Qwen2's output projection has no bias; Llama's has one if the others do
     dense_bias = bias and config["architecture"] == "LlamaForCausalLM"
     output = (Part("self_attn.o_proj", Shard(ALL, q)),)
     return (
@@ -111,12 +110,12 @@ def _mlp(config: Mapping[str, Any], rank: Rank) -> tuple[Linear, Linear, Linear]
 
 
 def head_rows(config: Mapping[str, Any], rank: Rank) -> slice:
-    """The rows of the output layer that a rank holds; those after the vocabulary's are zeros."""
+    """A rank's rows of the output layer; rows after the vocabulary's are zeros."""
     return rank.part(padded_vocab_size(config["vocab_size"], rank.tp_size))
 
 
 def source_names(config: Mapping[str, Any]) -> set[str]:
-    """Every tensor of the language model that a checkpoint of this configuration is made of."""
+    """Names of all tensors that a source checkpoint of this configuration has."""
     rank = Rank(0, 1, 1)
     names = {EMBEDDING[1], FINAL_NORM[1], HEAD[1]}
     for layer in rank.layers(config["num_hidden_layers"]):

@@ -1,7 +1,7 @@
-"""How much memory a TensorRT-LLM engine takes on one GPU, estimated before it is built.
+"""Estimates of the memory that a TensorRT-LLM engine takes on one GPU.
 
-It knows the sizes of weights, caches and buffers. It measures nothing: what the kernels really
-need depends on the tactics that the build chooses.
+The estimates follow from the sizes of weights, KV cache and buffers. What kernels really need also
+depends on the tactics that the build chooses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from hicom_edge.planning.llm.limits import LlmLimits
 
 _ITEM_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
-# Weight-only quantisation happens in the build: the checkpoint holds floating-point weights, the
-# engine 8 or 4 bits of them and one scale per output, which is too small to count.
+# Weight-only quantisation happens in the build: the checkpoint has floating-point weights, the
+# engine 8 or 4 bits per weight. Its scale per output channel is too small to count.
 _WEIGHT_ONLY_BYTES = {"W8A16": 1.0, "W4A16": 0.5}
 _QUANTIZED = ("qkv.weight", "dense.weight", "fc.weight", "gate.weight", "proj.weight")
 _FLOATS = ("F32", "F16", "BF16")
-# The CUDA context, TensorRT and TensorRT-LLM's own code and workspaces.
+# CUDA context, code and workspaces of TensorRT and TensorRT-LLM.
 _DEVICE_BASE = 1 << 30
-# What a build holds in main memory beside the checkpoint: the network's copy and the engine's.
+# Main memory of a build, in multiples of the checkpoint: the checkpoint, network and engine.
 _HOST_COPIES = 3.0
 
 
@@ -36,7 +36,7 @@ class LlmMemory:
     """Device memory of the largest rank, in bytes.
 
     Attributes:
-        weights: as the engine holds them.
+        weights: as stored in the engine.
         kv_cache: of max_batch_size sequences of max_seq_len.
         activations: buffers of one pass over max_num_tokens, prompt tables, logits.
     """
@@ -47,7 +47,7 @@ class LlmMemory:
 
     @property
     def total(self) -> int:
-        """All of it, with the CUDA context."""
+        """Sum, with the CUDA context."""
         return self.weights + self.kv_cache + self.activations + _DEVICE_BASE
 
 
@@ -63,7 +63,7 @@ def llm_memory(
 
 
 def engine_weight_bytes(config: CheckpointConfig, table: RankTable) -> int:
-    """Bytes that the engine holds of a rank's tensors."""
+    """Size of a rank's tensors in the engine."""
     item = _WEIGHT_ONLY_BYTES.get(config.quant_algo or "")
     total = 0.0
     for name, layout in table.items():
@@ -82,7 +82,7 @@ def kv_cache_bytes(config: CheckpointConfig, tokens: int) -> int:
 
 
 def activation_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
-    """Buffers of one pass, at their widest: residuals, qkv, and both halves of the MLP."""
+    """Buffers of one pass at its widest layers: residuals, qkv, and both halves of the MLP."""
     item = _ITEM_BYTES[config.dtype]
     heads = config.num_heads + 2 * config.num_kv_heads
     width = 4 * config.hidden_size
@@ -94,7 +94,7 @@ def activation_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
 
 
 def attention_score_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
-    """The prompts' scores, which float32 keeps whole, in the model's dtype and in float32.
+    """Attention scores of the prompts, which float32 stores in full.
 
     Half precision has fused kernels (0.12: gptAttentionCommon.cpp, getWorkspaceSizeForContext).
     """
@@ -108,7 +108,7 @@ def attention_score_bytes(config: CheckpointConfig, limits: LlmLimits) -> int:
 def check_device(
     config: CheckpointConfig, need: LlmMemory, limits: LlmLimits, budget: int | None
 ) -> None:
-    """Refuse an engine that would not fit into the device memory it is meant for.
+    """Refuse an engine that does not fit into device memory.
 
     Raises:
         ResourceError: it needs more than the budget.
@@ -116,18 +116,18 @@ def check_device(
     if budget is None or need.total <= budget:
         return
     advice = [] if config.quant_algo else ["export with a quantisation such as W4A16"]
-    advice += ["pass a smaller --max-batch-size"] if limits.max_batch_size > 1 else []
-    advice += ["pass fewer --max-frames or --max-new-tokens", "or use a larger device"]
+    advice += ["pass a smaller max_batch_size"] if limits.max_batch_size > 1 else []
+    advice += ["pass fewer max_frames or max_new_tokens", "or use a larger device"]
     raise ResourceError(
         f"the language model needs about {_gb(need.total)} of device memory (weights "
         f"{_gb(need.weights)}, KV cache {_gb(need.kv_cache)}, activations "
-        f"{_gb(need.activations)}, CUDA {_gb(_DEVICE_BASE)}), {_gb(budget)} are there; "
+        f"{_gb(need.activations)}, CUDA {_gb(_DEVICE_BASE)}), {_gb(budget)} are available; "
         f"{', '.join(advice)}"
     )
 
 
 def check_host(ranks: Iterable[RankTable], available: int | None) -> None:
-    """Refuse a build that main memory cannot hold; ranks are built one after the other.
+    """Refuse a build for which main memory is too small; ranks are built one after the other.
 
     Raises:
         ResourceError: the largest rank needs more than is available.

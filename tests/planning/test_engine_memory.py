@@ -80,7 +80,7 @@ def test_a_build_that_does_not_fit_is_refused_with_advice(reference_bundle) -> N
     with pytest.raises(
         ResourceError,
         match=r"building vision takes about 0\.\d GB of memory, 0\.0 GB are free; "
-        r"export with --dtype fp16, close other programs, add swap on a disk, or build on",
+        r"export with dtype fp16, close other programs, add swap on a disk, or build on",
     ):
         check_build(manifest, manifest.graphs, 1 << 20)
     check_build(manifest, manifest.graphs, None)
@@ -122,7 +122,7 @@ def test_engines_that_do_not_fit_the_device_are_refused_with_their_parts(manifes
     with pytest.raises(
         ResourceError,
         match=r"about 17\.5 GB .*\(weights 15\.0 GB, KV cache 1\.0 GB, maps 1\.0 GB, CUDA 0\.5 GB\)"
-        r", 8\.0 GB are available; use --max-frames below 64, or a larger device",
+        r", 8\.0 GB are available; use max_frames below 64, or a larger device",
     ):
         check_run(manifest_7b, need, limits, 8 * 10**9)
     check_run(manifest_7b, need, limits, need.total)

@@ -95,9 +95,9 @@ def test_kernels_are_kept_for_one_kind_of_gpu_and_follow_the_graph(tmp_path: Pat
     vision, concat, scatter = map(options, ("vision", "decoder", "decoder_scatter"))
     place = "nvidia-rtx-4000-48-multiprocessors-sm89"
     assert vision.kernels == tmp_path / f"vision.{place}.kernels"
-    assert (vision.shapes_return, vision.cuda_graphs) == (True, False)
-    assert (concat.shapes_return, concat.cuda_graphs) == (False, False)
-    assert (scatter.shapes_return, scatter.cuda_graphs) == (True, True)
+    assert (vision.shapes_recur, vision.cuda_graphs) == (True, False)
+    assert (concat.shapes_recur, concat.cuda_graphs) == (False, False)
+    assert (scatter.shapes_recur, scatter.cuda_graphs) == (True, True)
 
 
 @pytest.mark.tensorrt
@@ -194,5 +194,7 @@ def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch, version: str, fits: 
     if fits:
         assert load_api(TENSORRT) is module
         return
-    with pytest.raises(EngineError, match=rf"tensorrt {version} is too old, 10\.3 is the first"):
+    with pytest.raises(
+        EngineError, match=rf"tensorrt {version} is too old, hicom-edge needs 10\.3"
+    ):
         load_api(TENSORRT)

@@ -247,8 +247,8 @@ class TestWithRtx:
     @pytest.mark.parametrize(
         ("said", "error", "advice"),
         [
-            ("Cuda Runtime (out of memory)", ResourceError, "smaller --workspace or --max-frames"),
-            ("no implementation", EngineError, "--opset 20 at export, .* a larger --workspace"),
+            ("Cuda Runtime (out of memory)", ResourceError, "smaller workspace_mib or max_frames"),
+            ("no implementation", EngineError, "opset 20 at export, .* a larger workspace_mib"),
         ],
     )
     def test_a_build_that_fails_is_one_line_with_advice(
@@ -273,8 +273,8 @@ class TestWithRtx:
         onnx.save(model, path)
         with pytest.raises(
             EngineError,
-            match=r"guide\.onnx is not a graph that TensorRT .* takes: Attention "
-            r"encoder\.layers\.0\.self_attn/Attention: .*softmax.*--opset 20",
+            match=r"guide\.onnx is not a graph that TensorRT .* supports: Attention "
+            r"encoder\.layers\.0\.self_attn/Attention: .*softmax.*opset 20",
         ):
             build_engines(bundle, BuildOptions(RTX, max_frames=8))
 

@@ -126,7 +126,7 @@ def test_version_compatible_engines_call_no_plugin() -> None:
 
 def test_without_a_gpu_the_build_is_refused_with_a_way_out(bundle) -> None:
     with pytest.raises(
-        EngineError, match=r"tensorrt builds on the GPU that will run .*--engine tensorrt-rtx"
+        EngineError, match=r"tensorrt builds on the GPU that will run .*the engine tensorrt-rtx"
     ):
         build_engines(bundle, OPTIONS, machine=Machine())
 

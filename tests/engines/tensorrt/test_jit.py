@@ -76,7 +76,7 @@ def test_strategies_follow_the_shapes(path: Path) -> None:
     config = start(path).config
     assert config.dynamic_shapes_kernel_specialization_strategy is Strategy.LAZY
     assert config.cuda_graph_strategy is Strategy.DISABLED
-    growing = start(path, shapes_return=False)
+    growing = start(path, shapes_recur=False)
     assert growing.config.dynamic_shapes_kernel_specialization_strategy is Strategy.NONE
     assert not growing.captures
     fixed = start(path, cuda_graphs=True)

@@ -202,7 +202,7 @@ def test_the_engine_is_opened_with_names_that_the_version_has(
         raise RuntimeError("[TensorRT-LLM][ERROR] CUDA runtime error: out of memory")
 
     module.Executor = no_room
-    with pytest.raises(ResourceError, match=r"out of memory; build the engine with fewer"):
+    with pytest.raises(ResourceError, match=r"out of memory; build the engine with a smaller"):
         ExecutorSession.open(tmp_path, names_of(version), limits, model_of())
 
 

@@ -207,7 +207,7 @@ def test_swap_counts_for_the_build_as_its_refusal_advises(
 def test_too_little_device_memory_stops_before_the_build(
     bundle: Bundle, command: BuildCommand
 ) -> None:
-    with pytest.raises(ResourceError, match=r"device memory.*0.5 GB are there"):
+    with pytest.raises(ResourceError, match=r"device memory.*0.5 GB are available"):
         build_language_model(bundle, LlmBuildOptions(4, 5, device_memory_gb=0.5), machine=MACHINE)
     assert command.runs == []
 
@@ -215,12 +215,12 @@ def test_too_little_device_memory_stops_before_the_build(
 def test_without_gpu_command_or_language_model_the_reason_is_said(
     tiny_bundle: Bundle, bundle: Bundle, command: BuildCommand
 ) -> None:
-    with pytest.raises(BundleError, match=r"no language model for TensorRT-LLM.*--llm"):
+    with pytest.raises(BundleError, match=r"no language model for TensorRT-LLM.*for tensorrt-llm"):
         build_language_model(tiny_bundle, OPTIONS, machine=MACHINE)
     command.path.unlink()
     with pytest.raises(EngineError, match=r"no trtllm-build on the path.*TensorRT-LLM 0.12"):
         build_language_model(bundle, OPTIONS, machine=MACHINE)
-    with pytest.raises(EngineError, match=r"no NVIDIA GPU.*--dry-run"):
+    with pytest.raises(EngineError, match=r"no NVIDIA GPU.*a dry run"):
         build_language_model(bundle, OPTIONS, machine=Machine())
 
 
