@@ -1,4 +1,4 @@
-"""Samples are read strictly, chosen evenly, and a video is on one side only."""
+"""Folders of videos and question files are read strictly."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.datasets.sample import Sample, by_video
-from hicom_edge.datasets.selection import choose, split
 from hicom_edge.datasets.video_folder import DEFAULT_QUESTIONS, read_samples
 from hicom_edge.errors import InputError
 from hicom_edge.shapes.held_out import write_held_out
@@ -121,85 +117,6 @@ def test_missing_places_are_named(tmp_path: Path) -> None:
         read_samples(None, tmp_path / "gone.jsonl")
 
 
-def imagined(sizes: list[int]) -> list[Sample]:
-    return [Sample(Path(f"{v}.mp4"), f"{v}-{q}") for v, n in enumerate(sizes) for q in range(n)]
-
-
-SIZES = st.lists(st.integers(1, 5), min_size=2, max_size=9)
-
-
-@settings(max_examples=50, deadline=None)
-@given(SIZES, st.integers(1, 40), st.integers(0, 5))
-def test_a_choice_covers_as_many_videos_as_it_can(sizes: list[int], count: int, seed: int) -> None:
-    samples = imagined(sizes)
-    chosen = choose(samples, count, seed)
-    assert len(chosen) == min(count, len(samples)) == len(set(chosen))
-    groups = by_video(chosen)
-    assert len(groups) == min(count, len(sizes))
-    assert list(chosen) == [s for group in groups.values() for s in group]  # one video at a time
-    assert chosen == choose(samples, count, seed)
-
-
-def test_another_seed_chooses_others_and_none_chooses_all() -> None:
-    samples = imagined([3] * 20)
-    assert set(choose(samples, 10, 0)) != set(choose(samples, 10, 1))
-    assert set(choose(samples, None, 0)) == set(samples)
-    with pytest.raises(InputError, match="0 samples were requested; pass 1 or more"):
-        choose(samples, 0, 0)
-
-
-@settings(max_examples=50, deadline=None)
-@given(SIZES, st.floats(0.01, 0.99), st.integers(0, 5))
-def test_a_video_is_on_one_side_only(sizes: list[int], share: float, seed: int) -> None:
-    samples = imagined(sizes)
-    sides = split(samples, share, seed)
-    videos = [set(by_video(side)) for side in sides]
-    assert sorted(s.question for side in sides for s in side) == sorted(s.question for s in samples)
-    assert not videos[0] & videos[1]
-    assert all(videos)
-    assert abs(len(videos[1]) - share * len(sizes)) <= 1
-
-
 def test_one_video_under_two_names_is_one_video(folder: Path) -> None:
     (folder / "link.mp4").symlink_to(folder / "b.mp4")
     assert len(by_video(read_samples(folder))) == 3
-
-
-def test_a_split_needs_two_videos_and_a_share() -> None:
-    with pytest.raises(InputError, match="the held-out share is 1; pass a number between"):
-        split(imagined([2, 2]), 1, 0)
-    with pytest.raises(InputError, match=r"about 1 video\(s\), expected at least 2"):
-        split(imagined([7]), 0.5, 0)
-
-
-def test_the_manifest_names_what_was_used_and_moved_data_is_the_same(folder: Path) -> None:
-    def manifest() -> dict[str, object]:
-        file = folder / "q.jsonl"
-        write_lines(
-            file,
-            {"video": "b.mp4", "question": "What?", "answer": "a dog"},
-            {"video": "more/c.webm", "question": "Who?"},
-        )
-        return data_manifest(read_samples(None, file))
-
-    before = manifest()
-    assert [video["name"] for video in before["videos"]] == ["b.mp4", "more/c.webm"]
-    assert before["questions"][0] == {
-        "video": "b.mp4",
-        "question": "What?",
-        "answer": "a dog",
-        "kind": None,
-    }
-    folder = folder.rename(folder.with_name("moved"))
-    assert manifest() == before
-    (folder / "b.mp4").write_bytes(b"altered")
-    assert manifest()["sha256"] != before["sha256"]
-
-
-def test_a_directory_of_frames_is_hashed_by_its_files(tmp_path: Path) -> None:
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    (frames / "0.png").write_bytes(b"0")
-    first = data_manifest([Sample(frames, "What?")])["sha256"]
-    (frames / "1.png").write_bytes(b"1")
-    assert data_manifest([Sample(frames, "What?")])["sha256"] != first

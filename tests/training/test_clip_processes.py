@@ -105,6 +105,21 @@ def test_drawing_clips_ends_at_once_when_interrupted(
         assert time.monotonic() - interrupted < 2, "processes are left"
 
 
+@pytest.mark.slow
+def test_the_command_ends_within_two_seconds_of_ctrl_c_while_it_draws(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hicom_edge", "train", "demo", "-o", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while not (tmp_path / "run" / "towers" / "clips").is_dir():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)  # the processes have started
+        os.killpg(process.pid, signal.SIGINT)
+        interrupted = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - interrupted < 2
+    assert (process.returncode, errors) == (130, b"")
+
+
 def test_an_interrupted_corpus_is_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
