@@ -26,6 +26,7 @@ from hicom_edge.export.language_model_files import write_language_model
 from hicom_edge.export.save import graph_entry, save_graph, weight_bytes
 from hicom_edge.export.shared_weights import save_beside
 from hicom_edge.export.text_files import generation_notes, write_text_files
+from hicom_edge.export.vocabulary import check_vocabulary
 from hicom_edge.export.weights import write_token_embedding
 from hicom_edge.files import explained_write_errors
 from hicom_edge.model.checkpoint import Checkpoint
@@ -108,6 +109,8 @@ def _manifest(plan: Plan, name: str, source: str, directory: Path) -> Manifest:
     """The manifest of a plan; writes the tokenizers, whose settings it states."""
     checkpoint = plan.checkpoint
     tokenizer, guide, chat, generation = write_text_files(checkpoint, directory)
+    vocab_size = plan.decoder.vocab_size
+    check_vocabulary(directory / tokenizer, generation.stop_token_ids, vocab_size)
     notes = (*checkpoint.notes, *generation_notes(checkpoint.generation_config))
     return Manifest(
         name=name,

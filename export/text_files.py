@@ -100,7 +100,7 @@ def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> Generat
     Stop tokens: generation_config.json's, else config.json's, else the tokenizer's end token.
 
     Raises:
-        ExportError: there is no stop token.
+        ExportError: there is no stop token, or eos_token_id holds something else than ids.
     """
     settings = checkpoint.generation_config
     stops = settings.get("eos_token_id")
@@ -114,7 +114,7 @@ def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> Generat
             "generation_config.json or config.json, or eos_token in tokenizer_config.json"
         )
     return GenerationSpec(
-        stop_token_ids=tuple(stops) if isinstance(stops, list) else (stops,),
+        stop_token_ids=_token_ids(stops, checkpoint.text_directory),
         repetition_penalty=_number(settings, "repetition_penalty"),
         temperature=_number(settings, "temperature"),
         top_p=_number(settings, "top_p"),
@@ -128,6 +128,17 @@ def generation_notes(settings: dict[str, Any]) -> tuple[str, ...]:
     if not found:
         return ()
     return (f"generation_config.json asks for {', '.join(found)}, which the runtime has not",)
+
+
+def _token_ids(stops: object, directory: Path) -> tuple[int, ...]:
+    listed = stops if isinstance(stops, list) else [stops]
+    ids = tuple(token for token in listed if isinstance(token, int) and not isinstance(token, bool))
+    if len(ids) < len(listed):
+        raise ExportError(
+            f"eos_token_id of {directory} is {json.dumps(stops)}, expected a whole number or a "
+            "list of them; correct it in generation_config.json or config.json"
+        )
+    return ids
 
 
 def _number(settings: dict[str, Any], name: str) -> float:

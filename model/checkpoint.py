@@ -16,6 +16,7 @@ from typing import Any
 
 from hicom_edge.errors import CheckpointError
 from hicom_edge.model.config import HicomConfig, check_types, quiet_transformers
+from hicom_edge.model.foreign_checkpoints import refuse_adapter, refuse_quantised
 from hicom_edge.model.locations import find_checkpoint, find_related
 from hicom_edge.model.projector_type import ProjectorSpec
 from hicom_edge.model.stored_tensors import (
@@ -90,6 +91,7 @@ class Checkpoint:
             CheckpointError: a file or tensor is missing, foreign, misshapen or unsafe to read.
         """
         directory = find_checkpoint(path)
+        refuse_adapter(directory)
         values = _read_json(directory / "config.json")
         check_types(values)
         named = vision_tower or values.get("mm_vision_tower")
@@ -97,6 +99,7 @@ class Checkpoint:
         hicom = HicomConfig(values, _read_json(tower_directory / "config.json"))
         hicom.check()
         own = safetensors_in(directory)
+        refuse_quantised(directory, own, values)
         files, llm_directory = list(shard_files(directory)), directory
         if not own:
             llm_directory = _base_directory(directory, values, base_llm)

@@ -46,7 +46,10 @@ def find_related(
     """
     if not name:
         raise CheckpointError(f"{directory}/config.json does not name {what}; pass {option}")
-    tried = [base / Path(name).expanduser() for base in (directory, directory.resolve().parent)]
+    # A checkpoint reached by a link may have its relatives beside the link or beside its target.
+    beside_link, beside_target = directory.absolute().parent, directory.resolve().parent
+    places = dict.fromkeys((directory, beside_link, beside_target))
+    tried = [base / Path(name).expanduser() for base in places]
     tried.append(Path(name).expanduser())
     for place in tried:
         if place.is_dir():

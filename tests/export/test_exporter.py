@@ -46,6 +46,14 @@ def test_a_bundle_opens_with_all_checks(reference_bundle):
     assert bundle.manifest == reference_bundle.manifest
 
 
+def test_the_export_checks_ids_against_the_embedding_table(checkpoint, tmp_path):
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [151645]}))
+    with pytest.raises(ExportError, match=r"the stop tokens \[151645\]"):
+        export_bundle(checkpoint, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.parametrize("llm", [False, True])
 def test_a_configuration_with_which_no_bundle_opens_is_refused_before_weights_are_written(
     checkpoint, tmp_path, llm

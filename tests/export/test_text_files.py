@@ -14,6 +14,7 @@ from reference_data import reference_dir
 from hicom_edge.bundle.manifest import GenerationSpec, GuideSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.text_files import generation_notes, generation_spec, write_text_files
+from hicom_edge.export.vocabulary import check_vocabulary
 
 pytest.importorskip("sentencepiece")
 
@@ -114,6 +115,25 @@ def test_a_checkpoint_without_a_stop_token_is_refused() -> None:
     source = SimpleNamespace(text_directory=Path("ckpt"), generation_config={}, config={})
     with pytest.raises(ExportError, match="ckpt names no end token; expected eos_token_id in"):
         generation_spec(source, None)
+
+
+@pytest.mark.parametrize("stops", ["400", [[400], [401]], ["400"], 400.0, True, [400, None]])
+def test_stop_tokens_that_are_no_ids_are_refused(stops: object) -> None:
+    settings = {"eos_token_id": stops}
+    source = SimpleNamespace(text_directory=Path("ckpt"), generation_config=settings, config={})
+    with pytest.raises(
+        ExportError, match=r"eos_token_id of ckpt is .*, expected a whole number or"
+    ):
+        generation_spec(source, None)
+
+
+def test_ids_beyond_the_embedding_table_are_refused(reference_checkpoint: Path) -> None:
+    tokenizer = reference_checkpoint / "tokenizer.json"
+    check_vocabulary(tokenizer, (400, 401), 448)
+    with pytest.raises(ExportError, match="ids up to 402, but the embedding table has 390 rows"):
+        check_vocabulary(tokenizer, (1,), 390)
+    with pytest.raises(ExportError, match=r"the stop tokens \[448\] .* are beyond .* of 448 rows"):
+        check_vocabulary(tokenizer, (400, 448), 448)
 
 
 def test_a_missing_tokenizer_is_named(checkpoint: Path, tmp_path: Path) -> None:
