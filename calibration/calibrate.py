@@ -21,8 +21,9 @@ from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statis
 from hicom_edge.calibration.recipe import graphs_to_quantise, layers_of, prepare_graphs
 from hicom_edge.calibration.report.report_data import GateReport
 from hicom_edge.calibration.results import Findings, in_one_line, notes_of, result_files
-from hicom_edge.calibration.run import Clock, Progress, Run, clock, key_of, resumable_errors
+from hicom_edge.calibration.run import Clock, Run, clock, key_of, resumable_errors
 from hicom_edge.calibration.run_directory import RunDirectory
+from hicom_edge.progress import Progress, no_progress
 
 REPORT_FILE = "calibration/report.html"
 
@@ -63,7 +64,7 @@ def calibrate(
     thresholds: Thresholds | None = None,
     pinned: PrecisionChoice | None = None,
     existing: Existing | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = no_progress,
 ) -> Calibrated:
     """Quantise a bundle on videos and questions, measure it on others, and write it with a report.
 
@@ -72,7 +73,6 @@ def calibrate(
 
     Args:
         pinned: the layers that an earlier run chose; this run then chooses none itself.
-        progress: called as progress(step, done, total).
 
     Raises:
         InputError: the bundle is quantised already, options or the pinned choice do not fit it,
@@ -87,7 +87,7 @@ def calibrate(
     if pinned is not None:
         refuse_foreign(pinned, bundle, graphs, options)
     check_target(bundle.path, output, existing.overwrite)
-    data = readable_data(bundle, data, lambda done, total: progress("videos", done, total))
+    data = readable_data(bundle, data, progress)
     directory = RunDirectory(output, key_of(bundle, data, options), existing.restart)
     with resumable_errors(directory.path, data.skipped), directory, clock(directory) as running:
         run = Run(bundle, data, options, output, directory, running.saved_with(progress))
@@ -112,7 +112,7 @@ def _quantise_and_measure(
         run.data.calibration,
         run.directory,
         collected,
-        progress=run.progress_of("ranges"),
+        progress=run.progress,
     )
     prepared = prepare_graphs(run, graphs, statistics)
     if pinned is not None:

@@ -5,7 +5,7 @@ The two sets share no video. `readable_data` checks all samples before hours of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.datasets.selection import choose, split
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, PromptError, VideoError
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling
 from hicom_edge.runtime.video.reading import open_source
@@ -98,7 +99,7 @@ def demo_data(directory: Path, options: CalibrationOptions) -> CalibrationData:
 
 
 def readable_data(
-    bundle: Bundle, data: CalibrationData, progress: Callable[[int, int], None]
+    bundle: Bundle, data: CalibrationData, progress: Progress = no_progress
 ) -> CalibrationData:
     """Open every video, count the tokens of every prompt, and skip unreadable videos.
 
@@ -121,7 +122,7 @@ def readable_data(
         for sample in asked:
             answer = sample.answer if sample in answered else None
             _check_prompt(bundle, prompts, sample, answer, source)
-        progress(done, len(videos))
+        progress("videos", done, len(videos), "video")
     readable = data.without(unreadable, unreadable.values())
     _check_both_sets_remain(readable, data, unreadable)
     return readable

@@ -21,6 +21,7 @@ from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.selection import choose
 from hicom_edge.errors import ResourceError
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
+from hicom_edge.progress import within
 
 TIMED_SAMPLES = 4
 
@@ -46,7 +47,7 @@ def quality_of(run: Run, tested: Bundle, samples: Sequence[Sample], step: str) -
         run.bundle,
         tested,
         samples,
-        progress=lambda which, done, total: run.progress(f"{step}, {which}", done, total),
+        progress=within(run.progress, step),
         directory=run.directory.subdirectory("quality"),
     )
 
@@ -55,7 +56,7 @@ def speed_of(run: Run, tested: Bundle) -> SpeedReport | None:
     """Time both bundles on a few questions; None if memory does not hold both at once."""
     few = choose(run.data.held_out, TIMED_SAMPLES, run.options.seed)
     try:
-        return measure_speed(run.bundle, tested, few, progress=run.progress_of("speed"))
+        return measure_speed(run.bundle, tested, few, progress=run.progress)
     except ResourceError:
         return None
 

@@ -60,7 +60,7 @@ def rank_layers(
 
     def found(one: LayerSensitivity) -> None:
         run.directory.append(_STEP, asdict(one))
-        run.progress(_STEP, next(done, total), total)
+        run.progress(_STEP, next(done, total), total, "layer")
 
     if not by_answers:
         return measure_sensitivities(plans, rows, done=known, found=found)

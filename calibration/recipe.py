@@ -121,7 +121,7 @@ def prepare_graphs(
     prepared = []
     for done, graph in enumerate(graphs, start=1):
         prepared.append(_prepare(run, graph, statistics.tensors[graph]))
-        run.progress("scales", done, len(graphs))
+        run.progress("scales", done, len(graphs), "graph")
     return tuple(prepared)
 
 

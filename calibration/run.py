@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_data import CalibrationData
@@ -16,9 +15,7 @@ from hicom_edge.calibration.run_directory import RunDirectory, RunKey, bundle_fi
 from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.files import explained_write_errors
-
-Progress: TypeAlias = "Callable[[str, int, int], None]"
-"""progress(step, done, total)"""
+from hicom_edge.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +33,6 @@ class Run:
     output: Path
     directory: RunDirectory
     progress: Progress
-
-    def progress_of(self, step: str) -> Callable[[int, int], None]:
-        """A function that reports progress of one step, called as f(done, total)."""
-        return lambda done, total: self.progress(step, done, total)
 
 
 def key_of(bundle: Bundle, data: CalibrationData, options: CalibrationOptions) -> RunKey:
@@ -96,10 +89,10 @@ class Clock:
     def saved_with(self, progress: Progress) -> Progress:
         """The same progress function, which also saves the seconds."""
 
-        def report(step: str, done: int, total: int) -> None:
+        def report(task: str, done: int, total: int, unit: str, /) -> None:
             if self.seconds >= self._kept + 1:
                 self.save()
-            progress(step, done, total)
+            progress(task, done, total, unit)
 
         return report
 

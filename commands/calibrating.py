@@ -154,7 +154,7 @@ def calibrate(
             thresholds=Thresholds(min_agreement, max_accuracy_loss),
             pinned=_pinned(pin),
             existing=Existing(overwrite, restart),
-            progress=lambda step, done, total: display(step, done, total, "step"),
+            progress=display,
         )
     if json:
         terminal.say_json(_as_dict(done))

@@ -1,13 +1,13 @@
-"""Measures what quantisation costs: two bundles on the same held-out questions.
+"""Ask two bundles the same questions and compare their answers.
 
-It knows the order of the work: the reference first, its traces kept on disk, then the tested
-bundle, so that only one of them is in memory. What the numbers mean is `agreement`.
+The reference answers first and its traces are saved on disk; then the tested bundle answers. Only
+one bundle is in memory at a time.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,23 +28,27 @@ from hicom_edge.datasets.data_manifest import short_names
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.errors import InputError
+from hicom_edge.progress import Progress, no_progress
 
 REFERENCE, TESTED = "reference", "tested"
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
-class _Settings:
-    """How both bundles are run."""
+class AskSettings:
+    """How both bundles are run.
 
-    engine: str
-    max_new_tokens: int
-    threads: int | None
+    Attributes:
+        max_new_tokens: where answers without a stop token end.
+        threads: CPU threads of one graph; None leaves the choice to the engine.
+    """
+
+    engine: str = DEFAULT_ENGINE
+    max_new_tokens: int = DEFAULT_NEW_TOKENS
+    threads: int | None = None
 
     @property
-    def that_decide(self) -> dict[str, Any]:
-        """What answers may depend on, besides the bundles."""
+    def that_change_answers(self) -> dict[str, Any]:
+        """Settings on which answers may depend, apart from the bundles."""
         return {"engine": self.engine, "max_new_tokens": self.max_new_tokens}
 
 
@@ -52,111 +56,44 @@ def measure_quality(
     reference: Bundle,
     tested: Bundle,
     samples: Sequence[Sample],
-    engine: str = DEFAULT_ENGINE,
-    progress: Progress | None = None,
+    settings: AskSettings | None = None,
+    progress: Progress = no_progress,
     *,
     directory: Path | None = None,
-    max_new_tokens: int = DEFAULT_NEW_TOKENS,
-    threads: int | None = None,
 ) -> Quality:
-    """Ask both bundles every question, plain greedy, and compare what they made of it.
+    """Ask both bundles every question with greedy decoding, and compare what they computed.
 
-    Each bundle watches a video once. With a directory the work is kept there and continued: the
-    reference's answers also serve the next tested bundle. They take as much disk as the visual
-    tokens and the logits of all questions.
+    Each bundle encodes a video once. The saved traces of the reference also serve later tested
+    bundles; they take as much disk as the visual tokens and the logits of all questions.
 
     Args:
-        progress: called as progress("reference" or "tested", done, total) after each question.
-        directory: where to keep the work; None: in a temporary one.
-        max_new_tokens: where answers end that do not end by themselves.
-        threads: CPU threads of one graph; None leaves the choice to the engine.
+        progress: reports the tasks "reference" and "tested".
+        directory: where the work is saved and continued; None: nothing is kept.
 
     Raises:
         InputError: no samples, or bundles whose visual tokens or vocabularies differ in size.
-        VideoError, PromptError: a video cannot be read, or a question does not fit the context.
+        VideoError: a video cannot be read.
+        PromptError: a question does not fit the context.
     """
     if not samples:
         raise InputError("no question to compare bundles on; pass at least one held-out sample")
+    settings = settings or AskSettings()
     keys = {sample: sample_key(sample) for sample in samples}
-    settings = _Settings(engine, max_new_tokens, threads)
-    decisive = settings.that_decide
     with ExitStack() as stack:
         place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        traces = TraceStore(place / f"reference-{run_key((reference.manifest,), decisive)}")
-        both = run_key((reference.manifest, tested.manifest), decisive)
-        log = ComparisonLog(place / f"compared-{both}.jsonl")
-        open_samples = [s for s in samples if log.get(keys[s]) is None]
-        _record_reference(reference, open_samples, keys, traces, settings, progress)
-        _compare(tested, open_samples, keys, traces, log, settings, progress)
+        one, both = ((reference.manifest,), (reference.manifest, tested.manifest))
+        traces = TraceStore(place / f"reference-{run_key(one, settings.that_change_answers)}")
+        log = ComparisonLog(place / f"compared-{run_key(both, settings.that_change_answers)}.jsonl")
+        waiting = {sample: key for sample, key in keys.items() if log.get(key) is None}
+        _record_reference(reference, waiting, traces, settings, progress)
+        _compare(tested, waiting, traces, log, settings, progress)
         return _collected(samples, keys, log)
-
-
-def _record_reference(
-    bundle: Bundle,
-    samples: Sequence[Sample],
-    keys: dict[Sample, str],
-    traces: TraceStore,
-    settings: _Settings,
-    progress: Progress | None,
-) -> None:
-    missing = [s for s in samples if keys[s] not in traces]
-    done = len(samples) - len(missing)
-    for sample, trace in _run(bundle, missing, settings):
-        stored = StoredTrace(trace.visual_tokens, trace.logits, trace.token_ids, trace.text)
-        traces.put(keys[sample], stored)
-        done += 1
-        if progress is not None:
-            progress(REFERENCE, done, len(samples))
-
-
-def _compare(
-    bundle: Bundle,
-    samples: Sequence[Sample],
-    keys: dict[Sample, str],
-    traces: TraceStore,
-    log: ComparisonLog,
-    settings: _Settings,
-    progress: Progress | None,
-) -> None:
-    for done, (sample, trace) in enumerate(_run(bundle, samples, settings), start=1):
-        before = traces.get(keys[sample])
-        if before is None:
-            traces.remove(keys[sample])
-            raise InputError(
-                f"the kept reference answer to {sample.question!r} about {sample.video} is "
-                "damaged, and was thrown away; run the same command again, which asks once more"
-            )
-        log.add(keys[sample], compare_traces(sample, before, trace))
-        if progress is not None:
-            progress(TESTED, done, len(samples))
-
-
-def _run(
-    bundle: Bundle, samples: Sequence[Sample], settings: _Settings
-) -> Iterator[tuple[Sample, Trace]]:
-    """Every sample with its trace, grouped by video; one video's maps in memory at a time."""
-    if not samples:
-        return
-    options = EngineOptions(settings.threads)
-    with Chain(bundle, engine=settings.engine, options=options) as chain:
-        for asked in by_video(samples).values():
-            watched = chain.watch(asked[0].video)
-            for sample in asked:
-                yield (
-                    sample,
-                    chain.trace(
-                        watched.maps,
-                        watched.modality,
-                        sample.question,
-                        max_new_tokens=settings.max_new_tokens,
-                    ),
-                )
 
 
 def compare_traces(
     sample: Sample, before: Trace | StoredTrace, after: Trace | StoredTrace
 ) -> Comparison:
-    """Compare what two bundles made of one sample.
+    """Compare what two bundles computed for one sample.
 
     Raises:
         InputError: visual tokens or logits of different sizes.
@@ -177,14 +114,69 @@ def compare_traces(
     )
 
 
+def _record_reference(
+    bundle: Bundle,
+    keys: dict[Sample, str],
+    traces: TraceStore,
+    settings: AskSettings,
+    progress: Progress,
+) -> None:
+    missing = [sample for sample, key in keys.items() if key not in traces]
+    known = len(keys) - len(missing)
+    for done, (sample, trace) in enumerate(_run(bundle, missing, settings), start=known + 1):
+        stored = StoredTrace(trace.visual_tokens, trace.logits, trace.token_ids, trace.text)
+        traces.put(keys[sample], stored)
+        progress(REFERENCE, done, len(keys), "question")
+
+
+def _compare(
+    bundle: Bundle,
+    keys: dict[Sample, str],
+    traces: TraceStore,
+    log: ComparisonLog,
+    settings: AskSettings,
+    progress: Progress,
+) -> None:
+    for done, (sample, trace) in enumerate(_run(bundle, list(keys), settings), start=1):
+        before = traces.get(keys[sample])
+        if before is None:
+            traces.remove(keys[sample])
+            raise InputError(
+                f"the saved reference answer to {sample.question!r} about {sample.video} is "
+                "damaged and was deleted; run the same command again to recompute it"
+            )
+        log.add(keys[sample], compare_traces(sample, before, trace))
+        progress(TESTED, done, len(keys), "question")
+
+
+def _run(
+    bundle: Bundle, samples: Sequence[Sample], settings: AskSettings
+) -> Iterator[tuple[Sample, Trace]]:
+    """Every sample with its trace, grouped by video; one video's features in memory at a time."""
+    if not samples:
+        return
+    options = EngineOptions(settings.threads)
+    with Chain(bundle, engine=settings.engine, options=options) as chain:
+        for asked in by_video(samples).values():
+            watched = chain.watch(asked[0].video)
+            for sample in asked:
+                trace = chain.trace(
+                    watched.maps,
+                    watched.modality,
+                    sample.question,
+                    max_new_tokens=settings.max_new_tokens,
+                )
+                yield sample, trace
+
+
 def _collected(samples: Sequence[Sample], keys: dict[Sample, str], log: ComparisonLog) -> Quality:
-    """Rows in the samples' order, with today's labels: the log does not depend on those."""
+    """Comparisons in the samples' order, with their current labels, which the log does not keep."""
     names = short_names(dict.fromkeys(s.video.resolve() for s in samples))
-    found = [(sample, log.get(keys[sample])) for sample in samples]
+    rows = [(sample, log.get(keys[sample])) for sample in samples]
     return Quality(
         tuple(
             replace(row, video=names[s.video.resolve()], expected=s.answer, kind=s.kind)
-            for s, row in found
+            for s, row in rows
             if row is not None
         )
     )

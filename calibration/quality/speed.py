@@ -1,12 +1,12 @@
-"""How long two bundles take for the same questions, turn by turn in one run.
+"""Time two bundles on the same questions, taking turns in one process.
 
-It knows whose turn it is and takes medians. The stages are timed by the runtime itself.
+The runtime times its own stages; the figures here are medians.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,21 +16,21 @@ from hicom_edge.datasets.sample import Sample
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.doctor import examine
 from hicom_edge.errors import InputError
+from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import VideoQA
 from hicom_edge.runtime.timings import Timings
 
 VIDEO_STAGE = "decode and preprocess"
 GRAPH_STAGES = ("vision", "guide", "compressor", "prefill")
-"""Stages until the first token that run a graph; `VIDEO_STAGE` before them does not."""
+"""Stages up to the first token that run a graph, unlike `VIDEO_STAGE` before them."""
 FIRST_TOKEN, DECODE_STEP = "first token", "decode step"
 
-Progress = Callable[[int, int], None]
 _Times = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """Median milliseconds of one stage, before and after."""
+    """Median milliseconds of one stage, before and after quantisation."""
 
     stage: str
     before_ms: float
@@ -39,7 +39,7 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """Both bundles timed in one run, turn by turn, on this machine.
+    """Times of both bundles on this machine.
 
     Attributes:
         runs: how many times each bundle answered.
@@ -53,7 +53,7 @@ class SpeedReport:
 
     @property
     def graphs(self) -> StageSpeed:
-        """All graphs from the pixels to the first token: the part that quantisation can change."""
+        """All graphs up to the first token: the part that quantisation can change."""
         timed = [stage for stage in self.stages if stage.stage in GRAPH_STAGES]
         before, after = sum(s.before_ms for s in timed), sum(s.after_ms for s in timed)
         return StageSpeed("graphs to the first token", before, after)
@@ -64,16 +64,16 @@ def measure_speed(
     after: Bundle,
     samples: Sequence[Sample],
     engine: str = DEFAULT_ENGINE,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     *,
     rounds: int = 3,
     max_new_tokens: int = 16,
     threads: int | None = None,
 ) -> SpeedReport:
-    """Median milliseconds of every stage, for two bundles that are open at the same time.
+    """Median milliseconds of every stage of two bundles that are open at the same time.
 
-    The bundles take turns question by question and change who comes first, so that a busy machine
-    slows both alike. A first round warms up and is not counted. Nothing is kept between questions.
+    The bundles take turns on each question, and the first one alternates, so that a busy machine
+    slows both equally. The first round warms up and is not counted. No features are cached.
 
     Raises:
         InputError: no samples, or no rounds.
@@ -81,7 +81,7 @@ def measure_speed(
     """
     if not samples or rounds < 1:
         raise InputError(
-            f"{len(samples)} samples in {rounds} rounds give nothing to time; pass at least one "
+            f"{len(samples)} samples and {rounds} rounds leave nothing to time; pass at least one "
             "of each"
         )
     options = EngineOptions(threads)
@@ -101,7 +101,7 @@ def measure_speed(
 
 
 def machine_in_words() -> str:
-    """Processor, cores and GPUs of this machine."""
+    """The processor, cores and GPUs of this machine, for reports."""
     diagnosis = examine()
     cores = f"{diagnosis.cpu_cores} core{'s' * (diagnosis.cpu_cores != 1)}"
     return ", ".join([diagnosis.cpu, cores, *(gpu.name for gpu in diagnosis.gpus)])
@@ -112,7 +112,7 @@ def _take_turns(
     samples: Sequence[Sample],
     rounds: int,
     max_new_tokens: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[_Times, _Times]:
     times: tuple[_Times, _Times] = (defaultdict(list), defaultdict(list))
     done, total = 0, (rounds + 1) * len(samples)
@@ -123,8 +123,7 @@ def _take_turns(
                 for stage, ms in stage_times(timings) if number else ():
                     times[side][stage].append(ms)
             done += 1
-            if progress is not None:
-                progress(done, total)
+            progress("speed", done, total, "question")
     return times
 
 

@@ -7,11 +7,11 @@ continues where it stopped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,7 @@ from hicom_edge.calibration.ranges.statistics import (
 from hicom_edge.calibration.run_directory import bundle_fingerprint
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.errors import InputError
+from hicom_edge.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,58 +37,11 @@ if TYPE_CHECKING:
     from hicom_edge.calibration.run_directory import RunDirectory
     from hicom_edge.engines.base import EngineOptions
 
-
+VISION = "vision"
+# The inputs of all layers are in memory together, and frames do not depend on each other.
+_FRAMES_PER_RUN = 1
 _PROJECTION = re.compile(r"model\.layers\.\d+\.self_attn\.[qkv]_proj")
 _PRESENT = "present."
-
-
-@dataclass(frozen=True)
-class View:
-    """Tensors of one graph.
-
-    Attributes:
-        inputs: what its linear layers read, each once.
-        peaks: tensors of which only the largest |x| is wanted: in the decoder the projected
-            queries, keys and values, with their bias, and the KV cache, after rotation.
-    """
-
-    graph: str
-    inputs: tuple[str, ...]
-    peaks: tuple[str, ...] = ()
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """All of them."""
-        return (*self.inputs, *self.peaks)
-
-
-def view_of(bundle: Bundle, graph: str) -> View:
-    """What there is to look at in a graph of a bundle."""
-    entry = bundle.graph(graph)
-    model = ir.load(bundle.file(entry.file))
-    linears = find_linears(model)
-    inputs = tuple(dict.fromkeys(linear.input for linear in linears))
-    if graph != DECODER:
-        return View(graph, inputs)
-    projected = [_biased(model, n) for n in linears if _PROJECTION.fullmatch(n.name)]
-    cached = [spec.name for spec in entry.outputs if spec.name.startswith(_PRESENT)]
-    return View(graph, inputs, (*projected, *cached))
-
-
-def _biased(model: ir.Model, linear: Linear) -> str:
-    """The layer's output with its bias, or without where it has none."""
-    node = model.graph.node(linear.node)
-    users = [use.node for use in node.outputs[0].uses()]
-    if len(users) == 1 and users[0].op_type == "Add":
-        return str(users[0].outputs[0].name)
-    return linear.output
-
-
-Progress: TypeAlias = "Callable[[int, int], None]"
-"""progress(samples done, samples in all)"""
-
-VISION = "vision"
-_FRAMES_PER_RUN = 1  # every layer's input is in memory at once; frames do not see each other
 
 
 @dataclass(frozen=True)
@@ -95,16 +49,36 @@ class CollectOptions:
     """What is collected.
 
     Attributes:
-        graphs: the graphs that are observed; None: all.
-        rows: rows kept of each tensor.
-        seed: of the draw of rows.
-        max_new_tokens: of the answer to a sample that brings none.
+        graphs: the graphs to observe; None for all.
+        rows: how many rows of each tensor are sampled.
+        seed: for sampling the rows.
+        max_new_tokens: the most tokens to generate for a sample without an answer.
     """
 
     graphs: tuple[str, ...] | None = None
     rows: int = DEFAULT_ROWS
     seed: int = 0
     max_new_tokens: int = DEFAULT_NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class ObservedTensors:
+    """The tensors of one graph to observe.
+
+    Attributes:
+        inputs: inputs of linear layers, without duplicates.
+        peaks: tensors of which only the largest |x| is needed: in the decoder the projected
+            queries, keys and values with their bias, and the KV cache after rotation.
+    """
+
+    graph: str
+    inputs: tuple[str, ...]
+    peaks: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Inputs and peaks."""
+        return (*self.inputs, *self.peaks)
 
 
 def collect_statistics(
@@ -115,13 +89,13 @@ def collect_statistics(
     *,
     step: str = "statistics",
     save_every: int = 8,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     engine_options: EngineOptions | None = None,
 ) -> BundleStatistics:
-    """Run all samples and note what every linear layer reads, and the decoder's keys and values.
+    """Run all samples and collect statistics of linear layers' inputs and of the KV cache.
 
-    A known answer is run through the language model, so that the ranges cover its text; otherwise
-    the model's own answer is. Each video is encoded once.
+    If a sample has an answer, it is run through the language model, so that the ranges cover its
+    text; otherwise the model generates one. Each video is encoded once.
 
     Args:
         run_directory: where the state is saved under `step`, after every video that completes
@@ -137,94 +111,121 @@ def collect_statistics(
         raise InputError("there are no samples to calibrate on; pass at least one")
     options = options or CollectOptions()
     groups = list(by_video(samples).values())
-    made_of = _made_of(bundle, groups, options)
-    views = [view_of(bundle, name) for name in options.graphs or bundle.manifest.graphs]
-    seen = _empty(views, options)
+    inputs = _fingerprint(bundle, groups, options)
+    graphs = options.graphs or tuple(bundle.manifest.graphs)
+    observed = [tensors_to_observe(bundle, name) for name in graphs]
+    statistics = _empty(observed, options)
     if run_directory is not None:
-        seen.restore(run_directory, step, made_of)
-    saved = seen.samples_done
-    for done in _run(bundle, groups, views, seen, options, engine_options, progress):
+        statistics.restore(run_directory, step, inputs)
+    saved = statistics.samples_done
+    for done in _run(bundle, groups, observed, statistics, options, engine_options, progress):
         if run_directory is not None and (done - saved >= save_every or done == len(samples)):
-            seen.save(run_directory, step, made_of)
+            statistics.save(run_directory, step, inputs)
             saved = done
-    return seen
+    return statistics
+
+
+def tensors_to_observe(bundle: Bundle, graph: str) -> ObservedTensors:
+    """The tensors of a bundle's graph that a calibration needs."""
+    entry = bundle.graph(graph)
+    model = ir.load(bundle.file(entry.file))
+    linears = find_linears(model)
+    inputs = tuple(dict.fromkeys(linear.input for linear in linears))
+    if graph != DECODER:
+        return ObservedTensors(graph, inputs)
+    projected = [_output_with_bias(model, n) for n in linears if _PROJECTION.fullmatch(n.name)]
+    cached = [spec.name for spec in entry.outputs if spec.name.startswith(_PRESENT)]
+    return ObservedTensors(graph, inputs, (*projected, *cached))
+
+
+def _output_with_bias(model: ir.Model, linear: Linear) -> str:
+    """The output of the layer's Add if it has a bias, else that of its MatMul."""
+    node = model.graph.node(linear.node)
+    users = [use.node for use in node.outputs[0].uses()]
+    if len(users) == 1 and users[0].op_type == "Add":
+        return str(users[0].outputs[0].name)
+    return linear.output
 
 
 def _run(
     bundle: Bundle,
     groups: Sequence[Sequence[Sample]],
-    views: Sequence[View],
-    seen: BundleStatistics,
+    observed: Sequence[ObservedTensors],
+    statistics: BundleStatistics,
     options: CollectOptions,
     engine_options: EngineOptions | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Iterator[int]:
-    """Run what is not done yet; yields how many samples are done after each video."""
+    """Run the remaining samples; yields after each video how many samples are done."""
     ends = list(accumulate(map(len, groups)))
-    waiting = [group for group, end in zip(groups, ends) if end > seen.samples_done]
+    waiting = [group for group, end in zip(groups, ends) if end > statistics.samples_done]
     if not waiting:
         return
-    with _observed_chain(bundle, views, _observer(seen), engine_options) as chain:
+    with _observed_chain(bundle, observed, _observer(statistics), engine_options) as chain:
         for group in waiting:
             watched = chain.watch(group[0].video)
-            for done, sample in enumerate(group, seen.samples_done + 1):
+            for done, sample in enumerate(group, statistics.samples_done + 1):
                 answer = None if sample.answer is None else chain.answer_ids(sample.answer)
                 chain.trace(
                     watched.maps, watched.modality, sample.question, answer, options.max_new_tokens
                 )
-                if progress is not None:
-                    progress(done, ends[-1])
-            seen.samples_done += len(group)
-            yield seen.samples_done
+                progress("ranges", done, ends[-1], "question")
+            statistics.samples_done += len(group)
+            yield statistics.samples_done
 
 
 @contextmanager
 def _observed_chain(
-    bundle: Bundle, views: Sequence[View], observer: Observer, options: EngineOptions | None
+    bundle: Bundle,
+    observed: Sequence[ObservedTensors],
+    observer: Observer,
+    options: EngineOptions | None,
 ) -> Iterator[Chain]:
-    """A chain of which the viewed graphs are observed, and the others run as they are."""
+    """A chain with engines that show the given tensors; other graphs run on plain engines."""
     with ExitStack() as stack:
         engines, decoder = {}, None
-        for view in views:
-            if view.graph == DECODER:
+        for tensors in observed:
+            if tensors.graph == DECODER:
                 decoder = stack.enter_context(
-                    ObservedDecoder(bundle, view.tensors, observer, options)
+                    ObservedDecoder(bundle, tensors.all, observer, options)
                 )
                 continue
-            rows = _FRAMES_PER_RUN if view.graph == VISION else None
-            engines[view.graph] = stack.enter_context(
-                ObservedEngine(bundle, view.graph, view.tensors, observer, options, rows)
+            rows = _FRAMES_PER_RUN if tensors.graph == VISION else None
+            engines[tensors.graph] = stack.enter_context(
+                ObservedEngine(bundle, tensors.graph, tensors.all, observer, options, rows)
             )
         yield stack.enter_context(Chain(bundle, engines, decoder, options=options))
 
 
-def _observer(seen: BundleStatistics) -> Observer:
+def _observer(statistics: BundleStatistics) -> Observer:
+    """A function that adds an observed array to its tensor's statistics or peak."""
+
     def observe(graph: str, tensor: str, array: NDArray[Any]) -> None:
-        statistics = seen.tensors[graph].get(tensor)
-        if statistics is not None:
-            statistics.add(array)
+        known = statistics.tensors[graph].get(tensor)
+        if known is not None:
+            known.add(array)
         else:
             peak = float(np.abs(array).max(initial=0))
-            seen.peaks[tensor] = max(peak, seen.peaks[tensor])
+            statistics.peaks[tensor] = max(peak, statistics.peaks[tensor])
 
     return observe
 
 
-def _empty(views: Sequence[View], options: CollectOptions) -> BundleStatistics:
+def _empty(observed: Sequence[ObservedTensors], options: CollectOptions) -> BundleStatistics:
     tensors = {
-        view.graph: {
-            name: TensorStatistics(f"{view.graph}: {name}", options.seed, options.rows)
-            for name in view.inputs
+        graph.graph: {
+            name: TensorStatistics(f"{graph.graph}: {name}", options.seed, options.rows)
+            for name in graph.inputs
         }
-        for view in views
+        for graph in observed
     }
-    return BundleStatistics(tensors, {name: 0.0 for view in views for name in view.peaks})
+    return BundleStatistics(tensors, {name: 0.0 for graph in observed for name in graph.peaks})
 
 
-def _made_of(
+def _fingerprint(
     bundle: Bundle, groups: Sequence[Sequence[Sample]], options: CollectOptions
 ) -> dict[str, Any]:
-    """What the result depends on, as JSON gives it back."""
+    """All inputs on which the statistics depend, as they read back from JSON."""
     return {
         "bundle": bundle_fingerprint(bundle),
         "samples": [[text_of(s.video.name), s.question, s.answer] for g in groups for s in g],

@@ -29,7 +29,7 @@ def test_a_question_is_refused_where_the_run_would_fail(
 
         def check(question: str) -> None:
             data = CalibrationData((Sample(video, question, answer),), other)
-            readable_data(demo, data, lambda done, total: None)
+            readable_data(demo, data)
 
         fails = [_fails(run, "is it red " * n) for n in range(1, 200)]
         assert True in fails
@@ -43,7 +43,7 @@ def test_a_label_that_is_only_compared_may_be_of_any_length(
     demo: Bundle, little_data: CalibrationData
 ) -> None:
     long = Sample(little_data.held_out[0].video, "is it red", "yes " * 1000)
-    readable_data(demo, CalibrationData(little_data.calibration, (long,)), lambda done, total: None)
+    readable_data(demo, CalibrationData(little_data.calibration, (long,)))
 
 
 def test_an_unreadable_video_is_skipped_and_named(
@@ -53,7 +53,7 @@ def test_an_unreadable_video_is_skipped_and_named(
     broken.write_bytes(b"This is not a video.")
     samples = (Sample(broken, "what?"), Sample(broken, "why?"))
     data = CalibrationData((*samples, *little_data.calibration), little_data.held_out)
-    readable = readable_data(demo, data, lambda done, total: None)
+    readable = readable_data(demo, data)
     assert readable.calibration == little_data.calibration
     assert readable.held_out == little_data.held_out
     assert len(readable.skipped) == 1
@@ -68,7 +68,7 @@ def test_a_set_without_readable_videos_is_refused(
 ) -> None:
     data = replace(little_data, **{side: (Sample(tmp_path / "gone.mp4", "what?"),)})
     with pytest.raises(VideoError, match=f"no video to {purpose} can be read: .*gone.mp4: no such"):
-        readable_data(demo, data, lambda done, total: None)
+        readable_data(demo, data)
 
 
 def _fails(ask: Callable[[str], None], question: str) -> bool:

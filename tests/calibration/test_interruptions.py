@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +21,17 @@ from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, VideoError
+from hicom_edge.progress import Progress
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 
 STEPS = [
     "ranges",
     "scales",
     "sensitivity",
-    "with 0 layers in floating point, reference",
-    "with 0 layers in floating point, tested",
-    "held out, reference",
-    "held out, tested",
+    "with 0 layers in floating point: reference",
+    "with 0 layers in floating point: tested",
+    "held out: reference",
+    "held out: tested",
     "speed",
 ]
 PROGRAM = """
@@ -49,13 +49,13 @@ clips, output, at = sys.argv[1:]
 options = CalibrationOptions(
     samples=3, held_out=3, keep=("vision", "decoder"), target_agreement=0.1
 )
-def die(step, done, total):
+def die(step, done, total, unit):
     if step == at:
         os.kill(os.getpid(), signal.SIGKILL)
-def hashed(path, progress=None, sha256_of=bundle_writer.sha256_of):
+def hashed(path, *progress, sha256_of=bundle_writer.sha256_of):
     if at == "writing" and path.name == "report.json":
         os.kill(os.getpid(), signal.SIGKILL)
-    return sha256_of(path, progress)
+    return sha256_of(path, *progress)
 bundle_writer.sha256_of = hashed
 data = CalibrationData.divide(read_samples(Path(clips)), options)
 calibrate(Bundle.open(DEMO_BUNDLE), Path(output), data, options, progress=die)
@@ -83,8 +83,8 @@ def names_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def stop_at(step: str, seen: list[str]) -> Callable[[str, int, int], None]:
-    def progress(name: str, done: int, total: int) -> None:
+def stop_at(step: str, seen: list[str]) -> Progress:
+    def progress(name: str, done: int, total: int, unit: str, /) -> None:
         seen.append(name)
         if name == step:
             raise KeyboardInterrupt
@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_at_every_step_ends_alike(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["ranges", "held out, tested", "writing"])
+@pytest.mark.parametrize("step", ["ranges", "held out: tested", "writing"])
 def test_a_run_that_is_killed_goes_on_and_ends_alike(
     clips: Path,
     demo: Bundle,
@@ -172,7 +172,7 @@ def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
     victim = data.held_out[-1].video
     content = victim.read_bytes()
 
-    def break_it(step: str, done: int, total: int) -> None:
+    def break_it(step: str, done: int, total: int, unit: str, /) -> None:
         if step == "sensitivity":
             victim.write_bytes(content[: len(content) // 2])
 
@@ -184,7 +184,7 @@ def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
     with pytest.raises(InputError, match=rf"another data.*\(skipped: .*{victim.name}: "):
         calibrate(demo, output, data, few)
     victim.write_bytes(content)
-    calibrate(demo, output, data, few, progress=lambda step, done, total: seen.append(step))
+    calibrate(demo, output, data, few, progress=lambda step, *counts: seen.append(step))
     assert "ranges" not in seen
 
 

@@ -104,7 +104,7 @@ def test_a_choice_can_be_pinned_and_one_of_other_options_is_refused(
         data,
         replace(OPTIONS, target_agreement=1.0),
         pinned=choice,
-        progress=lambda step, done, total: steps.add(step),
+        progress=lambda step, *counts: steps.add(step),
     )
     assert not [step for step in steps if "layers in floating point" in step]
     assert choice_of(pinned).graphs == choice.graphs

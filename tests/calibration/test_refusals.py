@@ -46,7 +46,7 @@ def refused(
         before, steps = sorted(tmp_path.iterdir()), set()
         given = {"bundle": demo, "output": tmp_path / "out", "data": little_data, "options": few}
         with pytest.raises(error, match=message) as raised:
-            calibrate(**{**given, **changes}, progress=lambda step, done, total: steps.add(step))
+            calibrate(**{**given, **changes}, progress=lambda step, *counts: steps.add(step))
         assert "\n" not in str(raised.value)
         assert steps <= {"videos"}, "something was measured before it was refused"
         assert sorted(tmp_path.iterdir()) == before

@@ -163,20 +163,18 @@ def test_an_interrupted_run_continues_and_finds_the_same(
 ) -> None:
     whole = measure_quality(demo, coarse, samples, directory=tmp_path / "whole")
 
-    def interrupt(name: str, done: int, total: int) -> None:
+    def interrupt(name: str, done: int, total: int, unit: str, /) -> None:
         if (name, done) == (stage, 4):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        measure_quality(
-            demo, coarse, samples, "onnxruntime-cpu", interrupt, directory=tmp_path / "a"
-        )
-    steps: list[tuple[str, int, int]] = []
+        measure_quality(demo, coarse, samples, progress=interrupt, directory=tmp_path / "a")
+    steps: list[tuple[str, int, int, str]] = []
     continued = measure_quality(
         demo, coarse, samples, progress=lambda *step: steps.append(step), directory=tmp_path / "a"
     )
     assert continued == whole
-    left = Counter(name for name, _, _ in steps)
+    left = Counter(name for name, *_ in steps)
     assert left[stage] == len(samples) - 4
     assert left["reference"] == (len(samples) - 4 if stage == "reference" else 0)
 
@@ -224,7 +222,7 @@ def test_a_damaged_reference_answer_is_an_error_that_says_what_to_do(
 ) -> None:
     measure_quality(demo, demo, samples[:1], directory=tmp_path)
     next(tmp_path.glob("reference-*/*.npz")).write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"is damaged, and was thrown away; run the same comm"):
+    with pytest.raises(InputError, match=r"is damaged and was deleted; run the same command"):
         measure_quality(demo, coarse, samples[:1], directory=tmp_path)
     assert measure_quality(demo, coarse, samples[:1], directory=tmp_path).questions == 1
 
@@ -244,11 +242,11 @@ def test_a_damaged_comparison_is_made_again(demo, coarse, samples, tmp_path: Pat
 
 
 def test_speed_is_measured_for_both_in_every_stage(demo: Bundle, coarse: Bundle, samples) -> None:
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[str, int, int, str]] = []
     found = measure_speed(
         demo, coarse, samples[:2], progress=lambda *step: steps.append(step), rounds=2
     )
-    assert steps[-1] == (6, 6)
+    assert steps[-1] == ("speed", 6, 6, "question")
     assert found.runs == 4
     assert found.engine == "onnxruntime-cpu"
     assert "core" in found.machine
@@ -259,7 +257,7 @@ def test_speed_is_measured_for_both_in_every_stage(demo: Bundle, coarse: Bundle,
 
 
 def test_nothing_to_time_is_an_error(demo: Bundle) -> None:
-    with pytest.raises(InputError, match="0 samples in 3 rounds give nothing to time"):
+    with pytest.raises(InputError, match="0 samples and 3 rounds leave nothing to time"):
         measure_speed(demo, demo, ())
 
 

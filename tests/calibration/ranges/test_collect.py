@@ -149,7 +149,7 @@ def test_ranges_name_every_layers_input(demo: Bundle, samples) -> None:
 
 
 def interrupting_after(samples_done: int):
-    def progress(done: int, total: int) -> None:
+    def progress(task: str, done: int, total: int, unit: str, /) -> None:
         if done == samples_done:
             raise InterruptedRunError
 
@@ -166,12 +166,12 @@ def test_an_interrupted_run_ends_with_the_same_result(
                 collect_statistics(
                     demo, samples, run_directory, save_every=1, progress=interrupting_after(stop)
                 )
-        calls: list[tuple[int, int]] = []
+        calls: list[tuple[str, int, int, str]] = []
         resumed = collect_statistics(
             demo, samples, run_directory, progress=lambda *call: calls.append(call)
         )
         assert 0 < len(calls) < len(samples)  # it did go on, and not from the start
-        assert calls[-1] == (12, 12)
+        assert calls[-1] == ("ranges", 12, 12, "question")
         assert same(resumed, statistics)
 
 
