@@ -6,6 +6,7 @@ are loaded when they are first used.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from hicom_edge.runtime import VideoQA as VideoQA
 
     __version__: str
+
+# Before its first import: else ONNX Runtime writes a device id and an event store into the user's
+# cache. Set it to 0 to allow that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _RUNTIME_NAMES = ("Answer", "Clip", "GenerationOptions", "Timings", "VideoQA")
 

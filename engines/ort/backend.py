@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cancel import calling_on_cancel, check_cancelled
+from hicom_edge.engines.ort.known_failures import known_failure
 from hicom_edge.engines.ort.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -156,6 +157,8 @@ def one_line_errors(what: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if any(sign in reason for sign in _MEMORY_SIGNS):
             raise _out_of_memory(what) from error
+        if (words := known_failure(reason)) is not None:
+            raise EngineError(f"{what} in onnxruntime: {words}") from error
         advice = _MEND_TOO_OLD if _TOO_OLD_SIGN in reason else ""
         raise EngineError(f"{what} in onnxruntime: {reason[:_LONGEST_REASON]}{advice}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from importlib import metadata
@@ -97,3 +98,12 @@ def test_a_jetson_is_shown_with_its_power_mode_and_the_multiprocessors_that_it_l
     shown = capsys.readouterr().out
     assert "b, Jetson Linux unknown, power mode unknown (sudo nvpmodel -q)" in shown
     assert "16.0 GiB, shared with the GPU" in shown
+
+
+def test_onnxruntime_writes_nothing_into_the_users_directories(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code = "import hicom_edge; import onnxruntime; onnxruntime.SessionOptions()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.rglob("*")) == []
