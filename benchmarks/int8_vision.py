@@ -33,7 +33,7 @@ from hicom_edge.calibration.graphs.cpu_variant import cpu_variant
 from hicom_edge.calibration.graphs.int8 import quantise_int8
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.ort.backend import session_options
+from hicom_edge.engines.ort.sessions import session_options
 from hicom_edge.export.opsets import Precision, family_for_opset
 from hicom_edge.export.tower_nodes import TowerSizes
 from hicom_edge.export.vision_graph import VisionPlan, build_vision_graph

@@ -26,17 +26,19 @@ def merge_heads(b: GraphBuilder, x: ir.Value, width: int) -> ir.Value:
     return b.reshape(b.op("Transpose", x, perm=(0, 2, 1, 3)), (0, 0, width))
 
 
-def attention_mask(b: GraphBuilder, visible: ir.Value, groups: int = 1) -> ir.Value:
-    """Turn a boolean (l, keys), true where a query sees a key, into what `attention` takes.
+def attention_mask(b: GraphBuilder, visible: ir.Value, groups: int = 1, rank: int = 2) -> ir.Value:
+    """Turn a boolean mask, true where a query attends to a key, into what `attention` takes.
 
-    It is made once for all the layers of a graph. `groups` is the number of query heads per key
-    head: the plain form stacks them along the rows of the scores.
+    visible: (l, keys), or (batch, 1, l, keys) with `rank` 4. It is converted once for all layers of
+    a graph. `groups` is the number of query heads per key head: the plain form stacks these heads
+    along the rows of the scores, so that their mask repeats.
     """
     if b.family.fused:
         return visible
     nothing, hidden = b.scalar(0.0, Precision.FP32), b.scalar(_HIDDEN, Precision.FP32)
     bias = b.op("Where", visible, nothing, hidden)
-    return bias if groups == 1 else b.op("Tile", bias, b.constant((groups, 1)))
+    repeats = (*(1,) * (rank - 2), groups, 1)
+    return bias if groups == 1 else b.op("Tile", bias, b.constant(repeats))
 
 
 def attention(

@@ -16,7 +16,7 @@ import torch
 from hicom_edge.errors import ExportError
 from hicom_edge.export.activations import activation
 from hicom_edge.export.attention import attention, attention_mask, split_heads
-from hicom_edge.export.decoder_cache import DecoderCache, cache_of, graph_name
+from hicom_edge.export.decoder_cache import CACHES, DecoderCache
 from hicom_edge.export.export_options import CONCAT, SCATTER, DecoderForm
 from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Family, Precision, with_tensor_scatter
@@ -83,37 +83,41 @@ def build_decoder_graph(
     family: Family,
     form: DecoderForm = CONCAT,
 ) -> ir.Model:
-    """One call of the language model on a batch of one.
+    """One run of the language model: a prefill, or a decode step of one or several sequences.
 
-    Inputs: inputs_embeds (1, l, Dl); position_ids (1, l) int64, which go on from the past;
-    logit_indices (k) int64, the rows whose logits are wanted; past_key_values.{i}.key and .value
-    (1, kv_heads, past, head_dim). Outputs: logits (1, k, vocab) float32; present.{i}.key and .value
-    (1, kv_heads, past + l, head_dim). In the scatter form past and present are both
-    (1, kv_heads, capacity, head_dim), and the operators are those of opset 24.
+    Inputs: inputs_embeds (batch, l, Dl); position_ids (batch, l) int64, continuing each past;
+    logit_indices (k) int64, the positions among the l whose logits are wanted; past_lengths (batch)
+    int64, the valid entries at the beginning of each past; past_key_values.{i}.key and .value
+    (batch, kv_heads, past, head_dim), with any finite values after the valid entries.
+    Outputs: logits (batch, k, vocab) float32; present.{i}.key and .value
+    (batch, kv_heads, past + l, head_dim).
+
+    The scatter form has the operators of opset 24, batch 1, no past_lengths, and past and present
+    (1, kv_heads, capacity, head_dim).
     """
     family = with_tensor_scatter(family) if form == SCATTER else family
-    b = GraphBuilder(graph_name(form), precision, family, weights)
-    x = b.input("inputs_embeds", None, (1, "length", plan.hidden_size))
-    position_ids = b.input("position_ids", ir.DataType.INT64, (1, "length"))
+    kind = CACHES[form]
+    batch, b = kind.batch, GraphBuilder(kind.graph_name, precision, family, weights)
+    x = b.input("inputs_embeds", None, (batch, "length", plan.hidden_size))
+    position_ids = b.input("position_ids", ir.DataType.INT64, (batch, "length"))
     logit_indices = b.input("logit_indices", ir.DataType.INT64, ("num_logits",))
-    cache = cache_of(form, b, position_ids)
+    cache = kind(b, position_ids)
     past = [_past(b, i, plan, cache) for i in range(plan.num_layers)]
 
     cos, sin = cos_sin(b, position_ids, inverse_frequencies(plan.rope, plan.head_dim))
     with b.scope("mask"):
-        mask = attention_mask(b, cache.visible(past[0][0]), plan.groups)
+        mask = attention_mask(b, cache.visible(past[0][0]), plan.groups, cache.mask_rank)
     present = []
     for index, own in enumerate(past):
         x, grown = _layer(b, x, index, plan, cache, own, (cos, sin), mask)
         present.append(grown)
 
-    b.output(
-        "logits", _logits(b, x, logit_indices, plan), (1, "num_logits", plan.vocab_size), _FLOAT
-    )
+    logits = _logits(b, x, logit_indices, plan)
+    b.output("logits", logits, (batch, "num_logits", plan.vocab_size), _FLOAT)
     for index, grown in enumerate(present):
-        for kind, value in zip(_KINDS, grown, strict=True):
-            shape = (1, plan.num_kv_heads, cache.present_axis, plan.head_dim)
-            b.output(f"present.{index}.{kind}", value, shape)
+        for part, value in zip(_KINDS, grown, strict=True):
+            shape = (batch, plan.num_kv_heads, cache.present_axis, plan.head_dim)
+            b.output(f"present.{index}.{part}", value, shape)
     return b.build()
 
 
@@ -123,7 +127,7 @@ _Pair = tuple[ir.Value, ir.Value]
 
 
 def _past(b: GraphBuilder, index: int, plan: DecoderPlan, cache: DecoderCache) -> _Pair:
-    shape = (1, plan.num_kv_heads, cache.past_axis, plan.head_dim)
+    shape = (cache.batch, plan.num_kv_heads, cache.past_axis, plan.head_dim)
     key, value = (b.input(f"past_key_values.{index}.{kind}", None, shape) for kind in _KINDS)
     return key, value
 

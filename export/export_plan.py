@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from hicom_edge.bundle.manifest import ModelSpec
 from hicom_edge.export.compressor_graph import build_compressor_graph, image_graph_differs
-from hicom_edge.export.decoder_cache import graph_name
+from hicom_edge.export.decoder_cache import CACHES
 from hicom_edge.export.decoder_graph import DecoderPlan, build_decoder_graph, plan_decoder
 from hicom_edge.export.description import model_spec
 from hicom_edge.export.export_options import (
@@ -102,7 +102,7 @@ def _decoder_graphs(
     precision, family = Precision(options.dtype), family_for_opset(options.opset)
     weights = checkpoint.part("llm")
     return {
-        graph_name(each): build_decoder_graph(weights, decoder, precision, family, each)
+        CACHES[each].graph_name: build_decoder_graph(weights, decoder, precision, family, each)
         for each in forms
     }
 

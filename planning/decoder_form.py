@@ -16,6 +16,8 @@ DECODER_GRAPHS = (CONCAT_GRAPH, SCATTER_GRAPH)
 PAST, PRESENT = "past_key_values.", "present."
 # Axis of the scatter form's cache; TensorRT needs its size when it parses the graph.
 CAPACITY_AXIS = "capacity"
+# The concat form runs several sequences at once; an input counts the valid entries of each past.
+BATCH_AXIS, PAST_LENGTHS = "batch", "past_lengths"
 
 
 def decoder_graph(manifest: Manifest, takes_scatter: bool) -> str:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from hicom_edge.errors import BundleError, InputError
-from hicom_edge.planning.decoder_form import CAPACITY_AXIS, DECODER_GRAPHS, SCATTER_GRAPH
+from hicom_edge.planning.decoder_form import (
+    BATCH_AXIS,
+    CAPACITY_AXIS,
+    DECODER_GRAPHS,
+    SCATTER_GRAPH,
+)
 
 if TYPE_CHECKING:
     from hicom_edge.bundle.manifest import GraphEntry, Manifest
@@ -106,7 +111,8 @@ def _axes(graph_name: str, limits: Limits) -> list[dict[str, Shape]]:
         past = (1, limits.typical_prompt, limits.capacity - 1)
         rows = 1 if graph_name == SCATTER_GRAPH else STEP_ROWS
         step = {"length": (1, 1, rows), "past_length": past}
-        every = {"num_logits": (1, 1, 1), CAPACITY_AXIS: (limits.capacity,) * 3}
+        one = (1, 1, 1)
+        every = {BATCH_AXIS: one, "num_logits": one, CAPACITY_AXIS: (limits.capacity,) * 3}
         return [{**prefill, "past_length": (0, 0, 1), **every}, {**step, **every}]
     frames = (1, limits.typical_frames, limits.max_frames)
     if graph_name == "vision":

@@ -148,7 +148,8 @@ def decoder_feed(
     past = {f"past_key_values.{i}.{k}": empty for i in range(layers) for k in ("key", "value")}
     embeds = np.random.default_rng(seed).normal(size=(1, length, WIDTH)).astype(dtype)
     places = np.arange(length)
-    return {"inputs_embeds": embeds, "position_ids": places[None], "logit_indices": places, **past}
+    positions = {"position_ids": places[None], "logit_indices": places}
+    return {"inputs_embeds": embeds, **positions, "past_lengths": np.array([0]), **past}
 
 
 def plant_outliers(model: ir.Model, seed: int) -> ir.Model:

@@ -50,7 +50,6 @@ ROOMS: dict[str, set[str]] = {
 KNOWN_CIRCLES = (
     # Being removed. Delete an entry with its circle; add none.
     {"engines/tensorrt_llm", "engines/text_generator.py"},
-    {"engines/ort/backend.py", "engines/ort/decoder.py", "engines/ort/engine.py"},
     {
         "engines/tensorrt_llm/generator.py",
         "engines/tensorrt_llm/session.py",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hicom_edge.engines import load_engine
+from hicom_edge.engines.decoder_inputs import position_inputs
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, PRESENT
 from hicom_edge.planning.profiles import PREFILL, STEP
 from hicom_edge.runtime.token_embedding import open_token_embedding
@@ -87,12 +88,8 @@ def _rows(bundle: Bundle, rows: Array, past: Feed) -> Feed:
     nothing = np.empty((1, model.num_kv_heads, 0, model.head_dim), np.float32)
     past = {name: past.get(name, nothing) for name in specs if name.startswith(PAST)}
     start = next(iter(past.values())).shape[2]
-    values = {
-        "inputs_embeds": rows[None],
-        "position_ids": np.arange(start, start + len(rows))[None],
-        "logit_indices": np.array([len(rows) - 1]),
-        **past,
-    }
+    positions = position_inputs(specs, past=start, new=len(rows))
+    values = {"inputs_embeds": rows[None], **positions, **past}
     return _feed(bundle, CONCAT_GRAPH, values)
 
 

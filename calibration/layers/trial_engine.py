@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cancel import check_cancelled
-from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.decoder_inputs import position_inputs
+from hicom_edge.engines.ort.providers import CPU_PROVIDER
+from hicom_edge.engines.ort.sessions import one_line_errors, session_options
 from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import EngineError
 
@@ -128,11 +130,9 @@ class TrialSequence(TokenSequence):
                 "sequence"
             )
         self._length = len(inputs_embeds)
-        feed = {
-            "inputs_embeds": np.asarray(inputs_embeds)[None],
-            "position_ids": np.arange(self._length, dtype=np.int64)[None],
-            "logit_indices": np.array([self._length - 1], np.int64),
-        }
+        names = [spec.name for spec in self._engine.inputs]
+        feed = position_inputs(names, past=0, new=self._length)
+        feed["inputs_embeds"] = np.asarray(inputs_embeds)[None]
         logits: Array = self._engine.infer(feed | self._past, cancel)["logits"][0, 0]
         return logits
 

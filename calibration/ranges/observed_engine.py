@@ -13,7 +13,9 @@ import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, Engine, EngineOptions
 from hicom_edge.engines.cancel import check_cancelled
-from hicom_edge.engines.ort.backend import CPU_PROVIDER, one_line_errors, session_options
+from hicom_edge.engines.decoder_inputs import position_inputs
+from hicom_edge.engines.ort.providers import CPU_PROVIDER
+from hicom_edge.engines.ort.sessions import one_line_errors, session_options
 from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import EngineError, InputError
 
@@ -168,12 +170,9 @@ class ObservedSequence(TokenSequence):
         return next((past.shape[2] for past in self._past.values()), 0)
 
     def _append(self, inputs_embeds: AnyArray, cancel: CancelToken | None) -> Array:
-        end = self.length + len(inputs_embeds)
-        feed = {
-            "inputs_embeds": np.asarray(inputs_embeds)[None],
-            "position_ids": np.arange(self.length, end, dtype=np.int64)[None],
-            "logit_indices": np.array([len(inputs_embeds) - 1], dtype=np.int64),
-        }
+        names = [spec.name for spec in self._engine.inputs]
+        feed = position_inputs(names, past=self.length, new=len(inputs_embeds))
+        feed["inputs_embeds"] = np.asarray(inputs_embeds)[None]
         outputs = self._engine.infer(feed | self._past, cancel)
         self._past = {name: outputs[name.replace(_PAST, _PRESENT)] for name in self._past}
         logits: Array = outputs["logits"][0, 0]

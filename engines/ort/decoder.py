@@ -1,7 +1,8 @@
-"""The language model in ONNX Runtime.
+"""The language model in ONNX Runtime, one sequence a run.
 
 A step's present outputs are bound as the next step's past inputs, so that the KV cache stays on the
-provider's device. Embeddings on that device are read without a copy.
+provider's device. Embeddings on that device are read without a copy. `batched_decoder` runs several
+sequences at once where the cache lies in main memory.
 """
 
 from __future__ import annotations
@@ -12,13 +13,10 @@ import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
 from hicom_edge.engines.cancel import check_cancelled
-from hicom_edge.engines.ort.backend import (
-    memory_of,
-    open_session,
-    remarks_of,
-    stoppable,
-)
+from hicom_edge.engines.decoder_inputs import position_inputs
 from hicom_edge.engines.ort.binding import bind_input, device_type
+from hicom_edge.engines.ort.providers import memory_of
+from hicom_edge.engines.ort.sessions import open_session, remarks_of, stoppable
 from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.errors import BundleError, EngineError
 
@@ -40,7 +38,7 @@ class OnnxRuntimeDecoder(DecoderEngine):
 
     def __init__(self, bundle: Bundle, provider: str, options: EngineOptions) -> None:
         entry, model = bundle.graph(GRAPH), bundle.manifest.model
-        specs = {spec.name: spec for spec in entry.inputs}
+        self._specs = specs = {spec.name: spec for spec in entry.inputs}
         self._past_names = [name for name in specs if name.startswith(_PAST)]
         if not self._past_names or not specs.keys() >= _HOST_INPUTS:
             raise BundleError(
@@ -64,7 +62,7 @@ class OnnxRuntimeDecoder(DecoderEngine):
     def deactivate(self) -> None:
         self._session = None
 
-    def start(self, cancel: CancelToken | None = None) -> OnnxRuntimeSequence:
+    def start(self, cancel: CancelToken | None = None) -> TokenSequence:
         check_cancelled(cancel)
         self._loaded()
         return OnnxRuntimeSequence(self, self._empty_past())
@@ -90,8 +88,9 @@ class OnnxRuntimeDecoder(DecoderEngine):
         session = self._loaded()
         binding = session.io_binding()
         bind_input(binding, "inputs_embeds", inputs_embeds, self.memory, (1, *inputs_embeds.shape))
-        binding.bind_cpu_input("position_ids", np.array(positions, dtype=np.int64)[None])
-        binding.bind_cpu_input("logit_indices", logit_indices)
+        inputs = position_inputs(self._specs, positions.start, len(positions))
+        for name, values in {**inputs, "logit_indices": logit_indices}.items():
+            binding.bind_cpu_input(name, values)
         for name, value in zip(self._past_names, past, strict=True):
             binding.bind_ortvalue_input(name, value)
         binding.bind_output("logits", "cpu")

@@ -10,13 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hicom_edge.engines.base import Engine, EngineOptions
-from hicom_edge.engines.ort.backend import (
-    memory_of,
-    open_session,
-    remarks_of,
-    stoppable,
-)
 from hicom_edge.engines.ort.binding import array_of, bind_input, bind_output
+from hicom_edge.engines.ort.providers import memory_of
+from hicom_edge.engines.ort.sessions import open_session, remarks_of, stoppable
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ import numpy as np
 
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.cancel import check_cancelled
+from hicom_edge.engines.decoder_inputs import position_inputs
 from hicom_edge.engines.device_array import DeviceArray
 from hicom_edge.engines.fair_lock import FairLock
 from hicom_edge.engines.sequences import TokenSequence
 from hicom_edge.engines.tensorrt.captured_step import CapturedStep
 from hicom_edge.engines.tensorrt.kv_cache import CacheShape, FixedCache, KvCache, SwappedCache
 from hicom_edge.errors import BundleError, EngineError, ResourceError
-from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, SCATTER_GRAPH
+from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, PAST_LENGTHS, SCATTER_GRAPH
 from hicom_edge.planning.profiles import PREFILL, STEP
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class TensorRtDecoder(DecoderEngine):
                 f"expected {PAST}* and two; export and build again"
             )
         self.name, self.llm_dim, self.dtype = graph, model.llm_dim, specs[_ROWS].dtype
-        self._fixed = graph == SCATTER_GRAPH
+        self._fixed, self._takes_lengths = graph == SCATTER_GRAPH, PAST_LENGTHS in specs
         self._max_prompt = profiles[PREFILL][_ROWS].maximum[1]
         self._step_rows = profiles[STEP][_ROWS].maximum[1]
         _, heads, longest, head_dim = profiles[STEP][self._past_names[0]].maximum
@@ -168,12 +169,14 @@ class TensorRtDecoder(DecoderEngine):
     def _run(self, length: int, inputs_embeds: AnyArray) -> Array:
         """Run rows that a profile takes; returns float32 logits (V) of the last one."""
         device, session, addresses, cache, step, _ = self._ready()
-        rows, end = len(inputs_embeds), length + len(inputs_embeds)
+        rows = len(inputs_embeds)
         profile = self._profile_for(length, rows)
         self._give(inputs_embeds, addresses[_ROWS])
-        device.upload(np.arange(length, end, dtype=np.int64), addresses["position_ids"])
-        device.upload(np.array([rows - 1], dtype=np.int64), addresses["logit_indices"])
-        shapes = {_ROWS: (1, rows, self.llm_dim), "position_ids": (1, rows), "logit_indices": (1,)}
+        positions = position_inputs(addresses, past=length, new=rows)
+        for name, values in positions.items():
+            device.upload(values, addresses[name])
+        shapes = {name: values.shape for name, values in positions.items()}
+        shapes[_ROWS] = (1, rows, self.llm_dim)
 
         def run() -> None:
             session.select_profile(profile)
@@ -222,6 +225,7 @@ class TensorRtDecoder(DecoderEngine):
             _ROWS: rows * self.llm_dim * np.dtype(self.dtype).itemsize,
             "position_ids": rows * 8,
             "logit_indices": 8,
+            **({PAST_LENGTHS: 8} if self._takes_lengths else {}),
             "logits": self._vocab * 4,
         }
         addresses = {name: reserve(nbytes) for name, nbytes in sizes.items()}

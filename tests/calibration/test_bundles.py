@@ -111,6 +111,8 @@ def form_of_decoder(bundle: Bundle, file: str, keys: int) -> Callable[[np.ndarra
             "logit_indices": np.arange(len(embeddings)),
             **{n.replace("present", "past_key_values"): array for n, array in past.items()},
         }
+        if file == "decoder.onnx":  # the scatter form has no batch
+            feed["past_lengths"] = np.array([length])
         found = dict(zip(names, session.run(names, feed), strict=True))
         length, logits = length + len(embeddings), found.pop("logits")
         past = found

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.cancel import CancelToken, calling_on_cancel, check_cancelled
 from hicom_edge.engines.fair_lock import FairLock
-from hicom_edge.engines.ort.backend import session_options, stoppable
+from hicom_edge.engines.ort.sessions import session_options, stoppable
 from hicom_edge.errors import Cancelled, EngineError
 
 MOST_SECONDS = 0.2

@@ -75,6 +75,7 @@ class Decoder:
             "inputs_embeds": embeds[None].numpy().astype(self.precision.numpy),
             "position_ids": positions[None],
             "logit_indices": np.array(indices),
+            "past_lengths": np.array([self.length]),
             **self.past,
         }
         names = [output.name for output in self.session.get_outputs()]
@@ -167,6 +168,7 @@ def test_long_positions_turn_as_in_transformers(part_of, session, assert_close, 
         "inputs_embeds": x.numpy(),
         "position_ids": positions.numpy(),
         "logit_indices": np.array([0]),
+        "past_lengths": np.array([0]),
         **past,
     }
     (key,) = graph.run(["present.0.key"], feed)

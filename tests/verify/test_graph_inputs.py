@@ -61,4 +61,6 @@ def test_the_decoder_is_given_what_generation_gives_it(bundle, source, runs):
         step = sequence.append(table[[int(prefill.argmax())]].astype(decoder.dtype))
         for name, expected in (("decoder_prefill", prefill), ("decoder_step", step)):
             actual = graph.infer(runs[name].feed)["logits"]
-            np.testing.assert_allclose(actual[0, 0], expected, rtol=1e-6, atol=1e-6)
+            # The decoder pads the past of a step, so that its sums are in another order.
+            scale = np.abs(expected).max() if name == "decoder_step" else 1.0
+            np.testing.assert_allclose(actual[0, 0], expected, rtol=1e-6, atol=1e-6 * scale)

@@ -118,6 +118,7 @@ def cut(feed: dict[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndar
         "inputs_embeds": feed["inputs_embeds"][:, start:stop],
         "position_ids": feed["position_ids"][:, start:stop],
         "logit_indices": np.arange(stop - start),
+        "past_lengths": np.array([start]),
     }
 
 
@@ -160,11 +161,14 @@ def test_the_demos_graphs_keep_what_they_compute(graph):
 
 
 def random_feed(entry: GraphEntry) -> dict[str, np.ndarray]:
-    """Random inputs: 8 along every dynamic axis, and nothing in the KV cache."""
+    """Random inputs: 8 along every dynamic axis, and nothing in the KV cache of one sequence."""
     rng, feed = np.random.default_rng(0), {}
+    sizes = {"past_length": 0, "batch": 1}
     for spec in entry.inputs:
-        shape = [{"past_length": 0}.get(d, 8) if isinstance(d, str) else d for d in spec.shape]
-        if spec.dtype == "int64":
+        shape = [sizes.get(d, 8) if isinstance(d, str) else d for d in spec.shape]
+        if spec.name == "past_lengths":
+            feed[spec.name] = np.array([0])
+        elif spec.dtype == "int64":
             feed[spec.name] = np.arange(8).reshape(shape)
         else:
             feed[spec.name] = rng.normal(size=shape).astype(spec.dtype)

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 
 from hicom_edge.engines.ort import cuda_libraries
-from hicom_edge.engines.ort.backend import CUDA, CUDA_PROVIDER
+from hicom_edge.engines.ort.backend import CUDA
+from hicom_edge.engines.ort.providers import CUDA_PROVIDER
 from hicom_edge.planning.gpus import Gpu
 from hicom_edge.planning.machine import Machine
 

@@ -12,7 +12,7 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import GraphEntry, TensorSpec
 from hicom_edge.engines import load_engine
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.ort.backend import one_line_errors
+from hicom_edge.engines.ort.sessions import one_line_errors
 from hicom_edge.errors import EngineError, ResourceError
 
 

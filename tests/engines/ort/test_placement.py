@@ -13,9 +13,9 @@ import pytest
 from hicom_edge.cli import main
 from hicom_edge.engines import load_decoder, load_engine, why_not
 from hicom_edge.engines.base import EngineOptions
-from hicom_edge.engines.ort.backend import CUDA_PROVIDER, open_session, remarks_of, session_options
 from hicom_edge.engines.ort.placement import RECORD_PLACEMENT, left_to_cpu, placement_remarks
-from hicom_edge.engines.ort.providers import CPU_PROVIDER, SESSION_ENTRIES
+from hicom_edge.engines.ort.providers import CPU_PROVIDER, CUDA_PROVIDER, SESSION_ENTRIES
+from hicom_edge.engines.ort.sessions import open_session, remarks_of, session_options
 from hicom_edge.runtime.qa import DEMO_BUNDLE, VideoQA
 
 CLIP = Path(__file__).parents[3] / "docs" / "demo.mp4"

@@ -16,11 +16,8 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.engines import choose_backend, engine_names, why_not
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.ort import tensorrt_provider
-from hicom_edge.engines.ort.backend import (
-    CUDA_PROVIDER,
-    TENSORRT_PROVIDER,
-    open_session,
-)
+from hicom_edge.engines.ort.providers import CUDA_PROVIDER, TENSORRT_PROVIDER
+from hicom_edge.engines.ort.sessions import open_session
 from hicom_edge.engines.ort.tensorrt_provider import (
     cache_directory,
     provider_options,
