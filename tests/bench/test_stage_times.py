@@ -172,6 +172,7 @@ class TestCommand:
             assert stage in printed
         assert "the first answer took" in printed
 
+    @pytest.mark.slow
     def test_it_says_how_engines_run(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
