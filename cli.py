@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from hicom_edge.commands import asking, benching, calibrating, checking, making, terminal, training
+from hicom_edge.commands.flags import with_flags
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import HicomEdgeError
 from hicom_edge.files import os_error_in_words
@@ -86,7 +87,7 @@ def _run(argv: list[str] | None) -> int:
     except _UsageError as error:
         return _refuse(f"{_message(error)}; see {_command(error)} --help")
     except HicomEdgeError as error:
-        return _refuse(str(error))
+        return _refuse(with_flags(error))
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except (BrokenPipeError, SystemExit) as leaving:

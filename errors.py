@@ -13,12 +13,26 @@
 
 Every message is one line: what was received, what was expected, what to do. The command line prints
 it and exits with status 2, as it does when the system refuses a file or memory (OSError,
-MemoryError); any other exception is a bug and keeps its traceback.
+MemoryError). Any other exception is a bug and keeps its traceback.
 """
+
+from __future__ import annotations
 
 
 class HicomEdgeError(Exception):
-    """Base of every error that is the input's or the machine's fault, not a bug."""
+    """Base of every error that is the input's or the machine's fault, not a bug.
+
+    Attributes:
+        options: names of the options that the message is about. The command line writes them as
+            its own, such as --num-frames for num_frames.
+    """
+
+    def __init__(self, message: str = "", *options: str) -> None:
+        super().__init__(message)
+        self.options = options
+
+    def __reduce__(self) -> tuple[type[HicomEdgeError], tuple[str, ...]]:
+        return type(self), (str(self), *self.options)
 
 
 class InputError(HicomEdgeError):

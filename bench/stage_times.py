@@ -13,7 +13,8 @@ from hicom_edge.bench.machine_limits import UNKNOWN, MachineLimits, measure_limi
 from hicom_edge.engines import AUTO, choose_backend
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
-from hicom_edge.errors import InputError, ResourceError
+from hicom_edge.errors import ResourceError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.engine_memory import weight_bytes
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import DECODER, VideoQA
@@ -39,15 +40,18 @@ class BenchOptions:
         repeats: measured runs. One more run before them is not measured.
     """
 
-    engine: str = AUTO
-    threads: int | None = None
-    num_frames: int | None = None
-    max_new_tokens: int = 32
-    repeats: int = 5
+    engine: str = option(AUTO, "Engine to run on; see hicom-edge doctor.")
+    threads: int | None = option(
+        None, "CPU threads of one graph.", minimum=1, default_means="the engine's choice"
+    )
+    num_frames: int | None = option(
+        None, "Number of frames to sample.", minimum=1, default_means="the bundle's number"
+    )
+    max_new_tokens: int = option(32, "Maximum number of tokens of an answer.", minimum=1)
+    repeats: int = option(5, "Measured runs; one more run before them is not measured.", minimum=1)
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise InputError(f"repeats is {self.repeats}; pass 1 or more")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

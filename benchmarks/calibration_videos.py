@@ -14,6 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import Existing, calibrate
@@ -23,7 +24,9 @@ from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.datasets.sample import by_video
 from hicom_edge.runtime.qa import demo_bundle
 
-SMOOTHING: tuple[str | float | None, ...] = ("search", 0.5, None)
+Smoothing = float | Literal["search"] | None
+
+SMOOTHING: tuple[Smoothing, ...] = ("search", 0.5, None)
 
 
 def main() -> None:
@@ -61,7 +64,11 @@ def main() -> None:
 
 
 def measure(
-    place: Path, samples: int, questions: int, smoothing: str | float | None, seed: int
+    place: Path,
+    samples: int,
+    questions: int,
+    smoothing: float | Literal["search"] | None,
+    seed: int,
 ) -> tuple[int, float]:
     """The number of calibration videos, and the mean error of the held-out visual tokens."""
     options = CalibrationOptions(

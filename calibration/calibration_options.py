@@ -1,20 +1,19 @@
-"""What a calibration run is asked to do, in one flat frozen dataclass.
-
-It knows which values fit together. It does not know what is done with them.
-"""
+"""Options of a calibration run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
 
-METHODS = ("minmax", "entropy", "percentile", "mse")
-DECODER_FORMATS = ("int8", "int4", "float")
-WEIGHT_METHODS = ("awq", "round")
-BLOCKS = (32, 64, 128)
+RangeChoice = Literal["minmax", "entropy", "percentile", "mse"]
+DecoderFormat = Literal["int8", "int4", "float"]
+WeightMethod = Literal["awq", "round"]
+Block = Literal[32, 64, 128]
 
 
 @dataclass(frozen=True)
@@ -37,37 +36,41 @@ class CalibrationOptions:
             answers is unchanged, judged on the samples; None quantises all layers.
     """
 
-    samples: int = 128
-    held_out: int = 256
-    seed: int = 0
-    activations: str = "mse"
-    decoder: str = "int8"
-    weights: str = "awq"
-    block: int = 64
-    smoothing: float | str | None = "search"
-    lm_head: bool = False
-    keep: tuple[str, ...] = ()
-    target_agreement: float | None = None
+    samples: int = option(128, "Maximum number of questions to calibrate on.", minimum=1)
+    held_out: int = option(256, "Maximum number of questions to measure the quality on.", minimum=1)
+    seed: int = option(0, "Seed of the choice of samples.", minimum=0)
+    activations: RangeChoice = option("mse", "How the range of an activation is chosen.")
+    decoder: DecoderFormat = option(
+        "int8", "Decoder in INT8, in INT4 (weights only), or in floating point."
+    )
+    weights: WeightMethod = option("awq", "INT4: AWQ, or rounding to the nearest value.")
+    block: Block = option(64, "INT4: input channels that share a scale; 32 on CPU and RTX only.")
+    smoothing: float | Literal["search"] | None = option(
+        "search",
+        "SmoothQuant: search for the alpha of every group, use one alpha, or leave it out.",
+        minimum=0,
+        maximum=1,
+        none_text="off",
+    )
+    lm_head: bool = option(False, "Quantise the output layer of the decoder too, to INT8.")
+    keep: tuple[str, ...] = option((), "Graph to leave in floating point; repeatable.")
+    target_agreement: float | None = option(
+        None,
+        "Leave the most sensitive layers in floating point until this share of the answers to the "
+        "calibration questions is unchanged, for example 0.99.",
+        minimum=0,
+        maximum=1,
+        default_means="quantise all layers",
+    )
 
     def __post_init__(self) -> None:
-        _one_of("activations", self.activations, METHODS)
-        _one_of("decoder", self.decoder, DECODER_FORMATS)
-        _one_of("weights", self.weights, WEIGHT_METHODS)
-        _one_of("block", self.block, BLOCKS)
-        for name, value in (("samples", self.samples), ("held_out", self.held_out)):
-            if value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}, expected 0 or above")
-        if isinstance(self.smoothing, str):
-            _one_of("smoothing", self.smoothing, ("search",))
-        else:
-            _share("smoothing", self.smoothing)
-        _share("target_agreement", self.target_agreement)
+        check_fields(self)
         if self.lm_head and self.decoder == "float":
             raise InputError(
-                "lm_head is to be quantised in a decoder that stays in floating point; leave one "
-                "of both out"
+                "lm_head is given, but the decoder stays in floating point; leave out lm_head or "
+                "choose another decoder",
+                "lm_head",
+                "decoder",
             )
 
     @property
@@ -79,13 +82,3 @@ class CalibrationOptions:
     def fingerprint(self) -> str:
         """Equal for equal options, different otherwise."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-def _share(name: str, value: float | None) -> None:
-    if value is not None and not 0 <= value <= 1:
-        raise InputError(f"{name} is {value}, expected a number from 0 to 1")
-
-
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")

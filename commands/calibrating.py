@@ -16,6 +16,7 @@ from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import Json
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import options_from
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -125,19 +126,20 @@ def calibrate(
         from hicom_edge.calibration.derived_bundle import check_target
         from hicom_edge.calibration.quality.quality import Thresholds
 
-        options = CalibrationOptions(
-            samples=samples,
-            held_out=held_out_samples,
-            seed=seed,
-            activations=activations,
-            decoder=decoder,
-            weights=weights,
-            block=block,
-            smoothing=_alpha(smoothing),
-            lm_head=lm_head,
-            keep=tuple(keep or ()),
-            target_agreement=target_quality,
-        )
+        given = {
+            "samples": samples,
+            "held_out": held_out_samples,
+            "seed": seed,
+            "activations": activations,
+            "decoder": decoder,
+            "weights": weights,
+            "block": block,
+            "smoothing": _alpha(smoothing),
+            "lm_head": lm_head,
+            "keep": tuple(keep or ()),
+            "target_agreement": target_quality,
+        }
+        options = options_from(CalibrationOptions, given)
         source = Bundle.open(_source(bundle, demo), display)
         check_target(source.path, output, overwrite)  # before clips are drawn
         data = _data(output, videos, questions, held_out, demo, options)

@@ -16,6 +16,7 @@ from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.options import BaseLlm, Json, VisionTower
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import options_from
 
 if TYPE_CHECKING:
     from hicom_edge.export.export_options import LanguageModelOptions
@@ -184,14 +185,15 @@ def build(
             "--dry-run, --max-new-tokens and --max-batch-size are for --engine tensorrt-llm; "
             "leave them out"
         )
-    options = BuildOptions(
-        engine,
-        max_frames,
-        workspace,
-        device_memory,
-        version_compatible,
-        hardware_compatible,
-    )
+    given = {
+        "engine": engine,
+        "max_frames": max_frames,
+        "workspace_mib": workspace,
+        "device_memory_gb": device_memory,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+    }
+    options = options_from(BuildOptions, given)
     opened = Bundle.open(bundle, display)
     built = build_engines(opened, options, display, terminal.remark)
     if json:

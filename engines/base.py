@@ -17,7 +17,8 @@ import numpy as np
 from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.engines.device_array import MAIN_MEMORY, DeviceArray, Memory, placed, write
 from hicom_edge.engines.specs import check_feed, fits_spec, spec_named
-from hicom_edge.errors import EngineError, InputError
+from hicom_edge.errors import EngineError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.machine import Machine, this_machine
 
 if TYPE_CHECKING:
@@ -47,17 +48,17 @@ class EngineOptions:
         machine: the machine that engines run on; None is this one.
     """
 
-    threads: int | None = None
+    threads: int | None = option(
+        None,
+        "CPU threads of one graph.",
+        minimum=1,
+        maximum=MAX_THREADS,
+        default_means="the engine's choice",
+    )
     machine: Machine | None = None
 
     def __post_init__(self) -> None:
-        threads = self.threads
-        if threads is None:
-            return
-        if not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
-            raise InputError(
-                f"threads is {threads!r}; pass 1 or more, up to {MAX_THREADS}, or leave it out"
-            )
+        check_fields(self)
 
     def on_machine(self) -> Machine:
         """Facts about the machine that engines run on."""

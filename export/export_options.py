@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from hicom_edge.errors import ExportError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.llm.layout import AWQ, SMOOTH_QUANT
 from hicom_edge.planning.llm.versions import NAME as TENSORRT_LLM
 
@@ -43,10 +44,12 @@ class OnnxDecoderOptions:
         ExportError: an unknown form.
     """
 
-    form: DecoderForm = CONCAT
+    form: DecoderForm = option(
+        CONCAT, "scatter adds a second decoder with a KV cache of fixed capacity."
+    )
 
     def __post_init__(self) -> None:
-        _check_choice("decoder form", self.form, DecoderForm)
+        check_fields(self, ExportError)
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,19 @@ class TensorRTLLMOptions:
         ExportError: an unknown value, or a combination that TensorRT-LLM does not have.
     """
 
-    version: Version = "1.x"
-    dtype: CheckpointDtype = "fp16"
-    tp_size: int = 1
-    pp_size: int = 1
-    quantization: Quantization | None = None
-    int8_kv_cache: bool = False
-    group_size: GroupSize = 128
-    scales: PathLike | None = None
+    version: Version = option("1.x", "TensorRT-LLM version.")
+    dtype: CheckpointDtype = option("fp16", "Type of weights and activations.")
+    tp_size: int = option(1, "Tensor parallelism: GPUs that share every layer.", minimum=1)
+    pp_size: int = option(1, "Pipeline parallelism: stages of consecutive layers.", minimum=1)
+    quantization: Quantization | None = option(
+        None, "TensorRT-LLM quantisation.", default_means="floating point"
+    )
+    int8_kv_cache: bool = option(False, "Store keys and values in INT8.")
+    group_size: GroupSize = option(128, "W4A16_AWQ: input channels that share a scale.")
+    scales: PathLike | None = option(None, "Calibrated bundle to take scales from.")
 
     def __post_init__(self) -> None:
-        _check_choice("TensorRT-LLM version", self.version, Version)
-        _check_choice("dtype", self.dtype, CheckpointDtype)
-        if self.quantization is not None:
-            _check_choice("quantization", self.quantization, Quantization)
-        _check_choice("group size", self.group_size, GroupSize)
-        for name in ("tp_size", "pp_size"):
-            if getattr(self, name) < 1:
-                raise ExportError(f"{name} is {getattr(self, name)}; pass 1 or more")
+        check_fields(self, ExportError)
         if self.quantization is not None and self.dtype == "fp32":
             raise ExportError(
                 f"TensorRT-LLM has no fp32 kernel for {self.quantization}; use dtype fp16 or bf16"
@@ -133,10 +131,10 @@ class EdgeLLMOptions:
         ExportError: another dtype.
     """
 
-    dtype: Literal["fp16"] = "fp16"
+    dtype: Literal["fp16"] = option("fp16", "Type of the weights.")
 
     def __post_init__(self) -> None:
-        _check_choice(f"dtype for {EDGE_LLM}", self.dtype, Literal["fp16"])
+        check_fields(self, ExportError)
 
 
 LanguageModelOptions: TypeAlias = OnnxDecoderOptions | TensorRTLLMOptions | EdgeLLMOptions
@@ -165,17 +163,24 @@ class ExportOptions:
         ExportError: an unknown dtype or opset.
     """
 
-    dtype: GraphDtype = "fp32"
-    opset: Opset = 23
+    dtype: GraphDtype = option("fp32", "Type of the graphs' weights and activations.")
+    opset: Opset = option(23, "ONNX opset; 18 to 20 for older TensorRT versions.")
     language_model: LanguageModelOptions = field(default_factory=OnnxDecoderOptions)
-    base_llm: PathLike | None = None
-    vision_tower: PathLike | None = None
-    name: str | None = None
-    overwrite: bool = False
+    base_llm: PathLike | None = option(
+        None,
+        "Language model under a checkpoint of stage 1 or 2.",
+        default_means="the one in config.json",
+    )
+    vision_tower: PathLike | None = option(
+        None,
+        "Vision tower, a directory or a hub name.",
+        default_means="the one in config.json",
+    )
+    name: str | None = option(None, "Name of the bundle.", default_means="the checkpoint's name")
+    overwrite: bool = option(False, "Replace an existing bundle.")
 
     def __post_init__(self) -> None:
-        _check_choice("dtype of the graphs", self.dtype, GraphDtype)
-        _check_choice("opset", self.opset, Opset)
+        check_fields(self, ExportError)
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -209,13 +214,6 @@ def language_model_options(name: str, **given: Any) -> LanguageModelOptions:
     if "group_size" in chosen and chosen.get("quantization") != AWQ:
         raise ExportError(f"group_size is for the quantization {AWQ} alone; leave it out")
     return kind(**chosen)
-
-
-def _check_choice(what: str, value: object, choices: Any) -> None:
-    """Refuse a value that is none of a Literal's."""
-    known = get_args(choices)
-    if value not in known:
-        raise ExportError(f"{what} is {value!r}; expected {_listed(known)}")
 
 
 def _listed(values: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hicom_edge.errors import BundleError, InputError
 from hicom_edge.planning.decoder_form import (
@@ -22,6 +22,17 @@ Shape: TypeAlias = "tuple[int, ...]"
 FRAMES_PER_RUN = 8
 # Longest videos of the paper.
 DEFAULT_MAX_FRAMES = 128
+MAX_FRAMES: dict[str, Any] = {
+    "help": "Frames of the longest video.",
+    "minimum": 1,
+    "default_means": f"{DEFAULT_MAX_FRAMES}, or the bundle's number if larger",
+}
+DEVICE_MEMORY_GB: dict[str, Any] = {
+    "help": "Device memory that the engines may take, in GB.",
+    "above": 0,
+    "default_means": "all of it",
+}
+"""Options that both kinds of TensorRT builds have."""
 # Tokens that are not visual: chat template and question, and the answer.
 PROMPT_TEXT, ANSWER_TEXT = 512, 512
 # Most tokens of one decoder run after the prefill.

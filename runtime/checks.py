@@ -1,30 +1,8 @@
-"""Whether a value that a caller passed can be used at all.
-
-It knows Python's types and text. It does not know what a value is for, beyond its name in messages.
-"""
+"""Checks of texts that a caller passes."""
 
 from __future__ import annotations
 
-import math
-import numbers
-from typing import TypeGuard
-
 from hicom_edge.errors import PromptError
-
-
-def is_integer(value: object) -> TypeGuard[int]:
-    """A whole number of Python's or NumPy's; True and False are none, and neither is 5.0."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def is_finite(value: object) -> TypeGuard[float]:
-    """A real number of Python's or NumPy's that a float holds; True and False are none."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the largest float
-        return False
 
 
 def check_question(question: str) -> None:

@@ -18,8 +18,17 @@ from hicom_edge.bundle.manifest import GenerationSpec
 from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import PromptError
-from hicom_edge.runtime.checks import is_integer
-from hicom_edge.runtime.sampling import Sampler, SamplingSettings, resolve_settings
+from hicom_edge.option_fields import check_fields, option
+from hicom_edge.runtime.sampling import (
+    REPETITION_PENALTY,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Sampler,
+    SamplingSettings,
+    resolve_settings,
+)
 
 if TYPE_CHECKING:
     from hicom_edge.engines.cancel import CancelToken
@@ -45,18 +54,20 @@ class GenerationOptions:
     Raises PromptError for values that mean nothing.
     """
 
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
+    max_new_tokens: int | None = option(
+        None,
+        "Maximum number of tokens of an answer.",
+        minimum=1,
+        default_means=f"{DEFAULT_MAX_NEW_TOKENS}, or what the context leaves",
+    )
+    temperature: float = option(0.0, **TEMPERATURE)
+    top_k: int | None = option(None, **TOP_K)
+    top_p: float | None = option(None, **TOP_P)
+    repetition_penalty: float | None = option(None, **REPETITION_PENALTY)
+    seed: int | None = option(None, **SEED)
 
     def __post_init__(self) -> None:
-        most = self.max_new_tokens
-        if most is not None and not (is_integer(most) and most >= 1):
-            raise PromptError(f"max_new_tokens is {most!r}; pass 1 or more, a whole number")
-        self.sampling(GenerationSpec(stop_token_ids=()))
+        check_fields(self, PromptError)
 
     def sampling(self, checkpoint: GenerationSpec) -> SamplingSettings:
         """The settings of the sampler, completed from the checkpoint's."""

@@ -14,9 +14,39 @@ from numpy.typing import NDArray
 
 from hicom_edge.bundle.manifest import GenerationSpec
 from hicom_edge.errors import EngineError, PromptError
-from hicom_edge.runtime.checks import is_finite, is_integer
+from hicom_edge.option_fields import check_fields, option
 
 Logits = NDArray[np.float32]
+
+_CHECKPOINTS: dict[str, Any] = {"default_means": "the checkpoint's own"}
+TEMPERATURE: dict[str, Any] = {
+    "help": "Temperature of the draws; 0 always takes the most likely token.",
+    "minimum": 0,
+    "minimum_means": "greedy",
+}
+TOP_K: dict[str, Any] = {
+    "help": "Draw among the k most likely tokens.",
+    "minimum": 0,
+    "minimum_means": "off",
+    **_CHECKPOINTS,
+}
+TOP_P: dict[str, Any] = {
+    "help": "Draw among the most likely tokens that together have this probability.",
+    "above": 0,
+    "maximum": 1,
+    **_CHECKPOINTS,
+}
+REPETITION_PENALTY: dict[str, Any] = {
+    "help": "Above 1, makes tokens that were generated before less likely; 1 is off.",
+    "minimum": 0.001,
+    "maximum": 1000,
+    **_CHECKPOINTS,
+}
+SEED: dict[str, Any] = {
+    "help": "Seed of the draws, which makes them repeatable.",
+    "minimum": 0,
+    "default_means": "another one each time",
+}
 
 
 @dataclass(frozen=True)
@@ -32,24 +62,14 @@ class SamplingSettings:
         seed: of the random draws; None takes a fresh one.
     """
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
+    temperature: float = option(0.0, **TEMPERATURE)
+    top_k: int = option(0, **TOP_K)
+    top_p: float = option(1.0, **TOP_P)
+    repetition_penalty: float = option(1.0, **REPETITION_PENALTY)
+    seed: int | None = option(None, **SEED)
 
     def __post_init__(self) -> None:
-        warm = is_finite(self.temperature) and self.temperature >= 0
-        _require(warm, "temperature", self.temperature, "0 (greedy) or more")
-        counted = is_integer(self.top_k) and self.top_k >= 0
-        _require(counted, "top_k", self.top_k, "0 (off) or more, a whole number")
-        likely = is_finite(self.top_p) and 0 < self.top_p <= 1
-        _require(likely, "top_p", self.top_p, "above 0 and at most 1")
-        penalty, expected = self.repetition_penalty, "above 0, from 0.001 to 1000; 1 is off"
-        mild = is_finite(penalty) and 0.001 <= penalty <= 1000
-        _require(mild, "repetition_penalty", penalty, expected)
-        drawn = self.seed is None or (is_integer(self.seed) and self.seed >= 0)
-        _require(drawn, "seed", self.seed, "0 or more, a whole number")
+        check_fields(self, PromptError)
 
 
 def resolve_settings(
@@ -155,8 +175,3 @@ def softmax(scores: Logits) -> NDArray[np.float64]:
     weights = np.exp(scores.astype(np.float64) - scores.max())
     probabilities: NDArray[np.float64] = weights / weights.sum()
     return probabilities
-
-
-def _require(holds: bool, name: str, value: Any, expected: str) -> None:
-    if not holds:
-        raise PromptError(f"{name} is {value!r}; pass {expected}")

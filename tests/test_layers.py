@@ -19,7 +19,7 @@ import hicom_edge
 
 ROOT = Path(hicom_edge.__file__).parent
 
-_BUNDLE = {"errors", "files", "bundle"}
+_BUNDLE = {"errors", "files", "option_fields", "bundle"}
 _RUNTIME = {*_BUNDLE, "progress", "planning", "engines", "runtime"}
 _DATA = {*_RUNTIME, "shapes", "datasets", "evaluation"}
 
@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "progress": {"errors"},
+    "option_fields": {"errors"},
     "bundle": {"errors", "files", "progress"},
     "planning": _BUNDLE,
     "engines": {*_BUNDLE, "progress", "planning"},
@@ -63,6 +64,7 @@ NO_TORCH = (
     "errors",
     "files",
     "progress",
+    "option_fields",
     "bundle",
     "planning",
     "engines",

@@ -28,9 +28,9 @@ from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 from hicom_edge.shapes.questions import KINDS
 from hicom_edge.training.answering import evaluate_checkpoint
 from hicom_edge.training.demo import train_demo
-from hicom_edge.training.demo_options import DemoOptions
+from hicom_edge.training.demo_options import DemoOptions, UseGuide
 
-COMPRESSORS = {
+COMPRESSORS: dict[str, tuple[str, UseGuide]] = {
     "conditional": ("local43_guidedirect_global4_guidecoarse", "direct"),
     "conditional-released": ("local43_global4", "direct"),
     "unconditional": ("local43_global4", "off"),

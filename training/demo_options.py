@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
+
+UseGuide = Literal["direct", "coarse", "fine", "off"]
 
 
 @dataclass(frozen=True)
@@ -30,26 +33,29 @@ class DemoOptions:
         save_every: steps between two writes of the state from which a run can continue.
     """
 
-    seed: int = 0
-    clips: int = 10_000
-    side: int = 84
-    patch: int = 14
-    frames: int = 8
+    seed: int = option(0, "Seed of clips, weights and batches.", minimum=0)
+    clips: int = option(10_000, "Number of training clips to draw.", minimum=1)
+    side: int = option(84, "Side of a frame in pixels.", minimum=1)
+    patch: int = option(14, "Side of a patch in pixels.", minimum=1)
+    frames: int = option(8, "Frames sampled from a clip.", minimum=1)
     vision_layers: int = 4
     text_layers: int = 2
     tower_width: int = 128
     guide_length: int = 32
     llm_width: int = 128
     llm_layers: int = 2
-    projector_type: str = "local43_guidedirect_global4_guidecoarse"
-    use_guide: str = "direct"
+    projector_type: str = option(
+        "local43_guidedirect_global4_guidecoarse",
+        "Compressor, named as in a checkpoint's config.json.",
+    )
+    use_guide: UseGuide = option("direct", "Injection of the question into the compressor.")
     tower_steps: int = 2_400
     alignment_steps: int = 400
     conditional_steps: int = 600
     tuning_steps: int = 3_000
-    tower_batch: int = 64
-    clip_batch: int = 32
-    questions_per_clip: int = 3
+    tower_batch: int = option(64, "Frames in a batch of the towers.", minimum=1)
+    clip_batch: int = option(32, "Clips in a batch of the later stages.", minimum=1)
+    questions_per_clip: int = option(3, "Questions about each clip of a batch.", minimum=1)
     tower_rate: float = 2e-3
     alignment_rate: float = 1e-3
     conditional_rate: float = 1e-3
@@ -57,23 +63,11 @@ class DemoOptions:
     text_scale: float = 0.3
     warmup: float = 0.03
     weight_decay: float = 0.01
-    save_every: int = 200
+    save_every: int = option(200, "Steps between two saves of the run's state.", minimum=1)
 
     def __post_init__(self) -> None:
-        positive = {
-            "clips": self.clips,
-            "frames": self.frames,
-            "tower_batch": self.tower_batch,
-            "clip_batch": self.clip_batch,
-            "questions_per_clip": self.questions_per_clip,
-            "save_every": self.save_every,
-        }
-        for name, value in positive.items():
-            if value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1; choose a larger {name}")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}, expected at least 0; choose another seed")
-        if self.patch < 1 or self.side % self.patch or self.side % 2:
+        check_fields(self)
+        if self.side % self.patch or self.side % 2:
             raise InputError(
                 f"side {self.side} does not fit patch {self.patch}, expected an even multiple "
                 "of the patch; choose another side"

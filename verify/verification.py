@@ -17,6 +17,7 @@ import numpy as np
 
 from hicom_edge.engines import AUTO
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.runtime.features.encoding import preprocessor_from_spec
 from hicom_edge.runtime.guide.text import guide_text
 from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
@@ -56,14 +57,15 @@ class VerifyOptions:
         tolerances: None: those of the coarser precision of the two sides.
     """
 
-    num_frames: int | None = None
-    max_new_tokens: int = 16
-    engine: str = AUTO
+    num_frames: int | None = option(
+        None, "Number of frames to sample.", minimum=1, default_means="the bundle's number"
+    )
+    max_new_tokens: int = option(16, "Number of greedy tokens to compare.", minimum=1)
+    engine: str = option(AUTO, "Engine to run on; see hicom-edge doctor.")
     tolerances: Tolerances | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}; pass 1 or more")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hicom_edge.engines.engine_files import BuiltEngine, explained_disk_errors
 from hicom_edge.engines.tensorrt.api import flavour_named
 from hicom_edge.engines.tensorrt.graph_build import EngineBuilder
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
-from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.decoder_form import graphs_to_run
 from hicom_edge.planning.engine_memory import (
     check_build,
@@ -20,7 +20,12 @@ from hicom_edge.planning.engine_memory import (
     run_need,
 )
 from hicom_edge.planning.machine import Machine, this_machine
-from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
+from hicom_edge.planning.profiles import (
+    DEVICE_MEMORY_GB,
+    MAX_FRAMES,
+    limits_from_manifest,
+    profiles_of,
+)
 from hicom_edge.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -41,18 +46,21 @@ class BuildOptions:
             both do without the plugin, which is compiled for one version and one GPU.
     """
 
-    engine: str = "tensorrt"
-    max_frames: int | None = None
-    workspace_mib: int | None = None
-    device_memory_gb: float | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
+    engine: Literal["tensorrt", "tensorrt-rtx"] = option("tensorrt", "Engine to build for.")
+    max_frames: int | None = option(None, **MAX_FRAMES)
+    workspace_mib: int | None = option(
+        None, "Maximum scratch memory of one layer, in MiB.", minimum=1
+    )
+    device_memory_gb: float | None = option(None, **DEVICE_MEMORY_GB)
+    version_compatible: bool = option(
+        False, "Build engines that later TensorRT versions also run; without the plugin."
+    )
+    hardware_compatible: bool = option(
+        False, "Build engines for any GPU from Ampere on; without the plugin."
+    )
 
     def __post_init__(self) -> None:
-        for name in ("max_frames", "workspace_mib", "device_memory_gb"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"{name} is {value}; pass a number above 0, or leave it out")
+        check_fields(self)
 
     @property
     def settings(self) -> BuilderSettings:

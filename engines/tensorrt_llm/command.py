@@ -16,11 +16,13 @@ from hicom_edge.engines.tensorrt_llm.api import (
     names_of,
 )
 from hicom_edge.engines.tensorrt_llm.kernels import reuses_cache
-from hicom_edge.errors import BundleError, EngineError, InputError
+from hicom_edge.errors import BundleError, EngineError
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.llm.checkpoint import RankTable, check_checkpoint
 from hicom_edge.planning.llm.config import CheckpointConfig, read_config
 from hicom_edge.planning.llm.limits import LlmLimits, llm_limits
 from hicom_edge.planning.llm.versions import NAME
+from hicom_edge.planning.profiles import DEVICE_MEMORY_GB, MAX_FRAMES
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -39,17 +41,17 @@ class LlmBuildOptions:
         device_memory_gb: device memory that the engine may take, in GB; None: all of it.
     """
 
-    max_frames: int | None = None
-    max_new_tokens: int | None = None
-    max_batch_size: int | None = None
-    device_memory_gb: float | None = None
+    max_frames: int | None = option(None, **MAX_FRAMES)
+    max_new_tokens: int | None = option(
+        None, "Tokens of the longest answer.", minimum=1, default_means="512"
+    )
+    max_batch_size: int | None = option(
+        None, "Questions that are answered at once.", minimum=1, default_means="1"
+    )
+    device_memory_gb: float | None = option(None, **DEVICE_MEMORY_GB)
 
     def __post_init__(self) -> None:
-        if self.device_memory_gb is not None and self.device_memory_gb <= 0:
-            raise InputError(
-                f"device_memory_gb is {self.device_memory_gb}; pass a number above 0, or leave it "
-                "out"
-            )
+        check_fields(self)
 
 
 @dataclass(frozen=True)

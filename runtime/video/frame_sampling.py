@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from hicom_edge.errors import InputError
-from hicom_edge.runtime.checks import is_finite, is_integer
+from hicom_edge.option_fields import check_fields, is_finite, option
 from hicom_edge.runtime.video.clock import TOLERANCE_SECONDS, Clock, Int64Array
 from hicom_edge.runtime.video.frame_number_rule import fps_indices, uniform_indices, window_bounds
 
@@ -38,33 +38,37 @@ class FrameSampling:
     Raises InputError for values out of range.
     """
 
-    num_frames: int | None = None
-    fps: float | None = None
-    start: float | None = None
-    end: float | None = None
-    rule: Rule = "seconds"
+    num_frames: int | None = option(
+        None,
+        "Number of frames to sample, spread evenly.",
+        minimum=1,
+        maximum=MAX_FRAMES,
+        default_means="the bundle's number",
+    )
+    fps: float | None = option(
+        None, "Frames to sample per second of video, instead of a number of frames.", above=0
+    )
+    start: float | None = option(
+        None, "Start of the part to sample.", unit="seconds", default_means="the beginning"
+    )
+    end: float | None = option(
+        None, "End of the part to sample.", unit="seconds", default_means="the end"
+    )
+    rule: Rule = option(
+        "seconds",
+        "How seconds become frames: by the frames' timestamps, or by frame numbers as HICom's "
+        "authors do.",
+    )
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.num_frames is not None and self.fps is not None:
             raise InputError(
                 f"num_frames={self.num_frames} and fps={self.fps} were both given; "
-                "they exclude each other, pass one of them"
+                "they exclude each other, pass one of them",
+                "num_frames",
+                "fps",
             )
-        if self.rule not in get_args(Rule):
-            raise InputError(
-                f"rule={self.rule!r} is unknown; expected one of {', '.join(get_args(Rule))}"
-            )
-        frames = self.num_frames
-        if frames is not None and not (is_integer(frames) and frames >= 1):
-            raise InputError(f"num_frames={frames!r} must be a whole number of at least 1")
-        if frames is not None and frames > MAX_FRAMES:
-            raise InputError(f"num_frames={frames} must be at most {MAX_FRAMES}")
-        if self.fps is not None and not (is_finite(self.fps) and self.fps > 0):
-            raise InputError(f"fps={self.fps!r} must be a number above 0 (frames per second)")
-        for name in ("start", "end"):
-            seconds = getattr(self, name)
-            if seconds is not None and not is_finite(seconds):
-                raise InputError(f"{name}={seconds!r} must be a finite number of seconds")
 
     @property
     def window(self) -> tuple[float | None, float | None]:

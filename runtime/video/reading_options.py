@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.runtime.video.access import checked_protocols
 
 
@@ -20,10 +21,17 @@ class ReadingOptions:
     Raises InputError for a name that is no protocol's.
     """
 
-    allow_protocols: tuple[str, ...] = ()
-    strict: bool = False
+    allow_protocols: tuple[str, ...] = option(
+        (),
+        "FFmpeg protocol by which the source, and the files that a playlist names, may be read; "
+        "repeatable.",
+    )
+    strict: bool = option(
+        False, "Refuse a damaged source instead of replacing frames that cannot be decoded."
+    )
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "allow_protocols", checked_protocols(self.allow_protocols))
 
 

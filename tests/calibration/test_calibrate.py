@@ -152,14 +152,17 @@ class TestCommand:
         ("arguments", "message"),
         [
             ("-o x", "pass either a bundle or --demo"),
-            ("--demo -o x --seed -1", "seed is -1, expected 0 or above"),
+            ("--demo -o x --seed -1", "seed is -1; pass 0 or more"),
             ("b --demo -o x", "pass either a bundle or --demo"),
             ("--demo -o x --videos v", "--demo draws its own clips"),
             (f"{DEMO_BUNDLE} -o x", "neither videos nor questions were passed"),
             (f"{DEMO_BUNDLE} -o x --videos nowhere", "nowhere does not exist"),
-            (f"{DEMO_BUNDLE} -o x --videos v --decoder int3", "decoder is 'int3', expected one of"),
+            (
+                f"{DEMO_BUNDLE} -o x --videos v --decoder int3",
+                "decoder is 'int3'; pass one of",
+            ),
             (f"{DEMO_BUNDLE} -o x --videos v --smoothing much", "--smoothing is 'much', expected"),
-            (f"{DEMO_BUNDLE} -o x --videos v --samples 0", "samples is 0, expected at least 1"),
+            (f"{DEMO_BUNDLE} -o x --videos v --samples 0", "samples is 0; pass 1 or more"),
         ],
     )
     def test_bad_input_is_one_line(

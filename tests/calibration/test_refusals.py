@@ -140,9 +140,9 @@ class TestBundle:
         options = replace(few, keep=tuple(demo.manifest.graphs))
         refused(InputError, "all graphs of .* stay in floating point", options=options)
         refused(InputError, "no graph 'visoin' to keep", options=replace(few, keep=("visoin",)))
-        with pytest.raises(InputError, match="lm_head is to be quantised in a decoder that stays"):
+        with pytest.raises(InputError, match="lm_head is given, but the decoder stays in floating"):
             CalibrationOptions(decoder="float", lm_head=True)
-        with pytest.raises(InputError, match="seed is -1, expected 0 or above"):
+        with pytest.raises(InputError, match="seed is -1; pass 0 or more"):
             CalibrationOptions(seed=-1)
 
     def test_a_second_form_of_the_decoder_stays_or_goes_with_the_first(

@@ -47,6 +47,6 @@ def test_load_decoder_gives_the_size_and_dtype_of_its_embeddings(tiny_bundle) ->
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000, 10**14])
 def test_no_threads_and_absurdly_many_are_refused(threads) -> None:
-    expected = f"threads is {threads}; pass 1 or more, up to 1024, or leave it out"
+    expected = f"threads is {threads}; pass 1 to 1024, a whole number"
     with pytest.raises(InputError, match=expected):
         EngineOptions(threads=threads)

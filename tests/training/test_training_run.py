@@ -127,7 +127,7 @@ def test_every_compressor_of_the_comparison_trains(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clips": 0}, "clips is 0, expected at least 1"),
+        ({"clips": 0}, "clips is 0; pass 1 or more"),
         ({"side": 85}, "side 85 does not fit patch 14"),
         ({"tower_width": 64}, "tower_width is 64, expected a multiple of 128"),
     ],

@@ -59,7 +59,7 @@ def test_other_forms_of_compression_are_verified(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_frames": 0}, "num_frames=0 must be a whole number of at least 1"),
+        ({"num_frames": 0}, "num_frames is 0; pass 1 or more, a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; pass 1 or more"),
     ],
 )
