@@ -1,4 +1,4 @@
-// Columns of fp32, fp16 or bf16 elements in memory, one element or 16 bytes at a time, as float32.
+// Loads fp32, fp16 or bf16 elements as float32, one element or 16 bytes at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -24,9 +24,10 @@ struct BitsOf<16> {
     using Type = uint4;
 };
 
-// Zeros unless it is wanted. K and V are read once: in L1 they would only push each other out. The
-// condition belongs to the instruction, so that loads at constant distances share one address; as a
-// branch around each load it would take registers, and the last load would wait for the first.
+// Loads 16 bytes, or returns zeros if the condition is false. K and V are read once, so L1 is
+// bypassed: they would only evict each other. The condition is a predicate of the instruction, so
+// that loads at constant distances share one address register; a branch around each load would take
+// more registers and make the last load wait for the first.
 __device__ __forceinline__ uint4 load_once_if(bool wanted, const uint4* at) {
     uint4 bits = {};
 #ifdef __CUDA_ARCH__
@@ -46,7 +47,7 @@ __device__ __forceinline__ uint4 load_once_if(bool wanted, const uint4* at) {
     return bits;
 }
 
-// Neighbouring lanes share a sector here, so that L1 is what makes element-wise reading bearable.
+// Element-wise loads use L1, because neighbouring lanes read the same sector.
 template <typename Bits>
 __device__ __forceinline__ Bits load_once_if(bool wanted, const Bits* at) {
 #ifdef __CUDA_ARCH__
@@ -56,8 +57,8 @@ __device__ __forceinline__ Bits load_once_if(bool wanted, const Bits* at) {
 #endif
 }
 
-// N elements as they lie in memory. Loading and unpacking are two steps, so that many loads are
-// under way before the first value is needed.
+// N elements as stored in memory. Loading and unpacking are separate steps, so that many loads are
+// in flight before the first value is needed.
 template <typename T, int N>
 struct Column {
     using Bits = typename BitsOf<sizeof(T) * N>::Type;

@@ -1,4 +1,4 @@
-// Chooses the form of the kernel for given sizes and buffers, and launches it.
+// Chooses the kernel's template for given sizes and buffers, and launches it.
 
 #include "grouped_attention.h"
 
@@ -43,7 +43,7 @@ cudaError_t launch_widest(const GroupedAttentionParams& p, const GridWindows& wi
     return launch<T, 1>(p, windows, stream);
 }
 
-// Positions and groups are counted in 32 bits.
+// Positions and groups must fit into 32 bits.
 bool sizes_hold(const GroupedAttentionParams& p) {
     const int32_t sizes[] = {p.t, p.h, p.w, p.kt, p.kh, p.kw, p.dk, p.dv};
     for (const int32_t size : sizes) {

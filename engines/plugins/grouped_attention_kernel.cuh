@@ -1,22 +1,21 @@
 // The kernel of grouped attention.
 //
-// It is bound by memory: per element of K and V one multiplication, so everything here serves to
-// keep enough bytes under way and to read none of them twice.
+// It is memory-bound, with one multiplication per element of K and V. So the design keeps enough
+// bytes in flight and reads none of them twice.
 //
-// One block per group and a grid of all groups. A group of the released model (36 members of 1152
-// channels, 16 bits) is 166 KB, several microseconds of a multiprocessor's share of the bandwidth:
-// long enough that starting blocks does not show, so a persistent loop over groups would gain
-// nothing, and short enough that the scheduler evens out the end. Five such blocks fit on a
-// multiprocessor, which on an H200 holds all 648 groups of 32 frames at once.
+// The grid has one block per group. A group of the released model (36 members of 1152 channels, 16
+// bits) is 166 KB, which takes a multiprocessor several microseconds at its share of the bandwidth:
+// long enough to hide the start of blocks (a persistent loop over groups would gain nothing), and
+// short enough for an even end. Five such blocks fit on a multiprocessor; on an H200 all 648 groups
+// of 32 frames are resident at once.
 //
-// A block takes the members tile by tile. First warps take rows of K (lanes share the dot product),
-// then threads take columns of V, whose sums they keep in registers: no thread holds more than one
-// column of the output, whatever d is. The first rows of V are requested before K is looked at, so
-// that memory stays busy across the barrier between the halves.
+// A block processes the members in tiles. In the first half of a tile each warp takes rows of K,
+// whose dot products its lanes share. In the second half each thread takes a column of V and keeps
+// its sums in registers, so that it holds one column of the output for any d. The first rows of V
+// are requested before K is used, so that memory stays busy across the barrier between the halves.
 //
-// Loads are under way only while the compiler has registers for them, and those decide how many
-// blocks there are: 72 for a thread, see block_plan.h. What it made of this file is printed by
-// benchmarks/grouped_attention_sass.py.
+// Loads in flight need registers, and registers limit the number of blocks: 72 per thread, see
+// block_plan.h. benchmarks/grouped_attention_sass.py prints what the compiler made of this file.
 #pragma once
 
 #include "block_plan.h"
@@ -31,7 +30,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 
 #ifdef __CUDACC__
 __device__ __forceinline__ float* dynamic_shared() {
-    extern __shared__ float4 memory[];  // of float4, because it is read 16 bytes at a time
+    extern __shared__ float4 memory[];  // float4, because it is read 16 bytes at a time
     return reinterpret_cast<float*>(memory);
 }
 #endif
@@ -52,15 +51,15 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Row `index` of an array. Neither number is negative: so the product is one instruction, not four.
+// Row `index` of an array. Unsigned numbers make the product one instruction instead of four.
 template <typename T>
 __device__ __forceinline__ const T* row_of(const T* rows, int32_t index, int32_t elements) {
     return rows + static_cast<uint64_t>(static_cast<uint32_t>(index)) *
                       static_cast<uint32_t>(elements);
 }
 
-// The query in shared memory, scaled, as float32: four elements of all columns, then the next four,
-// so that neighbouring lanes read neighbouring 16 bytes. Columns up to whole sweeps are zeros.
+// Stores the scaled query in shared memory as float32: four elements of all columns, then the next
+// four, so that neighbouring lanes read neighbouring 16 bytes. Padding columns are zeros.
 template <typename T, int N>
 __device__ void stage_query(float* staged, const T* query, float scale, const BlockPlan& plan) {
     for (int column = threadIdx.x; column < plan.padded_columns; column += blockDim.x) {
@@ -92,7 +91,7 @@ __device__ __forceinline__ void staged_column(const float* staged, int column,
     }
 }
 
-// The part of a row's dot product that falls to this lane, whose first column is at `at`.
+// This lane's part of a row's dot product; `at` is the lane's first column.
 template <typename T, int N>
 __device__ __forceinline__ float partial_dot(const float* staged, const T* at,
                                              const BlockPlan& plan) {
@@ -119,8 +118,9 @@ __device__ __forceinline__ float partial_dot(const float* staged, const T* at,
     return dot;
 }
 
-// Scores of a tile: warps take its members in turn. A row at a time is 2304 bytes under way for
-// each of some 25 warps on a multiprocessor, by estimate twice what an H200's latency asks for.
+// Scores of a tile, whose members are distributed over the warps. One row per warp is 2304 bytes in
+// flight for each of some 25 warps of a multiprocessor: by estimate twice what hides the latency of
+// an H200.
 template <typename T, int N>
 __device__ __forceinline__ void score_members(float* scores, const float* staged, const T* key,
                                               int32_t dk, const int32_t* positions, int count,
@@ -149,7 +149,7 @@ __device__ __forceinline__ float largest_of(const float* scores, int count) {
     return warp_max(largest);
 }
 
-// The next kAhead rows of this thread's column of V, from member m on, in steps of `slices`.
+// Loads the next kAhead rows of this thread's column of V, from member m on, in steps of `slices`.
 template <typename T, int N>
 __device__ __forceinline__ void load_ahead(Column<T, N> (&ahead)[kAhead], const T* column,
                                            int32_t dv, const int32_t* positions, int m, int count,
@@ -157,7 +157,7 @@ __device__ __forceinline__ void load_ahead(Column<T, N> (&ahead)[kAhead], const 
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
         const int member = m + i * slices;
-        // A place past the end is never read, but must be one that exists.
+        // Past the end nothing is loaded, but the address must be valid: that of position 0.
         const int32_t position = member < count ? positions[member] : 0;
         ahead[i] = Column<T, N>::load_if(member < count, row_of(column, position, dv));
     }
@@ -174,8 +174,8 @@ __device__ __forceinline__ void add_rows(RunningMean<N>& mean, const Column<T, N
     }
 }
 
-// Two sets of rows take turns, each loaded while the other is used. One set copied into the other
-// would do the same in fewer lines, but the copy waits for the loads, and then none is under way.
+// Two sets of rows alternate: one is loaded while the other is used. Copying one set into the other
+// would be shorter, but the copy would wait for the loads and leave none in flight.
 template <typename T, int N>
 __device__ __forceinline__ void add_values(RunningMean<N>& mean, Column<T, N> (&ahead)[kAhead],
                                            const float* scores, const T* column, int32_t dv,
@@ -191,9 +191,9 @@ __device__ __forceinline__ void add_values(RunningMean<N>& mean, Column<T, N> (&
     }
 }
 
-// Adds the sums of all slices of a column up in slice 0. All threads saw the same largest scores,
-// so the sums need no correction. `sums` overlays the query: the caller has passed a barrier since
-// its use.
+// Adds up the sums of a column's slices in slice 0. All threads used the same largest scores, so
+// the sums need no correction. `sums` reuses the memory of the query, which the caller's last
+// barrier has freed.
 template <int N>
 __device__ void join_slices(RunningMean<N>& mean, float* sums, const BlockPlan& plan) {
     const int threads = blockDim.x, thread = threadIdx.x;
@@ -235,14 +235,14 @@ __global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
     const int column = split * plan.split_columns + thread - slice * plan.split_columns;
     const bool active = slice < plan.slices && column < p.dv / N;
     const T* values = static_cast<const T*>(p.value);
-    const T* value = active ? values + column * N : nullptr;  // null: only helps with K
+    const T* value = active ? values + column * N : nullptr;  // null: this thread works on K only
 
     RunningMean<N> mean;
     for (int first = 0; first < members; first += kTile) {
         const int count = min(kTile, members - first);
         const int own = value != nullptr ? count : 0;
         if (thread < count) {
-            // Here and not before the loop: a number that is kept costs a register.
+            // Computed here and not before the loop, where it would occupy a register.
             positions[thread] = windows.first_position(blockIdx.z, blockIdx.y, ww) +
                                 windows.offset(first + thread);
         }
@@ -259,7 +259,7 @@ __global__ void __launch_bounds__(kMaxThreads, kMinBlocks)
         __syncthreads();
         mean.raise_largest(largest_of(scores, count));
         add_values<T, N>(mean, ahead, scores, value, p.dv, positions, slice, own, plan.slices);
-        __syncthreads();  // the next tile, or the slices' sums, overwrite what was read here
+        __syncthreads();  // the next tile or the slices' sums overwrite shared memory
     }
     if (plan.slices > 1) {
         join_slices<N>(mean, staged, plan);

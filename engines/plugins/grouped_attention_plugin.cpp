@@ -34,14 +34,14 @@ std::optional<GroupedAttentionDtype> dtype_of(DataType type) {
     }
 }
 
-// TensorRT counts in 64 bits, the kernel in 32; 0 stands for a size that does not fit, and is
-// refused.
+// Converts TensorRT's 64-bit sizes to the kernel's 32 bits. A size that does not fit becomes 0,
+// which is refused.
 int32_t size_of(const nvinfer1::Dims& dims, int32_t axis) {
     const int64_t size = dims.d[axis];
     return size <= std::numeric_limits<int32_t>::max() ? static_cast<int32_t>(size) : 0;
 }
 
-// Nothing where the ranks and channels do not belong together.
+// Empty if ranks or channels do not match.
 std::optional<GroupedAttentionParams> params_of(const nvinfer1::PluginTensorDesc* inputs,
                                                 const GroupedAttentionFields& fields) {
     const nvinfer1::Dims &query = inputs[kQuery].dims, &key = inputs[kKey].dims,
@@ -85,7 +85,7 @@ std::string shape_of(const nvinfer1::Dims& dims) {
     return text.str();
 }
 
-// The fields of a node, or of a serialised plugin, which are the same.
+// Reads the fields of a node or of a serialised plugin, which are the same.
 std::optional<GroupedAttentionFields> fields_from(
     const nvinfer1::PluginFieldCollection& collection) {
     GroupedAttentionFields fields;

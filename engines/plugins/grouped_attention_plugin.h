@@ -1,8 +1,7 @@
 // The TensorRT plugin for the ONNX node hicom.edge::GroupedAttention, and its creator.
 //
-// It knows TensorRT's interfaces and the node's contract (export/grouped_attention.py); the
-// arithmetic is in grouped_attention.h. Inputs query (1 or groups, dk), key (t, h, w, dk), value
-// (t, h, w, dv); output (groups, dv). The plugin keeps no state on the device, so that contexts
+// Inputs query (1 or groups, dk), key (t, h, w, dk), value (t, h, w, dv); output (groups, dv), as
+// in export/grouped_attention.py. The plugin has no state on the device, so execution contexts
 // share nothing.
 #pragma once
 
@@ -18,7 +17,7 @@
 
 namespace hicom_edge {
 
-// The attributes of the node.
+// Attributes of the node.
 struct GroupedAttentionFields {
     std::array<int32_t, 3> kernel{};  // kt, kh, kw
     float scale = 0.0f;
@@ -81,7 +80,7 @@ class GroupedAttentionCreator final : public nvinfer1::IPluginCreatorV3One {
    public:
     GroupedAttentionCreator();
 
-    // Null, and a logged line, when a field is missing or out of range.
+    // Returns null and logs a line if a field is missing or out of range.
     nvinfer1::IPluginV3* createPlugin(const char* name,
                                       const nvinfer1::PluginFieldCollection* fields,
                                       nvinfer1::TensorRTPhase phase) noexcept override;
@@ -95,7 +94,7 @@ class GroupedAttentionCreator final : public nvinfer1::IPluginCreatorV3One {
     nvinfer1::PluginFieldCollection names_{};
 };
 
-// One line to TensorRT's logger, when the library was loaded by one that has a logger.
+// Writes one line to TensorRT's logger, if it has been set.
 void log_error(const std::string& line) noexcept;
 
 }  // namespace hicom_edge

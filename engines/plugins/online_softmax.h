@@ -1,8 +1,7 @@
-// The online softmax: weights relative to the largest score so far, corrected when it grows.
+// Online softmax: weights are relative to the largest score so far, and corrected when it grows.
 //
-// Scores are in base 2 (the factor log2(e) is folded into the query), because 2^x is one
-// instruction. A constant added to every score, such as the bias of the clip scale, cancels and
-// appears nowhere.
+// Scores are in base 2 (the query is multiplied by log2(e)), because 2^x is one instruction. A
+// constant added to every score, such as the bias of the clip scale, cancels and is left out.
 #pragma once
 
 #include <cfloat>
@@ -14,7 +13,7 @@ namespace hicom_edge {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-// 2^(score - largest). Weights under 2^-126 are zero on the GPU: one instruction instead of five.
+// 2^(score - largest). On the GPU, weights under 2^-126 become zero, which saves four instructions.
 HICOM_EDGE_HOST_DEVICE float softmax_weight(float score, float largest) {
 #ifdef __CUDA_ARCH__
     float weight;
@@ -25,20 +24,20 @@ HICOM_EDGE_HOST_DEVICE float softmax_weight(float score, float largest) {
 #endif
 }
 
-// What one thread has gathered: N columns of sum(weight * value), and sum(weight).
+// Partial result of one thread: N columns of sum(weight * value), and sum(weight).
 template <int N>
 struct RunningMean {
-    // Not -inf: a score of -inf must weigh 2^-inf = 0 against it, and not 2^(inf - inf).
+    // Not -inf, so that a score of -inf gets the weight 2^-inf = 0 and not 2^(inf - inf) = NaN.
     float largest = -FLT_MAX;
     float weights = 0.0f;
     float columns[N] = {};
 
-    // Must precede `add` for scores of which `score` is the largest.
+    // Must be called before `add` for scores of which `score` is the largest.
     HICOM_EDGE_HOST_DEVICE void raise_largest(float score) {
         if (score <= largest) {
             return;
         }
-        const float correction = softmax_weight(largest, score);  // of nothing, the first time
+        const float correction = softmax_weight(largest, score);  // the first time the sums are zero
         weights *= correction;
 #pragma unroll
         for (int e = 0; e < N; ++e) {

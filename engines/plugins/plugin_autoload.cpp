@@ -1,5 +1,5 @@
-// For tools that only open a plugin library (Polygraphy's --plugins, trtexec's --staticPlugins): on
-// being opened, this one hands the plugin library beside it to TensorRT.
+// For tools that only open a plugin library (Polygraphy's --plugins, trtexec's --staticPlugins):
+// when it is opened, this library makes TensorRT load the plugin library beside it.
 //
 // It is a library of its own because TensorRT refuses a plugin library that registers itself.
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr const char* kPlugins = "libhicom_edge_plugins.so";
 
-// The library whose registry the headers describe, and others that have the same one.
+// The TensorRT library of these headers, and others with the same plugin registry.
 #ifdef TRT_MAJOR_RTX
 const std::vector<std::string> kLibraries = {"libtensorrt_rtx.so." + std::to_string(TRT_MAJOR_RTX)};
 #elif NV_TENSORRT_MAJOR < 11
@@ -24,8 +24,8 @@ const std::vector<std::string> kLibraries = {"libnvinfer.so." + std::to_string(N
                                              "libtensorrt_rtx.so.1"};
 #endif
 
-// The one that the process has; else, as Polygraphy opens plugins first, the one on the search
-// path.
+// A library that the process has loaded already; else, because Polygraphy opens plugins first, one
+// on the search path.
 nvinfer1::IPluginRegistry* find_registry() {
     using GetRegistry = nvinfer1::IPluginRegistry* (*)() noexcept;
     for (const int mode : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW}) {
@@ -49,7 +49,7 @@ std::string plugins_path() {
     return path.substr(0, path.rfind('/') + 1) + kPlugins;
 }
 
-// An object, because it must be made after the names above.
+// An object, so that it is constructed after the names above.
 const struct Loading {
     Loading() {
         nvinfer1::IPluginRegistry* registry = find_registry();

@@ -1,4 +1,4 @@
-// What TensorRT looks for in a plugin library: its creators, and a way to hand over the logger.
+// The functions that TensorRT calls in a plugin library: its creators, and a setter for the logger.
 
 #include "grouped_attention_plugin.h"
 

@@ -1,6 +1,4 @@
-// How a grid of (t, h, w) positions is cut into windows, in integers alone.
-//
-// The rule is that of model/windows.py, axis by axis; it knows neither tensors nor threads.
+// Division of a grid of (t, h, w) positions into windows, axis by axis, as in model/windows.py.
 #pragma once
 
 #include <cstdint>
@@ -13,22 +11,22 @@ HICOM_EDGE_HOST_DEVICE int32_t ceil_div(int32_t size, int32_t divisor) {
     return (size + divisor - 1) / divisor;
 }
 
-// The windows of one axis. Made on the host, so that a block starts without divisions.
+// Windows of one axis. Computed on the host, so that a block starts without divisions.
 struct AxisWindows {
     int32_t size, kernel;
     int32_t count, width;
-    int32_t missing;  // elements that the last window would lack if the axis were tiled
+    int32_t missing;  // elements that a tiling would lack in its last window
 
     // First index of window i.
     HICOM_EDGE_HOST_DEVICE int32_t start(int32_t i) const {
         if (count == 1) {
             return 0;
         }
-        if (missing < count) {  // the last `missing` windows start one element earlier each
+        if (missing < count) {  // each of the last `missing` windows starts one element earlier
             const int32_t early = i - (count - missing) + 1;
             return i * kernel - (early > 0 ? early : 0);
         }
-        // Starts spread evenly, rounded down; on very long axes the product passes 2^31.
+        // Evenly spread starts, rounded down; on very long axes the product exceeds 2^31.
         return static_cast<int32_t>(static_cast<int64_t>(i) * (size - kernel) / (count - 1));
     }
 };
@@ -38,7 +36,7 @@ HICOM_EDGE_HOST_DEVICE AxisWindows axis_windows(int32_t size, int32_t kernel) {
     return {size, kernel, count, size < kernel ? size : kernel, count * kernel - size};
 }
 
-// The windows of a grid: groups are counted in (t, h, w) order, and so are the members of a group.
+// Windows of a grid. Groups, and the members of a group, are counted in (t, h, w) order.
 struct GridWindows {
     AxisWindows t, h, w;
 
@@ -55,7 +53,7 @@ struct GridWindows {
         return (t.start(wt) * h.size + h.start(wh)) * w.size + w.start(ww);
     }
 
-    // Distance of member m from the first one, the same in every group.
+    // Distance of member m from the first member, which is the same in every group.
     HICOM_EDGE_HOST_DEVICE int32_t offset(int32_t m) const {
         const int32_t row = m / w.width, frame = row / h.width;
         return (frame * h.size + row - frame * h.width) * w.size + m - row * w.width;

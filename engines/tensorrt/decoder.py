@@ -39,7 +39,12 @@ _ROWS = "inputs_embeds"
 
 
 class _Loaded(NamedTuple):
-    """What activate makes; `addresses` are those of the inputs from the host and of the logits."""
+    """State of an active decoder.
+
+    Attributes:
+        addresses: of the inputs that are copied to the device, and of the logits.
+        taken: all addresses that were allocated, to be freed.
+    """
 
     device: DeviceMemory
     session: TensorRtSession
@@ -55,9 +60,9 @@ class TensorRtDecoder(DecoderEngine):
     There is one KV cache. A sequence holds it from `start` to `close` or `pause`, and others wait.
 
     Args:
-        profiles: the shapes that it was built for, those of PREFILL and of STEP.
-        open_device, open_session: make the device and the loaded engine, on activate.
-        graph: the form, CONCAT_GRAPH or SCATTER_GRAPH.
+        profiles: shapes that the engine was built for, of PREFILL and STEP.
+        open_device, open_session: open the device and load the engine, on activate.
+        graph: CONCAT_GRAPH or SCATTER_GRAPH.
     """
 
     max_sequences = 1
@@ -94,7 +99,7 @@ class TensorRtDecoder(DecoderEngine):
 
     @property
     def capacity(self) -> int:
-        """Tokens that the KV cache holds."""
+        """Number of tokens that fit into the KV cache."""
         return self._cache_shape.capacity
 
     @property
@@ -149,7 +154,7 @@ class TensorRtDecoder(DecoderEngine):
             raise ResourceError(
                 f"{self.name}: {rows} tokens after {length} exceed what the engine was "
                 f"built for ({self._max_prompt} at once, {capacity} in all); use fewer "
-                "frames, or hicom-edge build with a larger --max-frames"
+                "frames, or hicom-edge build with a larger max_frames"
             )
         most = self._step_rows if length and not self._fixed else self._max_prompt
         for start in range(0, rows, most):
@@ -163,7 +168,7 @@ class TensorRtDecoder(DecoderEngine):
         loaded.cache.truncate(length, kept, loaded.device.copy)
 
     def _profile_for(self, length: int, rows: int) -> int:
-        """A growing cache has a profile for its beginning, a fixed one for a single row."""
+        """STEP is for a cache that has content; with a fixed cache, for a single row."""
         return STEP if (rows == 1 if self._fixed else length > 0) else PREFILL
 
     def _run(self, length: int, inputs_embeds: AnyArray) -> Array:
@@ -199,7 +204,7 @@ class TensorRtDecoder(DecoderEngine):
         return self._loaded
 
     def _give(self, inputs_embeds: AnyArray, address: int) -> None:
-        """Put embeddings where the engine reads them; from the device without a host copy."""
+        """Copy embeddings to where the engine reads them, on the device if they are there."""
         device = self._ready().device
         if isinstance(inputs_embeds, DeviceArray) and inputs_embeds.memory.place == device.place:
             device.copy(inputs_embeds.address, address, inputs_embeds.nbytes)
@@ -207,7 +212,7 @@ class TensorRtDecoder(DecoderEngine):
             device.upload(np.asarray(inputs_embeds), address)
 
     def _load(self, device: DeviceMemory, taken: list[int]) -> _Loaded:
-        """Load the engine and reserve all memory; what was reserved so far stands in `taken`."""
+        """Load the engine and allocate all memory; allocations are added to `taken`."""
         session = self._open_session(device)
         try:
             return self._reserve(device, session, taken)
@@ -231,7 +236,7 @@ class TensorRtDecoder(DecoderEngine):
         addresses = {name: reserve(nbytes) for name, nbytes in sizes.items()}
         kind = FixedCache if self._fixed else SwappedCache
         cache = kind(self._past_names, self._cache_shape, reserve)
-        if self._fixed:  # rows that no query sees have the weight 0, and 0 · NaN is NaN
+        if self._fixed:  # unused rows get the weight 0 in attention, and 0 · NaN would be NaN
             zeros = np.zeros(self._cache_shape.nbytes, np.uint8)
             for address in cache.addresses().values():
                 device.upload(zeros, address)
