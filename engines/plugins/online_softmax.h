@@ -37,7 +37,7 @@ struct RunningMean {
         if (score <= largest) {
             return;
         }
-        const float correction = softmax_weight(largest, score);  // the first time the sums are zero
+        const float correction = softmax_weight(largest, score);  // first: of zero sums
         weights *= correction;
 #pragma unroll
         for (int e = 0; e < N; ++e) {
