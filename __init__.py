@@ -1,13 +1,24 @@
 """hicom-edge: ask questions about video on edge devices.
 
-`from hicom_edge import VideoQA` is the way in. Importing the package loads nothing heavy: its names
-are loaded when they are first used.
+`from hicom_edge import VideoQA` is the entry point. The names of the runtime are loaded when they
+are first used, so that importing the package is quick.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+
+from hicom_edge.errors import HicomEdgeError as HicomEdgeError
+
+# The libraries read these when they are imported, which is later. Whoever wants their telemetry
+# sets another value.
+for _name, _value in (
+    ("ORT_DISABLE_TELEMETRY", "1"),  # else ONNX Runtime 1.31 writes a device id to the user's cache
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+):
+    os.environ.setdefault(_name, _value)
 
 if TYPE_CHECKING:
     from hicom_edge.runtime import Answer as Answer
@@ -18,13 +29,9 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Before its first import: else ONNX Runtime writes a device id and an event store into the user's
-# cache. Set it to 0 to allow that.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 _RUNTIME_NAMES = ("Answer", "Clip", "GenerationOptions", "Timings", "VideoQA")
 
-__all__ = sorted(("__version__", *_RUNTIME_NAMES))
+__all__ = sorted(("HicomEdgeError", "__version__", *_RUNTIME_NAMES))
 
 
 def __getattr__(name: str) -> Any:
