@@ -6,8 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from hicom_edge.bench.machine_limits import UNKNOWN, MachineLimits, measure_limits
 from hicom_edge.engines import AUTO, choose_backend
@@ -17,12 +17,14 @@ from hicom_edge.errors import ResourceError
 from hicom_edge.option_fields import check_fields, option
 from hicom_edge.planning.engine_memory import weight_bytes
 from hicom_edge.progress import Progress, no_progress
-from hicom_edge.runtime.qa import DECODER, VideoQA
+from hicom_edge.runtime.qa import VideoQA
+from hicom_edge.runtime.stages import DECODER
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.bundle.manifest import Manifest
     from hicom_edge.runtime.answer import Answer, Clip
+    from hicom_edge.runtime.timings import Timings, WatchTimings
     from hicom_edge.runtime.video import VideoInput
 
 _ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
@@ -141,20 +143,22 @@ def time_stages(
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
         with suppress(ResourceError):
             machine = limits(*place)
-        answers: list[Answer] = []
+        runs: list[_Run] = []
         for done in range(2, total + 1):
-            # Only the answer is kept: the maps of a clip are large.
+            # Only timings are kept: the maps of a clip are large.
             clip, answer = _run(qa, video, question, options)
-            answers.append(answer)
+            runs.append((clip.timings, answer.timings))
             progress("timing", done, total, "run")
-        work, remarks = _work(bundle, clip, answer), qa.remarks
+        work, remarks, frames = _work(bundle, clip, answer), qa.remarks, clip.num_frames
     with suppress(ResourceError):  # times without limits are better than none
         machine = machine.or_faster(limits(*place))
     return StageTimes(
         engine=choose_backend(options.engine, bundle).name,
         load_ms=1e3 * (loaded - started),
         first_answer_ms=1e3 * (first - loaded),
-        stages=tuple(_stages(answers, {stage: w.least_ms(machine) for stage, w in work.items()})),
+        stages=tuple(
+            _stages(runs, frames, {stage: w.least_ms(machine) for stage, w in work.items()})
+        ),
         remarks=remarks,
     )
 
@@ -171,28 +175,27 @@ def _run(
     return clip, qa.ask(clip, question, max_new_tokens=options.max_new_tokens)
 
 
-def _stages(answers: Sequence[Answer], limits: dict[str, float | None]) -> list[StageTime]:
-    counted = answers[-1].timings
+_Run: TypeAlias = "tuple[WatchTimings, Timings]"
+
+
+def _stages(runs: Sequence[_Run], frames: int, limits: dict[str, float | None]) -> list[StageTime]:
+    _, counted = runs[-1]
     units = {
-        "decode": ("frame", counted.frames),
-        "preprocess": ("frame", counted.frames),
-        "vision": ("frame", counted.frames),
+        "decode": ("frame", frames),
+        "preprocess": ("frame", frames),
+        "vision": ("frame", frames),
         "guide": ("question", 1),
         "compress": ("question", 1),
         "prefill": ("prompt token", counted.prompt_tokens),
         "generate": ("new token", counted.decode_steps),
     }
-    times = {stage: [_ms(answer, stage) for answer in answers] for stage in units}
+    all_ms = [{**asdict(watching), **asdict(answering)} for watching, answering in runs]
+    times = {stage: [ms[f"{stage}_ms"] for ms in all_ms] for stage in units}
     return [
         StageTime(stage, *units[stage], statistics.median(ms), min(ms), limits.get(stage))
         for stage, ms in times.items()
         if units[stage][1] and max(ms)
     ]
-
-
-def _ms(answer: Answer, stage: str) -> float:
-    ms: float = getattr(answer.timings, f"{stage}_ms")
-    return ms
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def _work(bundle: Bundle, clip: Clip, answer: Answer) -> dict[str, _Work]:
     work = {"compress": _Work(sum(m.nbytes for m in maps))}
     if (per_patch := _multiply_adds_per_row(manifest, "vision")) is not None:
         weights = weight_bytes(manifest, "vision")
-        work["vision"] = _Work(weights, per_patch * counted.patch_tokens)
+        work["vision"] = _Work(weights, per_patch * clip.patch_tokens)
     if DECODER not in manifest.graphs:
         return work
     weights = weight_bytes(manifest, DECODER)

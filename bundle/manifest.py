@@ -178,6 +178,10 @@ class Provenance:
     notes: tuple[str, ...] = ()
 
 
+# Graphs without weights of their own, and the graph whose weights they use.
+_SHARED_WEIGHTS = {"decoder_scatter": "decoder"}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Everything that the runtime has to know about a bundle."""
@@ -195,6 +199,17 @@ class Manifest:
     provenance: Provenance
     extra: dict[str, str] = field(default_factory=dict)
     language_model: LanguageModelEntry | None = None
+
+    def files_of(self, graph_name: str) -> tuple[str, ...]:
+        """The files of a graph and its weights, which lie beside it in files named after it.
+
+        The scatter form of the decoder has the weights of its concat form.
+        """
+        graph = self.graphs[graph_name].file
+        weights = [f"{graph}."]
+        if graph_name in _SHARED_WEIGHTS and _SHARED_WEIGHTS[graph_name] in self.graphs:
+            weights.append(f"{self.graphs[_SHARED_WEIGHTS[graph_name]].file}.")
+        return tuple(sorted(n for n in self.files if n == graph or n.startswith(tuple(weights))))
 
     def to_json(self) -> str:
         """The manifest as JSON text, with its format version and digest."""

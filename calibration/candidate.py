@@ -13,7 +13,6 @@ from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.quality.measure_quality import measure_quality
 from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.quality.speed import SpeedReport, measure_speed
-from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.recipe import PreparedGraph
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.fold import fold
@@ -22,6 +21,7 @@ from hicom_edge.datasets.selection import choose
 from hicom_edge.errors import ResourceError
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 from hicom_edge.progress import within
+from hicom_edge.runtime.stages import DECODER
 
 TIMED_SAMPLES = 4
 

@@ -29,13 +29,14 @@ from hicom_edge.calibration.layers.sensitivity import (
     measure_sensitivities,
 )
 from hicom_edge.calibration.quality.quality import Thresholds
-from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.recipe import PreparedGraph, layers_of
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.scales.smoothing import smoothed_rows
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.datasets.selection import choose
+from hicom_edge.runtime.stages import Stages
+from hicom_edge.runtime.trace import DEFAULT_ENGINE
 
 _STEP, _CHOICE = "sensitivity", "choice"
 _PROBED_VIDEOS = 4
@@ -65,8 +66,8 @@ def rank_layers(
     if not by_answers:
         return measure_sensitivities(plans, rows, done=known, found=found)
     trials = run.directory.subdirectory("trials", empty=True)
-    with Chain(run.bundle) as chain:
-        probe = EndEffectProbe(run.bundle, chain, _probed_samples(run), None)
+    with Stages(run.bundle, DEFAULT_ENGINE) as stages:
+        probe = EndEffectProbe(run.bundle, stages, _probed_samples(run), None)
         return measure_sensitivities(
             plans, rows, probe=probe, done=known, found=found, directory=trials
         )

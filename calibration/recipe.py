@@ -17,7 +17,6 @@ from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.calibration.graphs.linears import LM_HEAD, find_linears, quantisable
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
-from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
 from hicom_edge.calibration.ranges.statistics import BundleStatistics, TensorStatistics
 from hicom_edge.calibration.run import Run
@@ -33,6 +32,7 @@ from hicom_edge.calibration.scales.smoothing import (
 )
 from hicom_edge.errors import EngineError, InputError
 from hicom_edge.planning.decoder_form import SCATTER_GRAPH
+from hicom_edge.runtime.stages import DECODER
 
 SEARCHED = "search"
 # QuantizeLinear of opset 23 came to ONNX Runtime with 1.24.

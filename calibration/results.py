@@ -16,7 +16,6 @@ from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity
 from hicom_edge.calibration.quality.quality import Quality
 from hicom_edge.calibration.quality.speed import SpeedReport
-from hicom_edge.calibration.ranges.chain import DECODER
 from hicom_edge.calibration.ranges.range_methods import RangeMethod
 from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.recipe import PreparedGraph, decoder_smoothing
@@ -40,6 +39,7 @@ from hicom_edge.calibration.scales.decoder_scales import DECODER_SCALES, write_d
 from hicom_edge.calibration.scales.tensorrt_cache import cache_text
 from hicom_edge.datasets.data_manifest import data_manifest
 from hicom_edge.datasets.sample import by_video
+from hicom_edge.runtime.stages import DECODER
 
 DIRECTORY = "calibration"
 

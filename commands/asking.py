@@ -5,6 +5,7 @@ It knows their arguments and what they print. The answers come from `VideoQA`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,7 @@ from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from hicom_edge.runtime.answer import Clip
+    from hicom_edge.runtime.answer import AnswerStream, Clip
     from hicom_edge.runtime.generation import GenerationKeywords
     from hicom_edge.runtime.qa import VideoQA
 
@@ -76,7 +77,7 @@ def ask(
         return
     with _open_qa(bundle, engine, threads) as qa:
         clip = _watch(qa, video, num_frames, fps, start, end, strict)
-        _answer(qa, clip, question, guide, options, json)
+        _show(clip, question, qa.stream(clip, question, guide, **options), json)
         _say_who_answers(bundle)
 
 
@@ -97,21 +98,36 @@ def chat(
     seed: Seed = None,
     engine: EngineName = "auto",
     threads: Threads = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Ask every question as if it were the first.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Ask several questions about one video.
 
-    They are typed or piped in, one per line; the vision tower runs once.
+    They are typed or piped in, one per line; the vision tower runs once. Each question is asked
+    after those before it, so that it may refer to them.
 
     Example: hicom-edge chat kitchen.mp4 --num-frames 64
+
+    Example: hicom-edge chat kitchen.mp4 --no-history < questions.txt
     """
+    from hicom_edge.runtime.timings import WatchTimings
+
     options = _generation(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
     with _open_qa(bundle, engine, threads) as qa:
         clip = _watch(qa, video, num_frames, fps, start, end, strict)
         _say_who_answers(bundle)
+        conversation = qa.conversation(clip, guide)
         for question in terminal.questions():
             with terminal.errors_do_not_end_the_conversation():
-                _answer(qa, clip, question, guide, options, json)
+                stream = (
+                    qa.stream(clip, question, guide, **options)
+                    if no_history
+                    else conversation.stream(question, **options)
+                )
+                _show(clip, question, stream, json)
+                clip = replace(clip, timings=WatchTimings(), vision_reused=True)
 
 
 def _generation(
@@ -173,22 +189,16 @@ def _note(remarks: tuple[str, ...]) -> None:
         terminal.remark(f"note: {remark}")
 
 
-def _answer(
-    qa: VideoQA,
-    clip: Clip,
-    question: str,
-    guide: str | None,
-    options: GenerationKeywords,
-    json: bool,
-) -> None:
-    stream = qa.stream(clip, question, guide, **options)
+def _show(clip: Clip, question: str, stream: AnswerStream, json: bool) -> None:
     if json:
-        terminal.say_json(terminal.answer_as_dict(question, stream.answer))
+        terminal.say_json(terminal.answer_as_dict(clip, question, stream.answer))
+        _note(stream.answer.remarks)
         return
     for piece in stream:
         terminal.say(terminal.printable(piece), end="")
     terminal.say("")
-    terminal.remark(terminal.what_happened(stream.answer))
+    _note(stream.answer.remarks)
+    terminal.remark(terminal.what_happened(clip, stream.answer))
 
 
 def _compare(

@@ -36,8 +36,8 @@ def pair_as_dict(names: tuple[str, str], pair: AnswerPair) -> dict[str, Any]:
         "question": pair.question,
         "same": pair.is_same,
         "answers": [
-            {"bundle": name, **terminal.answer_as_dict(pair.question, answer)}
-            for name, answer in zip(names, (pair.left, pair.right), strict=True)
+            {"bundle": name, **terminal.answer_as_dict(clip, pair.question, answer)}
+            for name, clip, answer in zip(names, pair.clips, (pair.left, pair.right), strict=True)
         ],
     }
 

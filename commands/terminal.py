@@ -21,7 +21,7 @@ from hicom_edge.errors import HicomEdgeError
 if TYPE_CHECKING:
     from hicom_edge.engines.doctor import Diagnosis
     from hicom_edge.engines.engine_files import BuiltEngine
-    from hicom_edge.runtime.answer import Answer
+    from hicom_edge.runtime.answer import Answer, Clip
 
 
 def prepare_streams() -> None:
@@ -188,13 +188,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     Console(file=sys.stdout).print(shown)
 
 
-def what_happened(answer: Answer) -> str:
-    """One line about an answer: tokens in and out, first token, speed."""
+def what_happened(clip: Clip, answer: Answer) -> str:
+    """One line about an answer: tokens in and out, first token after the question, speed."""
     timings = answer.timings
+    vision = "kept" if clip.vision_reused else f"{clip.timings.vision_ms:.0f} ms"
     parts = [
-        _counted(timings.frames, "frame"),
-        f"{timings.patch_tokens} patch tokens → {timings.visual_tokens} visual tokens",
-        f"vision {timings.vision_ms:.0f} ms" + (" (kept)" if timings.vision_reused else ""),
+        _counted(clip.num_frames, "frame"),
+        f"{clip.patch_tokens} patch tokens → {timings.visual_tokens} visual tokens",
+        f"vision {vision}",
         f"first token after {timings.time_to_first_token_ms:.0f} ms",
     ]
     if timings.tokens_per_second:
@@ -204,8 +205,8 @@ def what_happened(answer: Answer) -> str:
     return " · ".join(parts)
 
 
-def answer_as_dict(question: str, answer: Answer) -> dict[str, Any]:
-    """An answer for programs: text, ids, reason and timings, derived ones included."""
+def answer_as_dict(clip: Clip, question: str, answer: Answer) -> dict[str, Any]:
+    """An answer for programs: text, ids, reason, and timings of watching and answering."""
     timings = answer.timings
     return {
         "question": question,
@@ -213,6 +214,10 @@ def answer_as_dict(question: str, answer: Answer) -> dict[str, Any]:
         "token_ids": list(answer.token_ids),
         "finish_reason": answer.finish_reason,
         "timings": {
+            "frames": clip.num_frames,
+            "patch_tokens": clip.patch_tokens,
+            "vision_reused": clip.vision_reused,
+            **dataclasses.asdict(clip.timings),
             **dataclasses.asdict(timings),
             "time_to_first_token_ms": timings.time_to_first_token_ms,
             "tokens_per_second": timings.tokens_per_second,

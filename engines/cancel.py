@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 
 from hicom_edge.errors import Cancelled
@@ -55,6 +55,19 @@ class CancelToken:
             with self._lock:
                 if callback in self._callbacks:
                     self._callbacks.remove(callback)
+
+    @contextmanager
+    def following(self, *others: CancelToken | None) -> Iterator[None]:
+        """Inside the block, be cancelled together with any of the others.
+
+        Raises:
+            Cancelled: one of the others is cancelled already.
+        """
+        with ExitStack() as stack:
+            for other in others:
+                if other is not None:
+                    stack.enter_context(other.calling(self.cancel))
+            yield
 
 
 def check_cancelled(cancel: CancelToken | None) -> None:

@@ -21,7 +21,6 @@ from hicom_edge.bundle import ENGINES_DIR, is_unaltered, sha256_of
 from hicom_edge.engines.sidecar import LANGUAGE_MODEL, Expected, Sidecar
 from hicom_edge.errors import EngineError
 from hicom_edge.files import FileLock, Replacement, explained_write_errors, replace_file
-from hicom_edge.planning.decoder_form import weight_files
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -203,7 +202,7 @@ def explained_disk_errors(bundle: Bundle) -> AbstractContextManager[None]:
 
 def graph_sha256(manifest: Manifest, graph: str) -> str:
     """Digest of a graph and its weights."""
-    return _files_sha256(manifest, weight_files(manifest, graph))
+    return _files_sha256(manifest, manifest.files_of(graph))
 
 
 def checkpoint_sha256(manifest: Manifest, directory: str) -> str:

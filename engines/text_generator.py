@@ -7,7 +7,7 @@ sampling inside. It knows what such a runtime is told. It does not know any.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ class TextGenerator(Runner):
 
     def generate(
         self, request: GenerationRequest, cancel: CancelToken | None = None
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         """Token ids as they are generated; closing the iterator ends the work on them.
 
         Raises:
@@ -76,7 +76,9 @@ class TextGenerator(Runner):
         return self._generate(request, cancel)
 
     @abstractmethod
-    def _generate(self, request: GenerationRequest, cancel: CancelToken | None) -> Iterator[int]:
+    def _generate(
+        self, request: GenerationRequest, cancel: CancelToken | None
+    ) -> Generator[int, None, None]:
         """Generate for a request that is consistent in itself."""
 
     def _check(self, request: GenerationRequest) -> None:

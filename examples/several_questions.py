@@ -22,7 +22,7 @@ def main(video: str, bundle: str | None = None) -> None:
         for question in QUESTIONS:
             clip = qa.watch(video)
             answer = qa.ask(clip, question)
-            vision = "kept" if clip.vision_reused else f"{answer.timings.vision_ms:.0f} ms"
+            vision = "kept" if clip.vision_reused else f"{clip.timings.vision_ms:.0f} ms"
             print(f"{question}? {answer.text}   (vision {vision})")
 
 

@@ -38,11 +38,3 @@ def graphs_to_run(manifest: Manifest, takes_scatter: bool) -> tuple[str, ...]:
     """Names of all graphs except the form of the decoder that is not run."""
     own = decoder_graph(manifest, takes_scatter)
     return tuple(n for n in manifest.graphs if n == own or n not in DECODER_GRAPHS)
-
-
-def weight_files(manifest: Manifest, graph_name: str) -> tuple[str, ...]:
-    """Files of a graph and its weights; the two forms of the decoder share their weights."""
-    stems = [manifest.graphs[graph_name].file]
-    if graph_name == SCATTER_GRAPH and CONCAT_GRAPH in manifest.graphs:
-        stems.append(f"{manifest.graphs[CONCAT_GRAPH].file}.")  # the weights, not the graph
-    return tuple(sorted(n for n in manifest.files if n.startswith(tuple(stems))))

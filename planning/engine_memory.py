@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hicom_edge.errors import ResourceError
-from hicom_edge.planning.decoder_form import DECODER_GRAPHS, SCATTER_GRAPH, weight_files
+from hicom_edge.planning.decoder_form import DECODER_GRAPHS, SCATTER_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +94,7 @@ def map_bytes(manifest: Manifest, frames: int) -> int:
 
 def weight_bytes(manifest: Manifest, graph_name: str) -> int:
     """Size of a graph's file and of the weights beside it."""
-    return sum(manifest.files[name].size for name in weight_files(manifest, graph_name))
+    return sum(manifest.files[name].size for name in manifest.files_of(graph_name))
 
 
 def input_bytes(specs: Iterable[TensorSpec], profile: Profile) -> int:

@@ -1,31 +1,36 @@
-"""What watching and asking return: a clip, an answer, and an answer on its way.
-
-It knows what a caller may read of them. It does not know how they come about.
-"""
+"""What watching and asking return: a clip, an answer, and an answer that is being generated."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hicom_edge.engines.cancel import CancelToken
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.features.store import FeatureKey, VisionMaps
-from hicom_edge.runtime.timings import Stopwatch, Timings, WatchTimings
+from hicom_edge.runtime.timings import Timings, WatchTimings
+
+_SHOWN_CHARACTERS = 60
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clip:
-    """A video that was watched: its maps, and whether a question has used them yet.
+    """A video that was watched.
 
     Attributes:
+        key: identifies the frames, their preprocessing and the vision graph.
         maps: features (t, h, w, Dv) and embeddings (t, h, w, Dt) of the vision tower.
         modality: "video" or "image".
-        timings: what watching took; all 0 when the maps were kept from before.
+        timings: milliseconds of watching; all 0 when the maps were in the store.
         vision_reused: the vision tower did not run for this clip.
+        source: path or URL without password, or a description of an array.
+        timestamps: (t,) seconds of the frames; None for a source without a clock.
+        duration_seconds: of the whole source; None without a clock.
     """
 
     key: FeatureKey
@@ -33,11 +38,13 @@ class Clip:
     modality: str
     timings: WatchTimings
     vision_reused: bool
-    questions: int = field(default=0, init=False)
+    source: str
+    timestamps: NDArray[np.float64] | None
+    duration_seconds: float | None
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know of the video, a line each, such as frames that were replaced."""
+        """What a user should know about the video, a line each, such as damaged frames."""
         return self.maps.remarks
 
     @property
@@ -47,20 +54,28 @@ class Clip:
 
     @property
     def patch_tokens(self) -> int:
-        """Patches of all frames: what compression starts from."""
+        """Patches of all frames, before compression."""
         return int(np.prod(self.maps.features.shape[:3]))
 
+    def __repr__(self) -> str:
+        what = f"{self.num_frames} frame{'s' * (self.num_frames != 1)} of {self.source}"
+        if self.timestamps is None or self.duration_seconds is None:
+            return f"<Clip: {what}>"
+        first, last = self.timestamps[0], self.timestamps[-1]
+        return f"<Clip: {what}, {first:.1f} to {last:.1f} s of {self.duration_seconds:.1f} s>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Answer:
-    """What the model said.
+    """The answer to one question.
 
     Attributes:
         text: the answer.
         token_ids: the generated ids, without the stop token.
         finish_reason: "stop" at a stop token, "length" at the limit of new tokens.
         visual_tokens: (n, Dl), what the language model saw of the video.
-        timings: what it took.
+        timings: of answering; those of watching belong to the clip.
+        remarks: what a user should know about this answer, a line each.
     """
 
     text: str
@@ -68,13 +83,26 @@ class Answer:
     finish_reason: str
     visual_tokens: NDArray[Any]
     timings: Timings
+    remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        text = self.text
+        if len(text) > _SHOWN_CHARACTERS:
+            text = f"{text[:_SHOWN_CHARACTERS]}..."
+        return (
+            f"<Answer: {text!r}, {len(self.token_ids)} tokens, {self.finish_reason}, "
+            f"{self.timings.time_to_first_token_ms:.0f} ms to the first>"
+        )
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer as they come; `answer` is the whole, once they are all there."""
+    """Pieces of an answer as they are generated; `answer` is the whole.
 
-    def __init__(self, pieces: Generator[str, None, Answer]) -> None:
-        self._pieces = pieces
+    One thread reads it. Others may call `cancel` or `close`.
+    """
+
+    def __init__(self, pieces: Generator[str, None, Answer], cancel: CancelToken) -> None:
+        self._pieces, self._cancel = pieces, cancel
         self._answer: Answer | None = None
 
     def __next__(self) -> str:
@@ -84,45 +112,26 @@ class AnswerStream(Iterator[str]):
             self._answer = self._answer or end.value
             raise
 
+    def cancel(self) -> None:
+        """Stop generating; whoever reads the stream gets Cancelled, also in a long prefill."""
+        self._cancel.cancel()
+
     def close(self) -> None:
-        """Generate no more."""
-        self._pieces.close()
+        """Stop generating and free what the answer holds."""
+        self._cancel.cancel()
+        with suppress(ValueError):  # it runs in another thread, where Cancelled is raised
+            self._pieces.close()
 
     @property
     def answer(self) -> Answer:
-        """The whole answer; generates what has not been read yet."""
+        """The whole answer; generates what has not been read yet.
+
+        Raises:
+            InputError: the stream was closed, or ended with an error, before it was complete.
+            Cancelled: it was cancelled.
+        """
         for _ in self:
             pass
         if self._answer is None:
             raise InputError("this stream was closed before its answer was complete; ask again")
         return self._answer
-
-
-def timings_of_answer(
-    clip: Clip,
-    clock: Stopwatch,
-    visual_tokens: int,
-    prompt_tokens: int,
-    new_tokens: int,
-    finish_reason: str,
-) -> Timings:
-    """The timings of one answer; only a clip's first answer carries what watching took."""
-    first = clip.questions == 0
-    clip.questions += 1
-    watch = clip.timings if first else WatchTimings()
-    return Timings(
-        frames=clip.num_frames,
-        patch_tokens=clip.patch_tokens,
-        visual_tokens=visual_tokens,
-        prompt_tokens=prompt_tokens,
-        new_tokens=new_tokens,
-        decode_steps=new_tokens - (finish_reason == "length"),
-        decode_ms=watch.decode_ms,
-        preprocess_ms=watch.preprocess_ms,
-        vision_ms=watch.vision_ms,
-        vision_reused=clip.vision_reused or not first,
-        guide_ms=clock.ms["guide"],
-        compress_ms=clock.ms["compress"],
-        prefill_ms=clock.ms["prefill"],
-        generate_ms=clock.ms["generate"],
-    )

@@ -1,13 +1,9 @@
-"""Tokens one after the other: prefill once, then choose, stop or step.
-
-It knows the loop, the stop tokens and the limit of the context. It does not know text, and leaves
-the choice of a token to the sampler. A runtime that generates by itself is only handed the request.
-"""
+"""The decode loop: one prefill, then choose a token, stop, or run the next step."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -16,7 +12,7 @@ from numpy.typing import NDArray
 
 from hicom_edge.bundle.manifest import GenerationSpec
 from hicom_edge.engines.base import DecoderEngine
-from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
+from hicom_edge.engines.text_generator import GenerationRequest
 from hicom_edge.errors import PromptError
 from hicom_edge.option_fields import check_fields, option
 from hicom_edge.runtime.sampling import (
@@ -33,6 +29,7 @@ from hicom_edge.runtime.sampling import (
 if TYPE_CHECKING:
     from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.engines.device_array import AnyArray
+    from hicom_edge.engines.sequences import TokenSequence
 
 DEFAULT_MAX_NEW_TOKENS = 512
 
@@ -41,7 +38,7 @@ Embeddings = NDArray[Any]
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What the caller may say about an answer; None means the checkpoint's own value.
+    """Options of one answer; None means the checkpoint's own value.
 
     Attributes:
         max_new_tokens: the most tokens to generate, 1 or more; None: 512, or what the context
@@ -100,7 +97,7 @@ def generate(
     stop_token_ids: tuple[int, ...],
     max_new_tokens: int,
     cancel: CancelToken | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Yield token ids until a stop token, which is not yielded, or `max_new_tokens`.
 
     Args:
@@ -111,42 +108,77 @@ def generate(
     Raises:
         Cancelled: `cancel` was set, before a step or during the prefill.
     """
-    sampler = Sampler(settings)
+    reply = Reply(settings, stop_token_ids, max_new_tokens)
     with decoder.start(cancel) as sequence:
         logits = sequence.append(prompt_embeddings, cancel)
-        for left in reversed(range(max_new_tokens)):
-            token_id = sampler.choose(logits)
-            if token_id in stop_token_ids:
-                return
-            yield token_id
-            if left:
-                row = token_embedding[token_id : token_id + 1]
-                logits = sequence.append(np.asarray(row, dtype=decoder.dtype), cancel)
+        yield from decode(sequence, token_embedding, logits, reply, cancel)
 
 
-def generate_with(
-    generator: TextGenerator,
+def decode(
+    sequence: TokenSequence,
+    token_embedding: Embeddings,
+    logits: NDArray[np.float32],
+    reply: Reply,
+    cancel: CancelToken | None = None,
+) -> Generator[int, None, None]:
+    """Yield the tokens of a reply, given the logits (V) of its prefill; the sequence stays open.
+
+    The last token of a reply that ends at its limit is not appended to the sequence.
+    """
+    while (token_id := reply.choose(logits)) is not None:
+        yield token_id
+        if reply.is_full:
+            return
+        logits = sequence.append(token_row(token_embedding, token_id, sequence.dtype), cancel)
+
+
+class Reply:
+    """Token ids of one answer as they are chosen from logits."""
+
+    def __init__(
+        self, settings: SamplingSettings, stop_token_ids: tuple[int, ...], max_new_tokens: int
+    ) -> None:
+        self._sampler = Sampler(settings)
+        self._stops, self._most = stop_token_ids, max_new_tokens
+        self.token_ids: list[int] = []
+
+    @property
+    def is_full(self) -> bool:
+        """The limit of new tokens is reached."""
+        return len(self.token_ids) == self._most
+
+    def choose(self, logits: NDArray[np.float32]) -> int | None:
+        """The next token from logits (V), or None where the answer stops."""
+        token_id = self._sampler.choose(logits)
+        if token_id in self._stops:
+            return None
+        self.token_ids.append(token_id)
+        return token_id
+
+
+def token_row(token_embedding: Embeddings, token_id: int, dtype: str) -> Embeddings:
+    """The embedding (1, Dl) of one token."""
+    return np.asarray(token_embedding[token_id : token_id + 1], dtype=dtype)
+
+
+def request_for(
     token_ids: NDArray[np.int64],
     prompt_embeddings: Embeddings,
     settings: SamplingSettings,
     stop_token_ids: tuple[int, ...],
     max_new_tokens: int,
-    cancel: CancelToken | None = None,
-) -> Iterator[int]:
-    """As `generate`, with a runtime that has loop and sampling inside.
+) -> GenerationRequest:
+    """The same answer as a request to a runtime that generates by itself.
 
     Args:
         token_ids: (l,) ids of the prompt, VISUAL at visual positions.
     """
-    return generator.generate(
-        GenerationRequest(
-            token_ids,
-            prompt_embeddings,
-            stop_token_ids,
-            max_new_tokens,
-            **dataclasses.asdict(settings),
-        ),
-        cancel,
+    return GenerationRequest(
+        token_ids,
+        prompt_embeddings,
+        stop_token_ids,
+        max_new_tokens,
+        **dataclasses.asdict(settings),
     )
 
 

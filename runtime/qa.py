@@ -1,45 +1,35 @@
-"""Questions about video, answered by the engines of a bundle.
-
-It knows the order of the stages and what is kept between questions. The stages themselves are the
-sibling modules and the engines.
-"""
+"""Questions about video, answered by the engines of a bundle."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hicom_edge.bundle import Bundle
-from hicom_edge.engines import AUTO, load_decoder, load_engine, why_not_built
-from hicom_edge.engines.base import DecoderEngine, EngineOptions
-from hicom_edge.engines.device_array import MAIN_MEMORY, as_dtype, joined
-from hicom_edge.engines.text_generator import VISUAL, TextGenerator, load_text_generator
+from hicom_edge.engines import AUTO
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.cancel import CancelToken
 from hicom_edge.errors import BundleError, InputError
-from hicom_edge.planning.decoder_form import DECODER_GRAPHS
+from hicom_edge.planning.main_memory import total_memory
 from hicom_edge.progress import Progress, no_progress
-from hicom_edge.runtime.answer import Answer, AnswerStream, Clip, timings_of_answer
+from hicom_edge.runtime.answer import Answer, AnswerStream, Clip
+from hicom_edge.runtime.answering import Question, answer_many, answer_pieces
 from hicom_edge.runtime.checks import check_question, check_text
-from hicom_edge.runtime.features.encoding import encode_frames, preprocessor_from_spec
-from hicom_edge.runtime.features.store import DEFAULT_CAPACITY_BYTES, FeatureKey, FeatureStore
-from hicom_edge.runtime.generation import (
-    GenerationOptions,
-    generate,
-    generate_with,
-    room_for_answer,
+from hicom_edge.runtime.conversation import Conversation
+from hicom_edge.runtime.features.store import (
+    FeatureKey,
+    FeatureStore,
+    VisionMaps,
+    default_capacity_bytes,
 )
-from hicom_edge.runtime.guide.text import guide_text
-from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
-from hicom_edge.runtime.prompt import PromptBuilder, PromptParts
-from hicom_edge.runtime.text_stream import TextStream
+from hicom_edge.runtime.gate import Gate
+from hicom_edge.runtime.generation import GenerationOptions
+from hicom_edge.runtime.stages import COMPRESSOR, VISION, Stages
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
-from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.runtime.video import (
     DEFAULT_READING,
     Frames,
@@ -48,23 +38,23 @@ from hicom_edge.runtime.video import (
     VideoInput,
     read_frames,
 )
+from hicom_edge.runtime.video.source import without_password
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from hicom_edge.engines.device_array import AnyArray
     from hicom_edge.runtime.generation import GenerationKeywords
 
-DECODER = "decoder"
-REQUIRED_GRAPHS = ("vision", "compressor")
 DEMO_BUNDLE = Path(__file__).resolve().parent.parent / "demo" / "bundle"
 
 
 class VideoQA:
     """Answers questions about videos with one bundle; a video asked twice is encoded once.
 
-    Several streams may be read in turn. Where the language model runs in TensorRT, which has one KV
-    cache, one stream is read to its end, or closed, before the next.
+    Several threads may watch and ask at once, and streams may be read in turn; every answer equals
+    the one that is given alone. Where the language model runs in TensorRT, which has one KV cache,
+    threads wait for each other, and a thread reads a stream to its end, or closes it, before it
+    starts the next.
     """
 
     def __init__(
@@ -72,31 +62,17 @@ class VideoQA:
         bundle: Bundle,
         engine: str = AUTO,
         options: EngineOptions | None = None,
-        feature_store_bytes: int = DEFAULT_CAPACITY_BYTES,
+        feature_store_bytes: int | None = None,
     ) -> None:
-        for name in REQUIRED_GRAPHS:
+        for name in (VISION, COMPRESSOR):
             bundle.graph(name)
-        graphs = [name for name in bundle.manifest.graphs if name not in DECODER_GRAPHS]
+        if feature_store_bytes is None:
+            feature_store_bytes = default_capacity_bytes(total_memory())
         self.bundle = bundle
-        self._preprocessor = preprocessor_from_spec(bundle.manifest.frames)
-        self._prompts = PromptBuilder(bundle)
-        self._guides = GuideTokenizer(bundle) if "guide" in graphs else None
-        self._token_embedding = open_token_embedding(bundle)
-        self._store = FeatureStore(feature_store_bytes)
-        self._engines = {name: load_engine(bundle, name, engine, options) for name in graphs}
-        self._decoder = _load_language_model(bundle, engine, options)
-        self._passed_over = _passed_over(bundle) if engine == AUTO else ()
-        with ExitStack() as loading:
-            for runner in (*self._engines.values(), self._decoder):
-                loading.enter_context(runner)
-            self._loaded = loading.pop_all()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know of how the engines run here, a line each."""
-        runners = (*self._engines.values(), self._decoder)
-        own = (r for runner in runners for r in runner.remarks)
-        return tuple(dict.fromkeys((*self._passed_over, *own)))
+        self._engine_name = engine
+        self._store, self._gate = FeatureStore(feature_store_bytes), Gate("VideoQA")
+        self._stages = Stages(bundle, engine, options)
+        self._stages.engines.open_all()
 
     @classmethod
     def load(
@@ -105,6 +81,7 @@ class VideoQA:
         engine: str = AUTO,
         threads: int | None = None,
         progress: Progress = no_progress,
+        feature_store_bytes: int | None = None,
     ) -> Self:
         """Open a bundle, by default the demo bundle that comes with the package.
 
@@ -112,6 +89,9 @@ class VideoQA:
             engine: "auto", or one of hicom_edge.engines.engine_names().
             threads: CPU threads of one graph; None leaves the choice to the engine.
             progress: of the files whose hashes are checked.
+            feature_store_bytes: how many bytes of video features are kept for later questions; 0
+                keeps none. By default a thirty-second of the main memory, at most 1 GiB (256 MiB on
+                a board of 8 GB).
 
         Raises:
             BundleError: not a bundle, half-written, altered, or without a graph that is needed.
@@ -119,7 +99,16 @@ class VideoQA:
             ResourceError: not enough memory for the weights.
         """
         opened = Bundle.open(demo_bundle() if path is None else path, progress)
-        return cls(opened, engine, EngineOptions(threads))
+        return cls(opened, engine, EngineOptions(threads), feature_store_bytes)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._gate.closing.is_cancelled else f"engine {self._engine_name}"
+        return f"<VideoQA: {self.bundle.manifest.name} in {self.bundle.path}, {state}>"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know about how the engines run here, a line each."""
+        return self._stages.engines.remarks
 
     def watch(
         self,
@@ -130,8 +119,11 @@ class VideoQA:
         end: float | None = None,
         progress: Progress = no_progress,
         reading: ReadingOptions = DEFAULT_READING,
+        cancel: CancelToken | None = None,
     ) -> Clip:
-        """Decode a video and run the vision tower on it, or take what was kept of it.
+        """Decode a video and run the vision tower on it, or take its features from the store.
+
+        Threads that watch the same video at the same time encode it once.
 
         Args:
             source: a file, a URL, a directory of frames, or an array (t, h, w, 3) uint8, which is
@@ -140,35 +132,47 @@ class VideoQA:
             start, end: the part to look at, in seconds.
             progress: of the frames.
             reading: how the source is opened; see ReadingOptions.
+            cancel: stops the work from another thread.
 
         Raises:
             VideoError: the source cannot be read.
             InputError: options that do not fit together or the source, or more frames than the
-                model's context holds.
+                model's context holds; or this VideoQA is closed.
             ResourceError: not enough memory for so many frames.
+            Cancelled: `cancel` was set.
         """
         if num_frames is None and fps is None:
             num_frames = self.bundle.manifest.frames.num_frames
         sampling = FrameSampling(num_frames, fps, start, end)
+        self._gate.check()
         frames = read_frames(source, sampling, progress, reading)
         self._refuse_too_many(frames)
-        key = self._feature_key(frames.fingerprint)
-        kept = self._store.get(key)
-        if kept is not None:
-            return Clip(key, kept, frames.modality, WatchTimings(), vision_reused=True)
-        clock = Stopwatch()
-        maps = encode_frames(frames, self._preprocessor, self._engines["vision"], clock)
-        maps = replace(maps, remarks=frames.remarks)
-        self._store.put(key, maps)
+        key, clock, own = self._feature_key(frames.fingerprint), Stopwatch(), CancelToken()
+
+        def encode(token: CancelToken) -> VisionMaps:
+            maps = self._stages.vision(frames, clock, token)
+            return replace(maps, remarks=frames.remarks)
+
+        with self._gate(), own.following(self._gate.closing, cancel):
+            maps, is_reused = self._store.get_or_make(key, encode, own)
         ms = clock.ms
-        timings = WatchTimings(ms["decode"], ms["preprocess"], ms["vision"])
-        return Clip(key, maps, frames.modality, timings, vision_reused=False)
+        return Clip(
+            key=key,
+            maps=maps,
+            modality=frames.modality,
+            timings=WatchTimings(ms["decode"], ms["preprocess"], ms["vision"]),
+            vision_reused=is_reused,
+            source=_described(source),
+            timestamps=frames.timestamps,
+            duration_seconds=frames.duration_seconds,
+        )
 
     def ask(
         self,
         clip: Clip,
         question: str,
         guide: str | None = None,
+        cancel: CancelToken | None = None,
         **options: Unpack[GenerationKeywords],
     ) -> Answer:
         """Answer a question about a clip.
@@ -176,40 +180,73 @@ class VideoQA:
         Args:
             guide: the text that steers the compression; by default the question without answer
                 options.
+            cancel: stops the answer from another thread.
             options: max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed; see
                 GenerationOptions. By default greedy, with the checkpoint's repetition penalty.
 
         Raises:
             PromptError: no question, options out of range or of another type, or a prompt that does
                 not fit the context.
-            InputError: no clip, or one that was watched with another bundle.
+            InputError: no clip, or one that was watched with another bundle; or this VideoQA is
+                closed.
+            Cancelled: `cancel` was set.
         """
-        return self.stream(clip, question, guide, **options).answer
+        return self.stream(clip, question, guide, cancel, **options).answer
 
     def stream(
         self,
         clip: Clip,
         question: str,
         guide: str | None = None,
+        cancel: CancelToken | None = None,
         **options: Unpack[GenerationKeywords],
     ) -> AnswerStream:
         """As `ask`, but iterable over the pieces of text as they are generated."""
-        if not isinstance(clip, Clip):
-            raise InputError(
-                f"a clip of type {type(clip).__name__} was given; pass what watch() returned"
-            )
-        if clip.key != self._feature_key(clip.key.frames):
-            raise InputError("this clip was watched with another bundle; watch it with this one")
-        check_question(question)
+        asked, own = self._checked(clip, question, guide, options), CancelToken()
+        return AnswerStream(answer_pieces(self._stages, self._gate, asked, own, cancel), own)
+
+    def ask_many(
+        self,
+        asked: Sequence[tuple[Clip, str]],
+        guide: str | None = None,
+        cancel: CancelToken | None = None,
+        **options: Unpack[GenerationKeywords],
+    ) -> list[Answer]:
+        """Answer questions about clips, each as `ask` does, batched where the engine can.
+
+        Args:
+            asked: clips, each with a question.
+            guide, options: of all questions; see `ask`.
+            cancel: stops all of them.
+
+        Raises:
+            PromptError, InputError, Cancelled: as `ask`, before anything runs where possible.
+        """
+        questions = [self._checked(clip, text, guide, options) for clip, text in asked]
+        return answer_many(self._stages, self._gate, questions, cancel)
+
+    def conversation(self, clip: Clip, guide: str | None = None) -> Conversation:
+        """A conversation about a clip, in which later questions may refer to earlier ones.
+
+        Args:
+            guide: steers the compression for all questions; by default each question is its own
+                guide, as in training.
+
+        Raises:
+            InputError: no clip, or one that was watched with another bundle; or this VideoQA is
+                closed.
+        """
+        self._gate.check()
+        self._check_clip(clip)
         if guide is not None:
             check_text(guide, "the guide")
-        chosen = GenerationOptions(**options)
-        chosen.sampling(self.bundle.manifest.generation)  # refuses what the checkpoint does not fit
-        return AnswerStream(self._answer(clip, question, guide, chosen))
+        return Conversation(self._stages, self._gate, self._checked, clip, guide)
 
     def close(self) -> None:
-        """Free the engines."""
-        self._loaded.close()
+        """Stop what runs in other threads, and free the engines and the kept features."""
+        self._gate.close()
+        self._stages.close()
+        self._store.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -222,6 +259,26 @@ class VideoQA:
     ) -> None:
         self.close()
 
+    def _checked(
+        self, clip: Clip, question: str, guide: str | None, options: GenerationKeywords
+    ) -> Question:
+        self._gate.check()
+        self._check_clip(clip)
+        check_question(question)
+        if guide is not None:
+            check_text(guide, "the guide")
+        chosen = GenerationOptions(**options)
+        chosen.sampling(self.bundle.manifest.generation)  # refuses what the checkpoint does not fit
+        return Question(clip, question, guide, chosen)
+
+    def _check_clip(self, clip: Clip) -> None:
+        if not isinstance(clip, Clip):
+            raise InputError(
+                f"a clip of type {type(clip).__name__} was given; pass what watch() returned"
+            )
+        if clip.key != self._feature_key(clip.key.frames):
+            raise InputError("this clip was watched with another bundle; watch it with this one")
+
     def _refuse_too_many(self, frames: Frames) -> None:
         """Before the vision tower runs on frames that no question could be asked about."""
         model = self.bundle.manifest.model
@@ -233,111 +290,17 @@ class VideoQA:
                 f"question in the model's context of {model.max_context}; watch fewer frames"
             )
 
-    def _answer(
-        self, clip: Clip, question: str, guide: str | None, options: GenerationOptions
-    ) -> Generator[str, None, Answer]:
-        """Compress, prefill, generate: the per-question half of the pipeline."""
-        manifest, clock = self.bundle.manifest, Stopwatch()
-        visual_tokens = self._compress(clip, guide or guide_text(question), clock)
-        parts = self._prompts.build(question, clip.modality)
-        prompt = self._embed_prompt(parts, visual_tokens)
-        room = room_for_answer(len(prompt), options.max_new_tokens, manifest.model.max_context)
-        tokens = self._generate(parts, prompt, options, room)
-        text, pieces, token_ids = TextStream(self._prompts.tokenizer), [], []
-        with clock("prefill"):
-            token_id = next(tokens, None)
-        while token_id is not None:
-            token_ids.append(token_id)
-            if piece := text.push(token_id):
-                pieces.append(piece)
-                yield piece
-            with clock("generate"):
-                token_id = next(tokens, None)
-        if piece := text.finish():
-            pieces.append(piece)
-            yield piece
-        reason = "length" if len(token_ids) == room else "stop"
-        return Answer(
-            text="".join(pieces),
-            token_ids=tuple(token_ids),
-            finish_reason=reason,
-            visual_tokens=np.asarray(visual_tokens),
-            timings=timings_of_answer(
-                clip, clock, len(visual_tokens), len(prompt), len(token_ids), reason
-            ),
-        )
-
-    def _compress(self, clip: Clip, guide: str, clock: Stopwatch) -> AnyArray:
-        """Visual tokens (n, Dl) of a clip under a guide text; they stay where they are made."""
-        # An image has its own graph where its compression is not that of a video of one frame.
-        own = self._engines.get(f"compressor_{clip.modality}")
-        compressor = own or self._engines["compressor"]
-        available: dict[str, AnyArray | None]
-        available = {"features": clip.maps.features, "embeddings": clip.maps.embeddings}
-        if self._guides is not None:
-            with clock("guide"):
-                feed = {"guide_input_ids": self._guides.encode(guide)}
-                available["guide"] = self._engines["guide"].infer_on_device(feed)["guide"]
-        feed_dict = {
-            spec.name: as_dtype(_made(available[spec.name]), spec.dtype)
-            for spec in compressor.inputs
-        }
-        with clock("compress"):
-            return compressor.infer_on_device(feed_dict)["visual_tokens"]
-
-    def _generate(
-        self, parts: PromptParts, prompt: AnyArray, options: GenerationOptions, room: int
-    ) -> Iterator[int]:
-        """The answer's token ids, from whatever runs the language model."""
-        generation = self.bundle.manifest.generation
-        how = (options.sampling(generation), generation.stop_token_ids, room)
-        if isinstance(self._decoder, TextGenerator):
-            visual = np.full(len(prompt) - sum(map(len, parts)), VISUAL)
-            token_ids = np.concatenate([parts.prefix_ids, visual, parts.suffix_ids])
-            return generate_with(self._decoder, token_ids, np.asarray(prompt), *how)
-        return generate(self._decoder, self._token_embedding, prompt, *how)
-
-    def _embed_prompt(self, parts: PromptParts, visual_tokens: AnyArray) -> AnyArray:
-        """Prompt embeddings (l, Dl): the chat prompt with the visual tokens spliced in."""
-        rows = [
-            self._token_embedding[parts.prefix_ids],
-            visual_tokens,
-            self._token_embedding[parts.suffix_ids],
-        ]
-        decoder = self._decoder
-        memory = decoder.memory if isinstance(decoder, DecoderEngine) else MAIN_MEMORY
-        return joined([as_dtype(row, decoder.dtype) for row in rows], memory)
-
     def _feature_key(self, frames_fingerprint: str) -> FeatureKey:
         manifest = self.bundle.manifest
-        graph = manifest.graphs["vision"].file
-        # The graph and its weights, which may lie beside it in files named after it.
-        hashes = [f.sha256 for name, f in manifest.files.items() if name.startswith(graph)]
+        hashes = [manifest.files[name].sha256 for name in manifest.files_of(VISION)]
         return FeatureKey(frames_fingerprint, repr(manifest.frames), " ".join(hashes))
 
 
-def _passed_over(bundle: Bundle) -> tuple[str, ...]:
-    reason = why_not_built(bundle)
-    return () if reason is None else (f"the engines that were built are not used: {reason}",)
-
-
-def _load_language_model(
-    bundle: Bundle, engine: str, options: EngineOptions | None
-) -> DecoderEngine | TextGenerator:
-    """The `decoder` graph, or the language model that a bundle has for another runtime."""
-    if bundle.manifest.language_model is not None:
-        return load_text_generator(bundle)
-    bundle.graph(DECODER)
-    return load_decoder(bundle, engine, options)
-
-
-def _made(array: AnyArray | None) -> AnyArray:
-    if array is None:
-        raise BundleError(
-            "the compressor takes embeddings, but the vision graph makes none; "
-            "export the bundle again"
-        )
-    return array
+def _described(source: VideoInput) -> str:
+    """A source in words, without a password."""
+    if isinstance(source, (str, os.PathLike)):
+        return without_password(os.fspath(source))
+    return f"an array {source.shape}"
 
 
 def demo_bundle() -> Path:

@@ -1,7 +1,4 @@
-"""Two bundles on the same videos and questions, and where their answers differ.
-
-It knows pairs of answers and pairs of texts. It does not print, and does not judge which is better.
-"""
+"""Answers of two bundles to the same questions about a video, and the words that differ."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from hicom_edge.runtime.answer import Answer
+from hicom_edge.runtime.answer import Answer, Clip
 from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 
 if TYPE_CHECKING:
@@ -34,16 +31,22 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class AnswerPair:
-    """One question, answered by both bundles; each answer carries its own timings.
+    """One question, answered by both bundles.
 
     Attributes:
-        remarks: what a user should know of the video, a line each.
+        clips: the video as each bundle watched it, with the timings of watching.
+        left, right: the answers, with the timings of answering.
     """
 
     question: str
+    clips: tuple[Clip, Clip]
     left: Answer
     right: Answer
-    remarks: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know about the video, a line each."""
+        return tuple(dict.fromkeys((*self.clips[0].remarks, *self.clips[1].remarks)))
 
     @property
     def is_same(self) -> bool:
@@ -82,14 +85,13 @@ def answer_side_by_side(
         VideoError, InputError, PromptError: as VideoQA.watch and VideoQA.ask.
     """
     looked_at = (source, num_frames, fps, start, end)
-    clips = [qa.watch(*looked_at, reading=reading) for qa in (left, right)]
-    remarks = tuple(dict.fromkeys((*clips[0].remarks, *clips[1].remarks)))
+    clips = left.watch(*looked_at, reading=reading), right.watch(*looked_at, reading=reading)
     for question in questions:
         yield AnswerPair(
             question,
+            clips,
             left.ask(clips[0], question, guide, **options),
             right.ask(clips[1], question, guide, **options),
-            remarks,
         )
 
 

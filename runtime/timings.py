@@ -1,7 +1,4 @@
-"""How long each stage of an answer took, and how many tokens went where.
-
-It knows stages and milliseconds. It does not know what the stages do.
-"""
+"""How long each stage took: of watching a video, and of answering a question."""
 
 from __future__ import annotations
 
@@ -14,39 +11,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WatchTimings:
-    """What watching a clip took; all 0 when its maps were kept from before."""
+    """Milliseconds of watching a clip; all 0 when its features were in the store."""
 
     decode_ms: float = 0.0
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0
 
+    @property
+    def total_ms(self) -> float:
+        """All three stages."""
+        return self.decode_ms + self.preprocess_ms + self.vision_ms
+
 
 @dataclass(frozen=True)
 class Timings:
-    """What one answer took, stage by stage.
+    """Tokens and milliseconds of one answer.
 
     Attributes:
-        frames, patch_tokens, visual_tokens: of the video, before and after compression.
+        visual_tokens: what compression left of the video.
         prompt_tokens: length of the whole prompt, visual tokens included.
+        reused_tokens: the beginning of the prompt that was in the KV cache already.
         new_tokens: generated tokens, without the stop token.
         decode_steps: runs of the language model after the prefill, the stop token's included.
-        decode_ms, preprocess_ms, vision_ms: of the video; 0 when its maps were kept.
-        vision_reused: the vision tower did not run for this answer.
         guide_ms, compress_ms: of the question.
         prefill_ms: the prompt through the language model, up to the first token.
         generate_ms: the decode steps.
     """
 
-    frames: int
-    patch_tokens: int
     visual_tokens: int
     prompt_tokens: int
+    reused_tokens: int
     new_tokens: int
     decode_steps: int
-    decode_ms: float
-    preprocess_ms: float
-    vision_ms: float
-    vision_reused: bool
     guide_ms: float
     compress_ms: float
     prefill_ms: float
@@ -54,9 +50,8 @@ class Timings:
 
     @property
     def time_to_first_token_ms(self) -> float:
-        """From the video (from the question, when its maps were kept) to the first token."""
-        watch_ms = self.decode_ms + self.preprocess_ms + self.vision_ms
-        return watch_ms + self.guide_ms + self.compress_ms + self.prefill_ms
+        """From the question, about a video that was watched, to the first token."""
+        return self.guide_ms + self.compress_ms + self.prefill_ms
 
     @property
     def tokens_per_second(self) -> float:

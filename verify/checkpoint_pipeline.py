@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hicom_edge.model.hicom import IMAGE_TOKEN_ID, VIDEO_TOKEN_ID
-from hicom_edge.verify.pipelines import Pipeline, Prompt, frame_chunks
+from hicom_edge.runtime.features.encoding import frame_chunks
+from hicom_edge.verify.pipelines import Pipeline, Prompt
 
 if TYPE_CHECKING:
     import numpy as np

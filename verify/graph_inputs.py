@@ -11,8 +11,10 @@ from hicom_edge.engines import load_engine
 from hicom_edge.engines.decoder_inputs import position_inputs
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, PAST, PRESENT
 from hicom_edge.planning.profiles import PREFILL, STEP
+from hicom_edge.runtime.features.encoding import frame_chunks
+from hicom_edge.runtime.stages import compressor_graph
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.verify.pipelines import compressor_graph, embed_prompt, frame_chunks
+from hicom_edge.verify.pipelines import embed_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

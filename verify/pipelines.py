@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hicom_edge.engines import AUTO, load_engine
-from hicom_edge.engines.text_generator import VISUAL
-from hicom_edge.runtime.features.encoding import FRAMES_PER_RUN, run_vision
-from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.verify.language_models import NOTHING_MISSING, open_language_model
+from hicom_edge.engines import AUTO
+from hicom_edge.engines.text_generator import TextGenerator
+from hicom_edge.errors import EngineError
+from hicom_edge.runtime.prompt import PromptParts
+from hicom_edge.runtime.stages import GUIDE, VISION, PromptRows, Stages, compressor_graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.engines.base import Engine
 
     Array = NDArray[Any]
+
+LOGITS, TOKENS = "prefill_logits", "greedy_tokens"
+NOTHING_MISSING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -78,59 +81,52 @@ class BundlePipeline(Pipeline):
         stack: ExitStack,
         engine: str = AUTO,
     ) -> None:
-        graphs = bundle.manifest.graphs
-        self._compressor = compressor_graph(bundle, modality)
-        self._engines: dict[str, Engine] = {
-            name: stack.enter_context(load_engine(bundle, name, engine))
-            for name in ("vision", "guide", self._compressor)
-            if name in graphs
-        }
-        self._language_model = open_language_model(bundle, engine, stack)
-        self.missing = self._language_model.missing
-        remarks = [remark for engine in self._engines.values() for remark in engine.remarks]
-        self.remarks = tuple(dict.fromkeys([*remarks, *self._language_model.remarks]))
-        self._table: Array = open_token_embedding(bundle)
-        self._maps = self._encode(pixel_values)
+        self._stages = stages = stack.enter_context(Stages(bundle, engine))
+        self._modality = modality
+        for name in (VISION, GUIDE, compressor_graph(bundle, modality)):
+            if name in bundle.manifest.graphs:
+                stages.engines.engine(name)
+        self.missing = _missing(stages)
+        self.remarks = stages.engines.remarks
+        self._maps = stages.vision_of_pixels(pixel_values)
 
     def maps(self) -> dict[str, Array]:
-        return dict(self._maps)
+        found = {"features": self._maps.features, "embeddings": self._maps.embeddings}
+        return {name: np.asarray(array) for name, array in found.items() if array is not None}
 
     def guide(self, prompt: Prompt) -> Array | None:
-        if prompt.guide_input_ids is None or "guide" not in self._engines:
-            return None
-        feed = {"guide_input_ids": prompt.guide_input_ids}
-        return self._engines["guide"].infer(feed)["guide"]
+        guide = self._stages.guide(prompt.guide_input_ids)
+        return None if guide is None else np.asarray(guide)
 
     def visual_tokens(self, guide: Array | None) -> Array:
-        compressor = self._engines[self._compressor]
-        available = {**self._maps, "guide": guide} if guide is not None else self._maps
-        return compressor.infer({s.name: available[s.name] for s in compressor.inputs})[
-            "visual_tokens"
-        ]
+        return np.asarray(self._stages.visual_tokens(self._maps, self._modality, guide))
 
     def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        return self._language_model.logits(self._embed(prompt, visual_tokens, answer))
+        return self._stages.logits(self._rows(prompt, visual_tokens), answer)
 
     def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
-        visual = np.full(len(visual_tokens), VISUAL)
-        token_ids = np.concatenate([prompt.prefix_ids, visual, prompt.suffix_ids])
-        rows = self._embed(prompt, visual_tokens)
-        return self._language_model.greedy(token_ids, rows, max_new_tokens)
+        return list(self._stages.greedy(self._rows(prompt, visual_tokens), max_new_tokens))
 
-    def _encode(self, pixel_values: NDArray[np.float32]) -> dict[str, Array]:
-        chunks = [run_vision(self._engines["vision"], c) for c in frame_chunks(pixel_values)]
-        return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
-
-    def _embed(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        """(l, Dl): token embeddings of the prompt with the visual tokens spliced in."""
-        dtype = self._language_model.dtype
-        return embed_prompt(self._table, prompt, visual_tokens, answer).astype(dtype)
+    def _rows(self, prompt: Prompt, visual_tokens: Array) -> PromptRows:
+        parts = PromptParts(prompt.prefix_ids, prompt.suffix_ids)
+        return self._stages.prompt(parts, visual_tokens)
 
 
-def compressor_graph(bundle: Bundle, modality: str) -> str:
-    """The name of the graph that compresses a "video" or an "image"."""
-    own = f"compressor_{modality}"
-    return own if own in bundle.manifest.graphs else "compressor"
+def _missing(stages: Stages) -> Mapping[str, str]:
+    """The stages of the language model that cannot be run on this machine, with the reason.
+
+    Raises:
+        EngineError: the engine for a `decoder` graph is not available.
+    """
+    try:
+        model = stages.engines.language_model
+    except EngineError as error:
+        if stages.bundle.manifest.language_model is None:
+            raise
+        return {LOGITS: str(error), TOKENS: str(error)}
+    if isinstance(model, TextGenerator):
+        return {LOGITS: "the runtime returns tokens alone"}
+    return NOTHING_MISSING
 
 
 def embed_prompt(
@@ -139,9 +135,3 @@ def embed_prompt(
     """Rows (l, Dl) of a token embedding (V, Dl) with the visual tokens (n, Dl) spliced in."""
     after = [*prompt.suffix_ids, *answer]
     return np.concatenate([table[prompt.prefix_ids], visual_tokens, table[after]])
-
-
-def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """The frames in chunks of the size that the runtime uses."""
-    for start in range(0, len(pixel_values), FRAMES_PER_RUN):
-        yield pixel_values[start : start + FRAMES_PER_RUN]

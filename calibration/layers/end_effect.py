@@ -14,15 +14,21 @@ import onnx_ir as ir
 
 from hicom_edge.calibration.layers.trial_engine import TrialDecoder, TrialEngine
 from hicom_edge.calibration.quality.comparison import kl_divergence, token_cosines
-from hicom_edge.calibration.ranges.chain import DECODER, Chain, Watched, compressor_of
+from hicom_edge.runtime.stages import DECODER, GUIDE, VISION, Stages, compressor_graph
+from hicom_edge.runtime.trace import (
+    DEFAULT_ENGINE,
+    Watched,
+    guide_of,
+    prompt_of,
+    visual_tokens_of,
+    watch_once,
+)
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.scales.absorbers import Array
     from hicom_edge.datasets.sample import Sample
     from hicom_edge.engines.base import EngineOptions
-
-VISION, GUIDE = "vision", "guide"
 
 OVERFLOW_KL = 1e6
 """Worse than any real divergence, and finite in JSON."""
@@ -59,10 +65,14 @@ class EndEffectProbe:
     """
 
     def __init__(
-        self, bundle: Bundle, chain: Chain, samples: Sequence[Sample], options: EngineOptions | None
+        self,
+        bundle: Bundle,
+        stages: Stages,
+        samples: Sequence[Sample],
+        options: EngineOptions | None,
     ) -> None:
-        self._bundle, self._chain, self._options = bundle, chain, options
-        self._references = [_refer(chain, sample) for sample in samples]
+        self._bundle, self._stages, self._options = bundle, stages, options
+        self._references = [_refer(stages, sample) for sample in samples]
 
     def effect(self, graph_name: str, model: ir.Model) -> EndEffect | None:
         """Run the graph in this form in place of the bundle's; None if no sample reaches it.
@@ -75,48 +85,54 @@ class EndEffectProbe:
             return None
         if graph_name == DECODER:
             with TrialDecoder(self._bundle, graph_name, model, self._options) as decoder:
-                chain = self._chain_with({}, decoder)
-                pairs = [_changed(chain, graph_name, r) for r in reached]
+                stages = self._stages_with({}, decoder)
+                pairs = [_changed(stages, graph_name, r) for r in reached]
         else:
             with TrialEngine(self._bundle, graph_name, model, self._options) as engine:
-                chain = self._chain_with({graph_name: engine}, None)
-                pairs = [_changed(chain, graph_name, r) for r in reached]
+                stages = self._stages_with({graph_name: engine}, None)
+                pairs = [_changed(stages, graph_name, r) for r in reached]
         return _mean(reached, pairs)
 
-    def _chain_with(self, engines: dict[str, TrialEngine], decoder: TrialDecoder | None) -> Chain:
-        """A chain on the engines that are loaded already, but for those given."""
+    def _stages_with(self, engines: dict[str, TrialEngine], decoder: TrialDecoder | None) -> Stages:
+        """Stages in the engines that are loaded already, except for those given."""
         names = [name for name in self._bundle.manifest.graphs if name != DECODER]
-        loaded = {n: engines[n] if n in engines else self._chain.engine(n) for n in names}
-        return Chain(self._bundle, loaded, decoder or self._chain.decoder, options=self._options)
+        own = self._stages.engines
+        loaded = {n: engines[n] if n in engines else own.engine(n) for n in names}
+        language_model = decoder or own.decoder
+        return Stages(
+            self._bundle,
+            DEFAULT_ENGINE,
+            self._options,
+            engines=loaded,
+            language_model=language_model,
+        )
 
 
-def _refer(chain: Chain, sample: Sample) -> Reference:
-    watched, guide = chain.watch(sample.video), chain.guide(sample.question)
-    tokens = chain.visual_tokens(watched.maps, watched.modality, guide)
-    return Reference(sample, watched, guide, tokens, _first_logits(chain, sample, watched, tokens))
+def _refer(stages: Stages, sample: Sample) -> Reference:
+    watched, guide = watch_once(stages, sample.video), guide_of(stages, sample.question)
+    tokens = visual_tokens_of(stages, watched, guide)
+    return Reference(sample, watched, guide, tokens, _first_logits(stages, sample, watched, tokens))
 
 
-def _changed(chain: Chain, graph_name: str, reference: Reference) -> tuple[Array, Array]:
+def _changed(stages: Stages, graph_name: str, reference: Reference) -> tuple[Array, Array]:
     """Visual tokens and first logits when this graph is another; earlier stages are not run."""
     sample, watched, guide = reference.sample, reference.watched, reference.guide
     tokens = reference.visual_tokens
     if graph_name == VISION:
-        watched = chain.watch(sample.video)
+        watched = watch_once(stages, sample.video)
     if graph_name == GUIDE:
-        guide = chain.guide(sample.question)
+        guide = guide_of(stages, sample.question)
     if graph_name != DECODER:
-        tokens = chain.visual_tokens(watched.maps, watched.modality, guide)
-    return tokens, _first_logits(chain, sample, watched, tokens)
+        tokens = visual_tokens_of(stages, watched, guide)
+    return tokens, _first_logits(stages, sample, watched, tokens)
 
 
-def _first_logits(chain: Chain, sample: Sample, watched: Watched, tokens: Array) -> Array:
-    prompt = chain.prompt(sample.question, watched.modality, tokens)
-    with chain.decoder.start() as sequence:
-        return np.array(sequence.append(prompt), np.float32)
+def _first_logits(stages: Stages, sample: Sample, watched: Watched, tokens: Array) -> Array:
+    return stages.logits(prompt_of(stages, sample.question, watched.modality, tokens))
 
 
 def _reaches(bundle: Bundle, graph_name: str, reference: Reference) -> bool:
-    compressor = compressor_of(bundle, reference.watched.modality)
+    compressor = compressor_graph(bundle, reference.watched.modality)
     return graph_name in (VISION, GUIDE, DECODER, compressor)
 
 

@@ -23,12 +23,19 @@ from hicom_edge.calibration.quality.trace_store import (
     run_key,
     sample_key,
 )
-from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE, DEFAULT_NEW_TOKENS, Chain, Trace
 from hicom_edge.datasets.data_manifest import short_names
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.errors import InputError
 from hicom_edge.progress import Progress, no_progress
+from hicom_edge.runtime.stages import Stages
+from hicom_edge.runtime.trace import (
+    DEFAULT_ENGINE,
+    DEFAULT_NEW_TOKENS,
+    Trace,
+    trace_question,
+    watch_once,
+)
 
 REFERENCE, TESTED = "reference", "tested"
 
@@ -156,17 +163,12 @@ def _run(
     if not samples:
         return
     options = EngineOptions(settings.threads)
-    with Chain(bundle, engine=settings.engine, options=options) as chain:
+    with Stages(bundle, settings.engine, options) as stages:
         for asked in by_video(samples).values():
-            watched = chain.watch(asked[0].video)
+            watched = watch_once(stages, asked[0].video)
             for sample in asked:
-                trace = chain.trace(
-                    watched.maps,
-                    watched.modality,
-                    sample.question,
-                    max_new_tokens=settings.max_new_tokens,
-                )
-                yield sample, trace
+                limit = settings.max_new_tokens
+                yield sample, trace_question(stages, watched, sample.question, max_new_tokens=limit)
 
 
 def _collected(samples: Sequence[Sample], keys: dict[Sample, str], log: ComparisonLog) -> Quality:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.ranges.chain import DEFAULT_ENGINE
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.doctor import examine
 from hicom_edge.errors import InputError
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import VideoQA
-from hicom_edge.runtime.timings import Timings
+from hicom_edge.runtime.timings import Timings, WatchTimings
+from hicom_edge.runtime.trace import DEFAULT_ENGINE
 
 VIDEO_STAGE = "decode and preprocess"
 GRAPH_STAGES = ("vision", "guide", "compressor", "prefill")
@@ -120,25 +120,26 @@ def _take_turns(
         for sample in samples:
             for side in (done % 2, 1 - done % 2):
                 timings = _answer(pair[side], sample, max_new_tokens)
-                for stage, ms in stage_times(timings) if number else ():
+                for stage, ms in stage_times(*timings) if number else ():
                     times[side][stage].append(ms)
             done += 1
             progress("speed", done, total, "question")
     return times
 
 
-def _answer(qa: VideoQA, sample: Sample, max_new_tokens: int) -> Timings:
+def _answer(qa: VideoQA, sample: Sample, max_new_tokens: int) -> tuple[WatchTimings, Timings]:
     clip = qa.watch(sample.video)
-    return qa.ask(clip, sample.question, max_new_tokens=max_new_tokens).timings
+    answer = qa.ask(clip, sample.question, max_new_tokens=max_new_tokens)
+    return clip.timings, answer.timings
 
 
-def stage_times(timings: Timings) -> Iterator[tuple[str, float]]:
-    """Milliseconds of every stage of one answer, by name."""
-    yield VIDEO_STAGE, timings.decode_ms + timings.preprocess_ms
-    yield "vision", timings.vision_ms
+def stage_times(watching: WatchTimings, timings: Timings) -> Iterator[tuple[str, float]]:
+    """Milliseconds of every stage from the video to the answer, by name."""
+    yield VIDEO_STAGE, watching.decode_ms + watching.preprocess_ms
+    yield "vision", watching.vision_ms
     yield "guide", timings.guide_ms
     yield "compressor", timings.compress_ms
     yield "prefill", timings.prefill_ms
-    yield FIRST_TOKEN, timings.time_to_first_token_ms
+    yield FIRST_TOKEN, watching.total_ms + timings.time_to_first_token_ms
     if timings.decode_steps:
         yield DECODE_STEP, timings.generate_ms / timings.decode_steps

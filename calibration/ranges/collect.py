@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from hicom_edge.bundle import text_of
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
-from hicom_edge.calibration.ranges.chain import DECODER, DEFAULT_NEW_TOKENS, Chain
 from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine, Observer
 from hicom_edge.calibration.ranges.statistics import (
     DEFAULT_ROWS,
@@ -29,6 +28,14 @@ from hicom_edge.calibration.run_directory import bundle_fingerprint
 from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.errors import InputError
 from hicom_edge.progress import Progress, no_progress
+from hicom_edge.runtime.stages import DECODER, Stages
+from hicom_edge.runtime.trace import (
+    DEFAULT_ENGINE,
+    DEFAULT_NEW_TOKENS,
+    answer_ids_of,
+    trace_question,
+    watch_once,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,27 +168,25 @@ def _run(
     waiting = [group for group, end in zip(groups, ends) if end > statistics.samples_done]
     if not waiting:
         return
-    with _observed_chain(bundle, observed, _observer(statistics), engine_options) as chain:
+    with _observed_stages(bundle, observed, _observer(statistics), engine_options) as stages:
         for group in waiting:
-            watched = chain.watch(group[0].video)
+            watched = watch_once(stages, group[0].video)
             for done, sample in enumerate(group, statistics.samples_done + 1):
-                answer = None if sample.answer is None else chain.answer_ids(sample.answer)
-                chain.trace(
-                    watched.maps, watched.modality, sample.question, answer, options.max_new_tokens
-                )
+                answer = None if sample.answer is None else answer_ids_of(stages, sample.answer)
+                trace_question(stages, watched, sample.question, answer, options.max_new_tokens)
                 progress("ranges", done, ends[-1], "question")
             statistics.samples_done += len(group)
             yield statistics.samples_done
 
 
 @contextmanager
-def _observed_chain(
+def _observed_stages(
     bundle: Bundle,
     observed: Sequence[ObservedTensors],
     observer: Observer,
     options: EngineOptions | None,
-) -> Iterator[Chain]:
-    """A chain with engines that show the given tensors; other graphs run on plain engines."""
+) -> Iterator[Stages]:
+    """Stages with engines that show the given tensors; other graphs run on plain engines."""
     with ExitStack() as stack:
         engines, decoder = {}, None
         for tensors in observed:
@@ -194,7 +199,9 @@ def _observed_chain(
             engines[tensors.graph] = stack.enter_context(
                 ObservedEngine(bundle, tensors.graph, tensors.all, observer, options, rows)
             )
-        yield stack.enter_context(Chain(bundle, engines, decoder, options=options))
+        yield stack.enter_context(
+            Stages(bundle, DEFAULT_ENGINE, options, engines=engines, language_model=decoder)
+        )
 
 
 def _observer(statistics: BundleStatistics) -> Observer:

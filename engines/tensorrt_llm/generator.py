@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,9 @@ class TensorRtLlmGenerator(TextGenerator):
             self._session.close()
             self._session = None
 
-    def _generate(self, request: GenerationRequest, cancel: CancelToken | None) -> Iterator[int]:
+    def _generate(
+        self, request: GenerationRequest, cancel: CancelToken | None
+    ) -> Generator[int, None, None]:
         if self._session is None:
             raise EngineError(f"{self.name} is not loaded; use it in a with statement")
         self._check_limits(request)

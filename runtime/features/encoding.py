@@ -1,7 +1,6 @@
-"""The per-video half: frames through preprocessing and the vision tower, a chunk at a time.
+"""Frames through preprocessing and the vision tower, in chunks.
 
-It knows that memory must not grow with the number of frames beyond the maps themselves. It does not
-know questions.
+Beside the maps themselves, memory does not grow with the number of frames.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicom_edge.engines.base import Engine
+from hicom_edge.engines.cancel import CancelToken, check_cancelled
 from hicom_edge.engines.device_array import CPU_PLACE, DeviceArray, Memory, empty, write
 from hicom_edge.errors import BundleError, InputError, ResourceError
 from hicom_edge.runtime.features.store import VisionMaps
@@ -35,18 +35,22 @@ _PIXELS, _FEATURES, _EMBEDDINGS = "pixel_values", "features", "embeddings"
 
 
 class FrameSequence(Sized, Protocol):
-    """Frames (h, w, 3) uint8 of a known number, made as they are asked for."""
+    """A known number of frames (h, w, 3) uint8, decoded on request."""
 
     @property
     def num_distinct(self) -> int:
-        """How many runs there are."""
+        """Number of runs."""
 
     def runs(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Each distinct frame with how many times in a row it occurs."""
+        """Each distinct frame, and how many times in a row it occurs."""
 
 
 def encode_frames(
-    frames: FrameSequence, preprocessor: Preprocessor, vision: Engine, clock: Stopwatch
+    frames: FrameSequence,
+    preprocessor: Preprocessor,
+    vision: Engine,
+    clock: Stopwatch,
+    cancel: CancelToken | None = None,
 ) -> VisionMaps:
     """Features V (t, h, w, Dv) and embeddings E (t, h, w, Dt) of all frames.
 
@@ -56,12 +60,13 @@ def encode_frames(
     Raises:
         VideoError: a frame cannot be decoded.
         ResourceError: not enough memory for the maps of so many frames.
+        Cancelled: `cancel` was set, noticed between two frames and by the vision tower.
     """
     size, left, most = preprocessor.size, frames.num_distinct, frames_per_run(vision)
     maps = {spec.name: _reserve(len(frames), spec, vision.memory) for spec in vision.outputs}
     pixels = np.empty((min(most, left), 3, size, size), np.float32)
     counts: list[int] = []
-    decoded = _timed(frames.runs(), counts, clock)
+    decoded = _timed(frames.runs(), counts, clock, cancel)
     start = 0
     while left:
         chunk = pixels[: min(most, left)]
@@ -69,7 +74,8 @@ def encode_frames(
             preprocessor.batch(islice(decoded, len(chunk)), out=chunk)
         end = start + sum(counts)
         with clock("vision"):
-            _encode(vision, chunk, counts, {n: m.rows(start, end) for n, m in maps.items()})
+            out = {name: whole.rows(start, end) for name, whole in maps.items()}
+            _encode(vision, chunk, counts, out, cancel)
         start, left = end, left - len(chunk)
         counts.clear()
     return VisionMaps(maps[_FEATURES], maps.get(_EMBEDDINGS))
@@ -85,20 +91,35 @@ def frames_per_run(vision: Engine) -> int:
     return max(1, min(FRAMES_PER_RUN, fitting))
 
 
-def run_vision(vision: Engine, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """The vision graph on pixel_values (t, 3, S, S) float32, in the graph's own precision."""
-    return vision.infer({_PIXELS: _in_precision(vision, pixel_values)})
+def encode_pixels(pixel_values: NDArray[np.float32], vision: Engine) -> VisionMaps:
+    """Maps on the host of pixel_values (t, 3, S, S) float32, in the graph's own precision."""
+    chunks = [
+        vision.infer({_PIXELS: _in_precision(vision, chunk)})
+        for chunk in frame_chunks(pixel_values)
+    ]
+    maps = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return VisionMaps(maps[_FEATURES], maps.get(_EMBEDDINGS))
+
+
+def frame_chunks(pixel_values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Pixel values (t, 3, S, S) in chunks of at most FRAMES_PER_RUN frames."""
+    for start in range(0, len(pixel_values), FRAMES_PER_RUN):
+        yield pixel_values[start : start + FRAMES_PER_RUN]
 
 
 def _encode(
-    vision: Engine, pixel_values: NDArray[np.float32], counts: list[int], out: _Maps
+    vision: Engine,
+    pixel_values: NDArray[np.float32],
+    counts: list[int],
+    out: _Maps,
+    cancel: CancelToken | None,
 ) -> None:
     """Encode a chunk of frames and write each as many times as it occurs."""
     feed = {_PIXELS: _in_precision(vision, pixel_values)}
     if max(counts) == 1:
-        vision.infer_on_device(feed, out)
+        vision.infer_on_device(feed, out, cancel)
         return
-    for name, encoded in vision.infer_on_device(feed).items():
+    for name, encoded in vision.infer_on_device(feed, cancel=cancel).items():
         places = np.repeat(np.arange(len(counts)), counts).tolist()
         for target, source in enumerate(places):
             write(encoded.rows(source, source + 1), out[name].rows(target, target + 1))
@@ -153,10 +174,14 @@ def _reserve(num_frames: int, spec: TensorSpec, memory: Memory) -> DeviceArray:
 
 
 def _timed(
-    runs: Iterator[tuple[NDArray[np.uint8], int]], counts: list[int], clock: Stopwatch
+    runs: Iterator[tuple[NDArray[np.uint8], int]],
+    counts: list[int],
+    clock: Stopwatch,
+    cancel: CancelToken | None,
 ) -> Iterator[NDArray[np.uint8]]:
     """The frame of each run; its length is appended to `counts`."""
     while True:
+        check_cancelled(cancel)
         with clock("decode"):
             run = next(runs, None)
         if run is None:

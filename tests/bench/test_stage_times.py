@@ -47,9 +47,10 @@ def test_every_stage_is_timed_in_every_run(times: StageTimes) -> None:
 
 def test_units_are_what_the_answer_went_through(bundle: Bundle, times: StageTimes) -> None:
     with VideoQA(bundle) as qa:
-        counted = qa.ask(qa.watch(CLIP), QUESTION).timings
+        clip = qa.watch(CLIP)
+        counted = qa.ask(clip, QUESTION).timings
     units = {stage.stage: stage.units for stage in times.stages}
-    assert units["vision"] == units["decode"] == counted.frames == 8
+    assert units["vision"] == units["decode"] == clip.num_frames == 8
     assert units["prefill"] == counted.prompt_tokens
     assert units["generate"] == counted.decode_steps
     prefill = next(stage for stage in times.stages if stage.stage == "prefill")

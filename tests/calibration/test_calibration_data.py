@@ -10,9 +10,10 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_data import CalibrationData, readable_data
-from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import PromptError, VideoError
+from hicom_edge.runtime.stages import Stages
+from hicom_edge.runtime.trace import answer_ids_of, trace_question, watch_once
 
 
 @pytest.mark.parametrize("answer", [None, "left", "left " * 40])
@@ -20,12 +21,12 @@ def test_a_question_is_refused_where_the_run_would_fail(
     demo: Bundle, little_data: CalibrationData, answer: str | None
 ) -> None:
     video, other = little_data.calibration[0].video, little_data.held_out
-    with Chain(demo) as chain:
-        watched = chain.watch(video)
-        given = None if answer is None else chain.answer_ids(answer)
+    with Stages(demo, "onnxruntime-cpu") as stages:
+        watched = watch_once(stages, video)
+        given = None if answer is None else answer_ids_of(stages, answer)
 
         def run(question: str) -> None:
-            chain.trace(watched.maps, watched.modality, question, given, max_new_tokens=1)
+            trace_question(stages, watched, question, given, max_new_tokens=1)
 
         def check(question: str) -> None:
             data = CalibrationData((Sample(video, question, answer),), other)

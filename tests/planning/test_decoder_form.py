@@ -9,7 +9,7 @@ import pytest
 from hicom_edge.bundle.manifest import FileEntry
 from hicom_edge.engines.engine_files import graph_sha256
 from hicom_edge.export.export_options import OnnxDecoderOptions
-from hicom_edge.planning.decoder_form import decoder_graph, graphs_to_run, weight_files
+from hicom_edge.planning.decoder_form import decoder_graph, graphs_to_run
 from hicom_edge.planning.engine_memory import kv_cache_bytes, run_need, weight_bytes
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
 
@@ -37,8 +37,8 @@ def test_a_form_over_weights_that_were_quantised_since_is_not_run(both) -> None:
 def test_the_forms_share_weights_and_a_change_of_them_is_seen_in_both(both) -> None:
     files = {**both.manifest.files, "decoder.onnx.data": FileEntry(100, "a" * 64)}
     manifest = replace(both.manifest, files=files)
-    assert weight_files(manifest, "decoder") == ("decoder.onnx", "decoder.onnx.data")
-    scatter = weight_files(manifest, "decoder_scatter")
+    assert manifest.files_of("decoder") == ("decoder.onnx", "decoder.onnx.data")
+    scatter = manifest.files_of("decoder_scatter")
     assert scatter == ("decoder.onnx.data", "decoder_scatter.onnx")
     size = both.manifest.files["decoder_scatter.onnx"].size
     assert weight_bytes(manifest, "decoder_scatter") == size + 100

@@ -39,15 +39,13 @@ def test_each_answers_as_it_does_alone(pair) -> None:
             assert getattr(both, side).text == alone.text
 
 
-def test_a_video_is_watched_once_and_the_first_answer_carries_its_time(pair) -> None:
+def test_a_video_is_watched_once_and_its_clips_carry_the_time(pair) -> None:
     frames = np.full((3, 30, 30, 3), 41, np.uint8)
     first, second = answer_side_by_side(*pair, frames, QUESTIONS, max_new_tokens=2)
-    for answer in (first.left, first.right):
-        assert answer.timings.vision_ms > 0
-        assert not answer.timings.vision_reused
-    for answer in (second.left, second.right):
-        assert answer.timings.vision_ms == 0
-        assert answer.timings.vision_reused
+    assert second.clips is first.clips
+    for clip in first.clips:
+        assert clip.timings.vision_ms > 0
+        assert not clip.vision_reused
 
 
 def test_a_bundle_beside_itself_differs_nowhere(pair) -> None:
@@ -72,8 +70,9 @@ def test_options_are_refused_as_by_ask(pair) -> None:
 
 @pytest.mark.parametrize(("right", "same"), [((1, 2), True), ((1, 4), False), ((1,), False)])
 def test_answers_are_the_same_by_their_tokens(pair, right, same) -> None:
-    answer = next(answer_side_by_side(*pair, FRAMES, QUESTIONS, max_new_tokens=1)).left
-    both = AnswerPair("?", replace(answer, token_ids=(1, 2)), replace(answer, token_ids=right))
+    found = next(answer_side_by_side(*pair, FRAMES, QUESTIONS, max_new_tokens=1))
+    ends = (replace(found.left, token_ids=ids) for ids in ((1, 2), right))
+    both = AnswerPair("?", found.clips, *ends)
     assert both.is_same is same
 
 

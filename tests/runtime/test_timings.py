@@ -6,18 +6,17 @@ import time
 
 import pytest
 
-from hicom_edge.runtime.timings import Stopwatch, Timings
+from hicom_edge.runtime.timings import Stopwatch, Timings, WatchTimings
 
 
 def timings(**values: float) -> Timings:
-    stages = ("decode", "preprocess", "vision", "guide", "compress", "prefill", "generate")
+    stages = ("guide", "compress", "prefill", "generate")
     measured = {f"{stage}_ms": 1.0 for stage in stages}
-    counts = {"frames": 8, "patch_tokens": 288, "visual_tokens": 12, "prompt_tokens": 40}
+    counts = {"visual_tokens": 12, "prompt_tokens": 40, "reused_tokens": 0}
     return Timings(
         **{
             "new_tokens": 5,
             "decode_steps": 4,
-            "vision_reused": False,
             **counts,
             **measured,
             **values,
@@ -52,7 +51,11 @@ def test_a_stage_that_fails_is_counted_too() -> None:
 
 
 def test_the_first_token_waits_for_everything_but_generation() -> None:
-    assert timings(prefill_ms=10.0).time_to_first_token_ms == 15.0
+    assert timings(prefill_ms=10.0).time_to_first_token_ms == 12.0
+
+
+def test_watching_adds_up() -> None:
+    assert WatchTimings(1.0, 2.0, 4.0).total_ms == 7.0
 
 
 @pytest.mark.parametrize(("decode_steps", "expected"), [(0, 0.0), (4, 4000.0)])

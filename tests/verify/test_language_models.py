@@ -17,9 +17,9 @@ from hicom_edge.engines.base import DecoderEngine
 from hicom_edge.engines.text_generator import GenerationRequest, TextGenerator
 from hicom_edge.errors import EngineError
 from hicom_edge.export.export_options import TensorRTLLMOptions
+from hicom_edge.runtime import engine_set
 from hicom_edge.runtime.generation import GenerationOptions, generate
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.verify import language_models
 from hicom_edge.verify.reference import CheckpointReference, EngineReference
 from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
@@ -84,7 +84,7 @@ def with_runtime(reference_bundle, monkeypatch):
 
     def make(change=lambda ids: ids) -> Bundle:
         generator = OwnRuntime(reference_bundle, change)
-        monkeypatch.setattr(language_models, "load_text_generator", lambda bundle: generator)
+        monkeypatch.setattr(engine_set, "load_text_generator", lambda bundle: generator)
         manifest = reference_bundle.manifest
         graphs = {name: g for name, g in manifest.graphs.items() if name != "decoder"}
         manifest = replace(manifest, graphs=graphs, language_model=ENTRY)

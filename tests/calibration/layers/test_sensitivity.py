@@ -26,7 +26,6 @@ from hicom_edge.calibration.layers.sensitivity import (
     layer_noise,
     measure_sensitivities,
 )
-from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.ranges.range_methods import RangeMethod
 from hicom_edge.calibration.scales.awq import search_clips
@@ -41,6 +40,7 @@ from hicom_edge.calibration.scales.smoothing import (
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.errors import EngineError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
+from hicom_edge.runtime.stages import Stages
 from hicom_edge.shapes.held_out import write_held_out
 
 CHOSEN = {
@@ -85,8 +85,8 @@ def rows(statistics) -> dict[str, dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def probe(demo: Bundle, samples: list[Sample]) -> Iterator[EndEffectProbe]:
-    with Chain(demo) as chain:
-        yield EndEffectProbe(demo, chain, samples, None)
+    with Stages(demo, "onnxruntime-cpu") as stages:
+        yield EndEffectProbe(demo, stages, samples, None)
 
 
 def test_an_unchanged_graph_has_no_effect(demo, plans, probe):

@@ -140,13 +140,13 @@ def test_numbers_that_are_not_finite_fail_the_gate(demo: Bundle, altered, sample
 
 def test_a_video_is_watched_once_by_each_bundle(demo, coarse, samples, monkeypatch) -> None:
     watched: Counter[tuple[Path, Path]] = Counter()
-    watch = quality_module.Chain.watch
+    watch = quality_module.watch_once
 
-    def counting(chain, video: Path):
-        watched[chain.bundle.path, video] += 1
-        return watch(chain, video)
+    def counting(stages, video: Path):
+        watched[stages.bundle.path, video] += 1
+        return watch(stages, video)
 
-    monkeypatch.setattr(quality_module.Chain, "watch", counting)
+    monkeypatch.setattr(quality_module, "watch_once", counting)
     shuffled = samples[::2] + samples[1::2]
     measure_quality(demo, coarse, shuffled)
     assert set(watched.values()) == {1}
@@ -184,9 +184,9 @@ def test_the_references_answers_serve_the_next_bundle(
 ) -> None:
     measure_quality(demo, demo, samples, directory=tmp_path)
     opened = []
-    chain = quality_module.Chain
+    stages = quality_module.Stages
     monkeypatch.setattr(
-        quality_module, "Chain", lambda bundle, **k: opened.append(bundle) or chain(bundle, **k)
+        quality_module, "Stages", lambda bundle, *a: opened.append(bundle) or stages(bundle, *a)
     )
     measure_quality(demo, coarse, samples, directory=tmp_path)
     assert opened == [coarse]

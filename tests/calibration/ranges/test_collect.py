@@ -13,7 +13,6 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.ranges.chain import Chain
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine
 from hicom_edge.calibration.ranges.range_methods import RangeMethod
@@ -23,6 +22,8 @@ from hicom_edge.datasets.sample import Sample, by_video
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
+from hicom_edge.runtime.stages import Stages
+from hicom_edge.runtime.trace import answer_ids_of, trace_question, watch_once
 from hicom_edge.shapes.held_out import write_held_out
 
 GRAPHS = ("vision", "guide", "compressor")
@@ -64,12 +65,14 @@ def everything(demo: Bundle, samples) -> dict[tuple[str, str], list[np.ndarray]]
         }
         tensors = [*inputs(demo, "decoder"), *demo_cache(demo)]
         decoder = stack.enter_context(ObservedDecoder(demo, tensors, keep))
-        chain = stack.enter_context(Chain(demo, engines, decoder))
+        stages = stack.enter_context(
+            Stages(demo, "onnxruntime-cpu", engines=engines, language_model=decoder)
+        )
         for group in by_video(samples).values():
-            watched = chain.watch(group[0].video)
+            watched = watch_once(stages, group[0].video)
             for sample in group:
-                answer_ids = chain.answer_ids(sample.answer)
-                chain.trace(watched.maps, watched.modality, sample.question, answer_ids)
+                answer_ids = answer_ids_of(stages, sample.answer)
+                trace_question(stages, watched, sample.question, answer_ids)
     return kept
 
 
@@ -198,10 +201,10 @@ def test_a_known_answer_is_covered_and_a_missing_one_is_generated(demo: Bundle, 
             collect_statistics(demo, [sample], options=options).tensors["decoder"][tensor].num_rows
         )
 
-    with Chain(demo) as chain:
-        length = len(chain.answer_ids("left left left"))
-        watched = chain.watch(samples[0].video)
-        own = len(chain.trace(watched.maps, watched.modality, samples[0].question).token_ids)
+    with Stages(demo, "onnxruntime-cpu") as stages:
+        length = len(answer_ids_of(stages, "left left left"))
+        watched = watch_once(stages, samples[0].video)
+        own = len(trace_question(stages, watched, samples[0].question).token_ids)
     prompt = rows(None, 1)  # the last token of an answer is not run
     assert rows("left left left", 1) == prompt + length
     assert rows(None, 32) == prompt + own  # the stop token ends it

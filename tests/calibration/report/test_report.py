@@ -60,7 +60,7 @@ from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.commands.calibrating import calibrate
 from hicom_edge.datasets.sample import Sample
-from hicom_edge.runtime.timings import Timings
+from hicom_edge.runtime.timings import Timings, WatchTimings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO, DOCS = ROOT / "demo" / "bundle", ROOT / "docs"
@@ -186,7 +186,7 @@ def test_noise_of_decoding_a_video_is_no_gain_of_quantisation() -> None:
 
 def test_the_stages_that_are_added_up_are_those_that_are_timed() -> None:
     timings = Timings(*([1] * len(fields(Timings))))
-    timed = dict(stage_times(timings))
+    timed = dict(stage_times(WatchTimings(1, 1, 1), timings))
     assert {VIDEO_STAGE, *GRAPH_STAGES} < timed.keys()
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outlier_models import HEAD_DIM, KV_HEADS, VOCAB, WIDTH, tiny_decoder
+from tiny_graphs import write_bundle
 
+from hicom_edge.bundle import Bundle
 from hicom_edge.engines import load_decoder
-from hicom_edge.errors import BundleError, EngineError, InputError
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.cancel import CancelToken
+from hicom_edge.errors import BundleError, Cancelled, EngineError, InputError
+
+LONG_PROMPT = 3000
 
 
 def expected_logits(embeddings: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -123,3 +132,39 @@ def test_a_decoder_of_another_form_is_refused(tiny_bundle) -> None:
     odd = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, graphs=graphs))
     with pytest.raises(BundleError, match=r"its decoder takes \['pixel_values'\], expected"):
         load_decoder(odd)
+
+
+@pytest.fixture(scope="module")
+def larger_bundle(tmp_path_factory) -> Bundle:
+    """A decoder of eight layers with random weights; a prefill of LONG_PROMPT takes a second."""
+    from onnx_ir import to_proto
+
+    model, layers = to_proto(tiny_decoder(layers=8)), 8
+    bundle = write_bundle(tmp_path_factory.mktemp("larger") / "bundle", {"decoder": model})
+    sizes = {"llm_dim": WIDTH, "vocab_size": VOCAB, "num_layers": layers}
+    sizes |= {"num_kv_heads": KV_HEADS, "head_dim": HEAD_DIM}
+    spec = replace(bundle.manifest.model, **sizes)
+    return replace(bundle, manifest=replace(bundle.manifest, model=spec))
+
+
+def test_a_long_prefill_stops_soon_after_it_is_cancelled(larger_bundle) -> None:
+    rows = np.random.default_rng(0).normal(size=(LONG_PROMPT, WIDTH)).astype(np.float32)
+    with load_decoder(larger_bundle, options=EngineOptions(threads=1)) as decoder:
+        started = time.perf_counter()
+        with decoder.start() as sequence:
+            expected = sequence.append(rows)
+        whole = time.perf_counter() - started
+        for part in (0.1, 0.4, 0.8):
+            cancel, moment = CancelToken(), []
+
+            def stop(cancel=cancel, moment=moment) -> None:
+                moment.append(time.perf_counter())
+                cancel.cancel()
+
+            timer = threading.Timer(part * whole, stop)
+            with decoder.start() as sequence, pytest.raises(Cancelled):
+                timer.start()
+                sequence.append(rows, cancel)
+            assert time.perf_counter() - moment[0] < min(0.2, whole / 2)
+        with decoder.start() as sequence:
+            np.testing.assert_array_equal(sequence.append(rows), expected)

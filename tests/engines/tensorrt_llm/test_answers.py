@@ -31,10 +31,11 @@ from hicom_edge.engines.tensorrt_llm.session import (
     sampling_arguments,
 )
 from hicom_edge.engines.text_generator import VISUAL, GenerationRequest, load_text_generator
-from hicom_edge.errors import EngineError, InputError, PromptError, ResourceError
+from hicom_edge.errors import Cancelled, EngineError, InputError, PromptError, ResourceError
 from hicom_edge.planning.llm.config import CheckpointConfig
 from hicom_edge.planning.llm.limits import LlmLimits, llm_limits
-from hicom_edge.runtime import qa as qa_module
+from hicom_edge.runtime import engine_set
+from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.token_embedding import open_token_embedding
 
 ENTRY = LanguageModelEntry("tensorrt-llm", "0.12", "llm", "fp32", None, 1, 1)
@@ -74,9 +75,12 @@ def qa_with(usual: VideoQA, monkeypatch: pytest.MonkeyPatch):
     def open_qa(version: str = "0.12", **how: Any) -> VideoQA:
         whole = usual.bundle
         graphs = {n: g for n, g in whole.manifest.graphs.items() if n != "decoder"}
-        manifest = replace(whole.manifest, graphs=graphs, language_model=ENTRY)
+        generation = replace(whole.manifest.generation, **how.pop("generation", {}))
+        manifest = replace(
+            whole.manifest, graphs=graphs, language_model=ENTRY, generation=generation
+        )
         generator = generator_of(whole, version, **how)
-        monkeypatch.setattr(qa_module, "load_text_generator", lambda bundle: generator)
+        monkeypatch.setattr(engine_set, "load_text_generator", lambda bundle: generator)
         opened.append(VideoQA(Bundle(whole.path, manifest), "onnxruntime-cpu"))
         return opened[-1]
 
@@ -86,9 +90,10 @@ def qa_with(usual: VideoQA, monkeypatch: pytest.MonkeyPatch):
 
 
 def executor_of(qa: VideoQA) -> HostExecutor:
-    assert isinstance(qa._decoder, TensorRtLlmGenerator)
-    assert qa._decoder._session is not None
-    executor = qa._decoder._session.executor
+    generator = qa._stages.engines.language_model
+    assert isinstance(generator, TensorRtLlmGenerator)
+    assert generator._session is not None
+    executor = generator._session.executor
     assert isinstance(executor, HostExecutor)
     return executor
 
@@ -118,7 +123,7 @@ def test_the_executors_own_penalty_would_count_the_prompt(usual, qa_with) -> Non
     request = executor.requests[0]
     vocab, table = len(executor.embedding), request.prompt_tuning_config.embedding_table.array
     assert executor._tokens(request)[: len(answer.token_ids)] == list(answer.token_ids)
-    parts = qa._prompts.build(QUESTIONS[0], "video")
+    parts = PromptBuilder(qa.bundle).build(QUESTIONS[0], "video")
     ends = (len(parts.prefix_ids), len(table) - len(parts.suffix_ids))
     request.input_token_ids = [
         *parts.prefix_ids.tolist(),
@@ -130,17 +135,43 @@ def test_the_executors_own_penalty_would_count_the_prompt(usual, qa_with) -> Non
 
 @pytest.mark.parametrize("returns_end", [True, False])
 def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(usual, qa_with, returns_end) -> None:
-    qa = qa_with(returns_end=returns_end)
-    clip, usual_clip = qa.watch(frames()), usual.watch(frames())
+    usual_clip = usual.watch(frames())
     ids = usual.ask(usual_clip, QUESTIONS[0], max_new_tokens=6, repetition_penalty=1.0).token_ids
     stop = next(i for i in reversed(ids) if i != ids[0])
-    for stops in ((stop,), (len(usual._token_embedding) - 1, stop)):
-        generation = replace(qa.bundle.manifest.generation, stop_token_ids=stops)
-        manifest = replace(qa.bundle.manifest, generation=generation)
-        qa.bundle = Bundle(qa.bundle.path, manifest)
-        answer = qa.ask(clip, QUESTIONS[0], max_new_tokens=6, repetition_penalty=1.0)
+    for stops in ((stop,), (usual.bundle.manifest.model.vocab_size - 1, stop)):
+        qa = qa_with(returns_end=returns_end, generation={"stop_token_ids": stops})
+        answer = qa.ask(qa.watch(frames()), QUESTIONS[0], max_new_tokens=6, repetition_penalty=1.0)
         assert answer.token_ids == ids[: ids.index(stop)]
         assert answer.finish_reason == "stop"
+
+
+def test_many_questions_are_on_their_way_at_once(usual, qa_with) -> None:
+    qa, options = qa_with(), {"max_new_tokens": 8}
+    clip = qa.watch(frames())
+    expected = [qa.ask(clip, question, **options).token_ids for question in QUESTIONS]
+    answers = qa.ask_many([(clip, question) for question in QUESTIONS], **options)
+    assert [answer.token_ids for answer in answers] == expected
+    assert executor_of(qa).cancelled == []
+
+
+def test_a_cancelled_answer_cancels_its_request(qa_with) -> None:
+    qa = qa_with()
+    stream = qa.stream(qa.watch(frames()), QUESTIONS[0], max_new_tokens=8)
+    next(stream)
+    stream.cancel()
+    with pytest.raises(Cancelled):
+        list(stream)
+    assert executor_of(qa).cancelled == [0]
+
+
+def test_a_conversation_sends_the_whole_prompt(usual, qa_with) -> None:
+    qa, options = qa_with(), {"max_new_tokens": 6}
+    ours, theirs = usual.conversation(usual.watch(frames())), qa.conversation(qa.watch(frames()))
+    for question in QUESTIONS:
+        expected = ours.ask(question, **options)
+        answer = theirs.ask(question, **options)
+        assert answer.token_ids == expected.token_ids
+        assert answer.timings.reused_tokens == 0
 
 
 def test_streams_read_in_turn_do_not_disturb_each_other(usual, qa_with) -> None:

@@ -18,6 +18,7 @@ from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
 from hicom_edge.engines import load_decoder
+from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.token_embedding import open_token_embedding
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 
@@ -64,7 +65,7 @@ def prompts(clips: Path, float_bundle: Path) -> list[Asked]:
         for sample in map(json.loads, lines[:PROMPTS]):
             clip, question = qa.watch(clips / sample["video"]), sample["question"]
             answer = qa.ask(clip, question, max_new_tokens=NEW_TOKENS, repetition_penalty=1.0)
-            before, after = qa._prompts.build(question, clip.modality)
+            before, after = PromptBuilder(qa.bundle).build(question, clip.modality)
             ids = np.concatenate([before, [-1] * len(answer.visual_tokens), after])
             found.append(Asked(ids, answer.visual_tokens, answer.token_ids))
     assert len({asked.answer for asked in found}) > 3  # not one answer to everything

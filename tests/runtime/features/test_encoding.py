@@ -16,8 +16,8 @@ from hicom_edge.errors import BundleError, ResourceError
 from hicom_edge.runtime.features.encoding import (
     FRAMES_PER_RUN,
     encode_frames,
+    encode_pixels,
     preprocessor_from_spec,
-    run_vision,
 )
 from hicom_edge.runtime.timings import Stopwatch
 from hicom_edge.runtime.video import FrameSampling, read_frames
@@ -71,9 +71,9 @@ def test_a_frame_that_is_repeated_is_encoded_once(reference_bundle: Bundle) -> N
         encoded = []
         infer = vision.infer_on_device
 
-        def counted(feed, out=None):
+        def counted(feed, out=None, cancel=None):
             encoded.append(len(feed["pixel_values"]))
-            return infer(feed, out)
+            return infer(feed, out, cancel)
 
         vision.infer_on_device = counted
         found = encode_frames(repeated, preprocessor, vision, Stopwatch()).features
@@ -87,13 +87,13 @@ def test_the_maps_are_written_where_they_stay(reference_bundle: Bundle) -> None:
     frames = read_frames(video, FrameSampling(num_frames=5))
     preprocessor = preprocessor_from_spec(reference_bundle.manifest.frames)
     with load_engine(reference_bundle, "vision") as vision, pytest.MonkeyPatch.context() as patch:
-        expected = run_vision(vision, preprocessor.batch(frames))
+        expected = encode_pixels(preprocessor.batch(frames), vision)
         patch.setattr("hicom_edge.runtime.features.encoding.FRAMES_PER_RUN", 2)
         for method in ("copy", "upload", "download"):
             patch.setattr(MainMemory, method, refuse)
         maps = encode_frames(frames, preprocessor, vision, Stopwatch())
-        np.testing.assert_allclose(maps.features, expected["features"], atol=1e-5)
-        np.testing.assert_allclose(maps.embeddings, expected["embeddings"], atol=1e-5)
+        np.testing.assert_allclose(maps.features, expected.features, atol=1e-5)
+        np.testing.assert_allclose(maps.embeddings, expected.embeddings, atol=1e-5)
     assert maps.features.numpy().ctypes.data == maps.features.address
 
 
