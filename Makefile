@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: dev test lint format types bench
+.PHONY: dev test test-fast lint format types bench
 
 dev: .typing/hicom_edge
 	$(PYTHON) -m pip install -e ".[dev]" -c constraints.txt
@@ -13,6 +13,10 @@ dev: .typing/hicom_edge
 # a process per core, each file's tests in one; more threads in each would only wait for one another
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
+
+# all but the tests marked slow
+test-fast:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile -m "not slow"
 
 lint:
 	$(PYTHON) -m ruff check .
