@@ -1,1 +1,1 @@
-"""Quantisation by measurement: ranges from real videos, rewritten graphs, and proof of the cost."""
+"""Post-training quantisation of a bundle, calibrated and measured on videos and questions."""

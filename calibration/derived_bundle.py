@@ -1,7 +1,4 @@
-"""A bundle made from another: some graphs replaced, everything else the same files.
-
-It knows files, hard links and the manifest. It does not know how a graph was changed.
-"""
+"""Write a bundle that shares all files with another one, except for replaced graphs."""
 
 from __future__ import annotations
 
@@ -21,25 +18,25 @@ from hicom_edge.errors import InputError
 from hicom_edge.files import explained_write_errors
 
 CPU_ENGINE = "onnxruntime-cpu"
-# Protobuf files end at 2 GiB; below this, one file is handier than two.
+# Protobuf files are limited to 2 GiB; graphs up to this size are one file without external data.
 _INLINE_BYTES = 4 << 20
-# Inside a model with external data, small tensors stay in the graph for those who read it.
+# In a model with external data, tensors up to this size stay in the graph, where tools show them.
 _KEPT_INSIDE_BYTES = 1 << 10
-# What the file system says where it makes no hard link, but can be copied to.
+# Errors of file systems without hard links, which still accept copies.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 @dataclass(frozen=True)
 class DerivedGraph:
-    """A graph in place of one of the bundle's, with the same inputs and outputs.
+    """A replacement for a graph of a bundle, with the same inputs and outputs.
 
     Attributes:
-        model: what every engine runs.
+        model: the graph for all engines.
         quantization: how its weights are stored, such as "int8" or "int4-block32"; None: floats.
-        cpu_variant: the same graph as ONNX Runtime's CPU runs it fastest, if that is another one;
-            tensors of a name that `model` has, too, are those of `model`.
-        weights_of: a graph that is written before and whose tensors, by name, are those of `model`,
-            such as another form of the decoder; None: it has its own.
+        cpu_variant: a form that ONNX Runtime's CPU runs faster, or None. It shares the tensors that
+            have the same name in `model`.
+        weights_of: a graph, replaced before this one, whose file holds the tensors of `model` by
+            name, such as another form of the decoder; None if `model` has its own.
     """
 
     model: ir.Model
@@ -58,18 +55,18 @@ def derive_bundle(
     notes: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle with some graphs replaced; nothing is left behind when it fails.
+    """Write a bundle with some graphs replaced; a failure leaves nothing behind.
 
-    Files that do not change are hard links to those of `bundle`, or copies where the file system
-    has no links. Engines that were built from `bundle` are not taken along.
+    Unchanged files are hard links to those of `bundle`, or copies if the file system has no hard
+    links. Engines built from `bundle` are not included.
 
     Args:
         name: the new bundle's name; by default that of `bundle`.
-        extra_files: further files, by their path in the bundle: contents, or a file to copy.
+        extra_files: contents, or files to copy, by path in the new bundle.
         notes: added to the manifest's provenance.
 
     Raises:
-        InputError: the target is `bundle` itself, or an extra file has a name that is taken.
+        InputError: the target is `bundle` itself, or the name of an extra file is taken.
         BundleError: the target exists and may not be replaced, or a graph is not in the bundle.
         ResourceError: the disk is full.
     """
@@ -92,19 +89,19 @@ def derive_bundle(
 
 
 def check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Refuse at once, before hours of work, where a bundle made of `source` cannot be written.
+    """Check, before hours of work, that a bundle made from `source` can be written.
 
     Raises:
-        InputError: the target is the source, or lies where nothing can be written.
+        InputError: the target is the source, or its folder is not writable.
         BundleError: the target exists and may not be replaced.
     """
     refuse_itself(source, target)
     with BundleWriter(target, overwrite):
-        pass  # a temporary sibling was made, and is gone like those of killed runs
+        pass  # creates and removes a temporary sibling
 
 
 def refuse_itself(source: Path, target: Path) -> None:
-    """Raise InputError when a bundle would replace the one that it is made of, or lie in it."""
+    """Raise InputError if the target is the source bundle or lies inside it."""
     if target.resolve().is_relative_to(source.resolve()):
         where = "is" if target.resolve() == source.resolve() else "lies in"
         raise InputError(
@@ -118,7 +115,7 @@ def _with_notes(manifest: Manifest, notes: Sequence[str]) -> Manifest:
 
 
 def _check_no_reader(bundle: Bundle, kept: Collection[str], gone: Collection[str]) -> None:
-    """No graph that stays as it is reads weights from a file that goes."""
+    """Assert that no unchanged graph reads weights from a replaced file."""
     for name in sorted(kept) if gone else ():
         entry = bundle.graph(name)
         for file in (entry.file, *entry.variants.values()):
@@ -134,9 +131,9 @@ def _check_no_reader(bundle: Bundle, kept: Collection[str], gone: Collection[str
 def _write_graph(
     derived: DerivedGraph, entry: GraphEntry, directory: Path, shared: str | None
 ) -> GraphEntry:
-    """Save the graph under its file name, and its variant beside it.
+    """Save the graph under its file name, and its CPU variant beside it.
 
-    shared: the file of another graph, whose weights it reads.
+    shared: the file of another graph with the weights.
     """
     path = directory / entry.file
     _check_same_ends(derived.model, entry)
@@ -159,9 +156,9 @@ def _write_graph(
 
 
 def _save(model: ir.Model, path: Path, shared: bool) -> None:
-    """Write `path`, and `<path>.data` for weights that are large, shared by two files, or mapped.
+    """Write `path`, and `<path>.data` if weights are large, shared by two files, or mapped.
 
-    Mapped: a weight that did not change still lies in the file of the graph it comes from.
+    Unchanged weights are mapped: they are still in the file of the original graph.
     """
     values = model.graph.initializers.values()
     tensors = [v.const_value for v in values if v.const_value is not None]
@@ -173,7 +170,7 @@ def _save(model: ir.Model, path: Path, shared: bool) -> None:
 
 
 def _save_beside(model: ir.Model, main: Path, path: Path) -> None:
-    """Write a graph with the tensors, and the external data file, of the one saved as `main`."""
+    """Write a graph that reads its tensors from the external data of the graph saved as `main`."""
     shared, own = ir.load(main).graph.initializers, model.clone()
     for name, value in own.graph.initializers.items():
         if name in shared:
@@ -209,7 +206,7 @@ def _write_extra(directory: Path, file: str, content: bytes | Path) -> None:
     inside = not pure.is_absolute() and ".." not in pure.parts and file != MANIFEST_NAME
     if not inside or target.exists():
         raise InputError(
-            f"{file!r} cannot be added to a bundle: the name is taken, or leads outside; "
+            f"{file!r} cannot be added to a bundle: the name is taken or leads outside; "
             "choose another"
         )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,4 @@
-"""The layers that a run quantises: what each loses alone, and which stay in floating point.
-
-It knows on which samples that is measured and judged. How it is measured and how layers are picked
-by it, `layers/` knows.
-"""
+"""Rank the layers of a run by sensitivity, and choose those that stay in floating point."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ _IMAGE_GRAPH = "compressor_image"
 def rank_layers(
     run: Run, prepared: Sequence[PreparedGraph], statistics: BundleStatistics, *, by_answers: bool
 ) -> tuple[LayerSensitivity, ...]:
-    """What every layer loses alone: at its own output, and `by_answers` in the answer, too.
+    """The sensitivity of every layer: at its own output, and with `by_answers` in the answer.
 
     Layers that were measured before an interruption are not measured again.
     """
@@ -76,9 +72,9 @@ def rank_layers(
 def pick_layers(
     run: Run, prepared: Sequence[PreparedGraph], sensitivities: Sequence[LayerSensitivity]
 ) -> PrecisionChoice:
-    """All layers, or as many as the target allows, judged by the samples calibrated on.
+    """All layers, or as many as the target allows on the calibration samples.
 
-    The held-out answers are kept for the end: a choice made by them would flatter itself.
+    Held-out answers are not used: a choice optimised on them would look better than it is.
     """
     everything = layers_of(prepared)
     target = run.options.target_agreement
@@ -109,7 +105,7 @@ def pick_layers(
 def refuse_foreign(
     choice: PrecisionChoice, bundle: Bundle, graphs: Sequence[str], options: CalibrationOptions
 ) -> None:
-    """Refuse a pinned choice of other layers than the bundle's before anything is measured.
+    """Check, before anything is measured, that a pinned choice belongs to the bundle.
 
     Raises:
         InputError: it names a layer that these graphs do not have.
@@ -138,7 +134,7 @@ def _leaving_out(everything: dict[str, dict[str, str]], kept: frozenset[str]) ->
 
 
 def _probed_samples(run: Run) -> tuple[Sample, ...]:
-    """A few videos, and a still image where images have a graph of their own."""
+    """A few videos, and a still image if images have their own compressor graph."""
     samples = run.data.calibration
     few = choose(samples, _PROBED_VIDEOS, run.options.seed)
     if _IMAGE_GRAPH not in run.bundle.manifest.graphs or any(map(is_image, few)):

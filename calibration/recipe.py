@@ -1,7 +1,6 @@
-"""What each graph of a bundle gets: factors, limits, ranges, and the layers to be quantised.
+"""Select the graphs to quantise, and prepare each one: factors, clips and ranges.
 
-It knows which method serves which graph: SmoothQuant before INT8, AWQ before INT4. How a method
-works, the modules beside it know; which layers are left out in the end, `mixed_precision`.
+INT8 graphs get SmoothQuant factors, a weight-only INT4 decoder gets AWQ factors and clips.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from hicom_edge.planning.decoder_form import SCATTER_GRAPH
 from hicom_edge.runtime.stages import DECODER
 
 SEARCHED = "search"
-# QuantizeLinear of opset 23 came to ONNX Runtime with 1.24.
+# ONNX Runtime supports QuantizeLinear of opset 23 since 1.24.
 _QUANTISED_OPSET, _QUANTISED_SINCE = 23, (1, 24)
 
 Statistics = Mapping[str, TensorStatistics]
@@ -43,11 +42,11 @@ Statistics = Mapping[str, TensorStatistics]
 
 @dataclass(frozen=True, eq=False)
 class PreparedGraph:
-    """One graph with everything chosen but the layers.
+    """One graph with everything chosen except the layers.
 
     Attributes:
-        plan: the graph with factors folded in, and its form.
-        factors: s (in) by input tensor, where there are any.
+        plan: the graph with factors folded in, and the form of its layers.
+        factors: s (in) by input tensor, for tensors that have factors.
         amax: the range of every input, divided by its factors.
     """
 
@@ -57,7 +56,7 @@ class PreparedGraph:
 
     @property
     def layers(self) -> dict[str, str]:
-        """What each layer is stored in if it is quantised."""
+        """The quantised form of each layer."""
         linears = {linear.name: linear for linear in find_linears(self.plan.model)}
         return {
             name: self.plan.precision_of(name)
@@ -67,18 +66,20 @@ class PreparedGraph:
 
 
 def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str, ...]:
-    """All graphs, but those that stay in floating point, and a form of another, which follows it.
+    """All graphs except those that stay in floating point.
+
+    The decoder over a fixed cache is not among them: it follows the other decoder graph.
 
     Raises:
-        InputError: a bundle that is quantised already or has no decoder graph, or a graph to be
-            kept that it does not have, or that is a form of another.
-        EngineError: an ONNX Runtime that could not run what would be written.
+        InputError: the bundle is quantised already or has no decoder graph, or a graph to keep in
+            floating point does not exist or follows another one.
+        EngineError: this ONNX Runtime cannot run the graphs that would be written.
     """
     graphs = bundle.manifest.graphs
     _check_bundle(bundle)
     if SCATTER_GRAPH in graphs and SCATTER_GRAPH in options.keep:
         raise InputError(
-            f"{SCATTER_GRAPH} reads the weights of {DECODER} and is stored as that is; keep "
+            f"{SCATTER_GRAPH} shares the weights of {DECODER} and has the same form; keep "
             f"{DECODER} in floating point, or neither"
         )
     unknown = sorted(set(options.keep) - set(graphs))
@@ -100,7 +101,7 @@ def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str
 
 
 def _check_runtime(bundle: Bundle, in_int8: Iterable[str]) -> None:
-    """What is written runs here in the end, to be measured, in the opset of the bundle."""
+    """Check that the quantised graphs can run here, since they will be measured."""
     found = onnxruntime.__version__
     opset = max((bundle.manifest.graphs[name].opset for name in in_int8), default=0)
     if opset >= _QUANTISED_OPSET and _release(found) < _QUANTISED_SINCE:
@@ -117,7 +118,7 @@ def _release(version: str) -> tuple[int, ...]:
 def prepare_graphs(
     run: Run, graphs: Sequence[str], statistics: BundleStatistics
 ) -> tuple[PreparedGraph, ...]:
-    """These graphs with factors and limits found, or as an interrupted run has found them."""
+    """These graphs with factors, clips and ranges; saved ones of an interrupted run are used."""
     prepared = []
     for done, graph in enumerate(graphs, start=1):
         prepared.append(_prepare(run, graph, statistics.tensors[graph]))
@@ -126,12 +127,12 @@ def prepare_graphs(
 
 
 def layers_of(prepared: Iterable[PreparedGraph]) -> dict[str, dict[str, str]]:
-    """By graph and layer what each is stored in if it is quantised."""
+    """The quantised form of each layer, by graph and layer."""
     return {one.plan.graph: one.layers for one in prepared}
 
 
 def decoder_smoothing(prepared: PreparedGraph) -> Iterator[tuple[str, Array, float]]:
-    """(layer, s (in), amax of x / s) of every linear layer of a graph; s is 1 where none is."""
+    """(layer, s (in), amax of x / s) for each linear layer of a graph; s is 1 without factors."""
     for linear in find_linears(prepared.plan.model):
         if linear.input in prepared.amax:
             ones = np.ones(linear.in_features, np.float32)
@@ -186,9 +187,9 @@ def _check_bundle(bundle: Bundle) -> None:
         model = bundle.manifest.language_model
         instead = f"a language model for {model.runtime}" if model else "none"
         raise InputError(
-            f"{bundle.path} has {instead} in place of a decoder graph, and quality is measured by "
-            "answers; calibrate what hicom-edge export writes without --llm, then pass that to "
-            "its --scales"
+            f"{bundle.path} has {instead} in place of a decoder graph, which is needed to measure "
+            "answers; export a bundle with a decoder graph, calibrate it, and pass the result as "
+            "the scales of a second export"
         )
 
 

@@ -46,7 +46,7 @@ DIRECTORY = "calibration"
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything that a run found out; `result` is the quantised bundle, called `name`."""
+    """All results of a run; `result` is the quantised bundle, and `name` its final name."""
 
     source: Bundle
     result: Bundle
@@ -65,7 +65,7 @@ class Findings:
 
 
 def result_files(findings: Findings, scratch: Path) -> dict[str, bytes | Path]:
-    """Contents by path in the bundle; `scratch` is a directory for what is written as a file."""
+    """Contents or files by path in the bundle; `scratch` is a folder for temporary files."""
     report = make_report(findings)
     files: dict[str, bytes | Path] = {
         f"{DIRECTORY}/report.html": report_page(report).encode(),
@@ -80,7 +80,7 @@ def result_files(findings: Findings, scratch: Path) -> dict[str, bytes | Path]:
 
 
 def make_report(findings: Findings) -> CalibrationReport:
-    """What the page and the JSON say."""
+    """The data of the report."""
     source, options = findings.source, findings.options
     return CalibrationReport(
         source=source.manifest.name,
@@ -124,7 +124,7 @@ def _ranges(findings: Findings) -> Iterator[RangeReport]:
 
 
 def _caches(findings: Findings) -> Iterator[tuple[str, str]]:
-    """A TensorRT calibration cache per graph, for the floating-point graphs of the source."""
+    """A TensorRT calibration cache for each floating-point graph of the source."""
     ranges = findings.statistics.ranges(RangeMethod(findings.options.activations))
     for prepared in findings.prepared:
         graph = prepared.plan.graph
@@ -164,11 +164,11 @@ def _digest(bundle: Bundle) -> str:
 
 _IMAGE_GRAPH = "compressor_image"
 _ENOUGH_VIDEOS = 10
-"""From so many on SmoothQuant gains (docs/calibration.md has the measurement)."""
+"""SmoothQuant helps from about this many videos on (measured in docs/calibration.md)."""
 
 
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
-    """Too few videos, or the same on both sides, graphs that stayed, and what was not measured."""
+    """Remarks on skipped, too few or shared videos, on unchanged graphs and on missing times."""
     return [
         *(f"skipped: {reason}" for reason in run.data.skipped),
         *_few(run),
@@ -180,7 +180,7 @@ def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: b
 
 
 def in_one_line(options: CalibrationOptions, samples: int, quality: Quality) -> str:
-    """How a bundle was made and how it did, for its manifest."""
+    """How a bundle was quantised and how many answers are unchanged, for its manifest."""
     what = f"decoder {options.decoder}" if options.decoder != "float" else f"all but {DECODER}"
     return (
         f"quantised ({what}) on {samples} questions; "
@@ -193,24 +193,24 @@ def _few(run: Run) -> Iterator[str]:
     if run.options.smoothing is not None and videos < _ENOUGH_VIDEOS:
         yield (
             f"only {videos} video{'s' * (videos != 1)} to calibrate on: SmoothQuant's factors fit "
-            f"these and little else; take {_ENOUGH_VIDEOS} or more, or --smoothing off"
+            f"these and may not fit others; use {_ENOUGH_VIDEOS} or more, or no smoothing"
         )
 
 
 def _shared(data: CalibrationData) -> Iterator[str]:
-    """Copies under other names, which dividing by path cannot see."""
+    """Copies of a video under another name, which the split by path cannot detect."""
     sides = [data_manifest(side)["videos"] for side in (data.calibration, data.held_out)]
     calibrated, held_out = ({video["sha256"] for video in side} for side in sides)
     if both := len(calibrated & held_out):
         yield (
             f"{both} of {len(held_out)} held-out videos are copies of videos calibrated on: the "
-            "quality on unseen ones may be lower"
+            "quality on new videos may be lower"
         )
 
 
 def _unchanged(candidate: Bundle) -> Iterator[str]:
     if all(entry.quantization is None for entry in candidate.manifest.graphs.values()):
-        yield "no layer is quantised: the target holds in floating point alone"
+        yield "no layer is quantised: only floating point meets the target"
 
 
 def _unseen(statistics: BundleStatistics) -> Iterator[str]:
@@ -218,4 +218,4 @@ def _unseen(statistics: BundleStatistics) -> Iterator[str]:
         whole = len(tensors) == len(statistics.tensors[graph])
         what = graph if whole else f"{len(tensors)} inputs of {graph}"
         why = "no still image" if graph == _IMAGE_GRAPH else "no sample that reaches them"
-        yield f"{what} left in floating point: {why} among what was calibrated on"
+        yield f"{what} left in floating point: {why} in the calibration data"

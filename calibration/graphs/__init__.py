@@ -1,1 +1,1 @@
-"""Rewriting graphs: linear layers in INT8 and INT4, and the bundles made of them."""
+"""Rewrites of ONNX graphs: linear layers in INT8 or with weights in blocks of 4 or 8 bits."""

@@ -22,13 +22,13 @@ def unsigned_activations(model: ir.Model) -> ir.Model:
     """A copy of an INT8 graph with activations in uint8 around the zero point 128.
 
     round(x / scale), clipped to -128..127, becomes the same number plus 128, clipped to 0..255, and
-    dequantising subtracts 128 again: every value is equal bit for bit, and the integer weights
-    are the same tensors. ONNX Runtime multiplies in integers only in this form: signed
-    activations that several layers share, as q, k and v do, stay unfused there. TensorRT
-    refuses unsigned ones, so a bundle holds both.
+    dequantising subtracts 128 again: all values are equal bit for bit, and the integer weights are
+    the same tensors. ONNX Runtime's CPU multiplies in integers only in this form: it does not fuse
+    signed activations that several layers share, such as the input of q, k and v. TensorRT refuses
+    unsigned activations, so a bundle holds both forms.
 
-    It has integer products for float32 alone, too: around the layers of an fp16 graph scales and
-    results become float32, with the same integers, which is nothing but less rounding.
+    ONNX Runtime has integer products only with float32 results. Around the layers of an fp16 graph,
+    scales and results therefore become float32, which only means less rounding.
     """
     rewritten = model.clone()
     graph = rewritten.graph
@@ -44,7 +44,7 @@ def unsigned_activations(model: ir.Model) -> ir.Model:
 
 
 def _widen(graph: ir.Graph, quantise: ir.Node) -> None:
-    """Let the layers behind a QuantizeLinear of float16 compute in float32."""
+    """Make the layers behind a float16 QuantizeLinear compute in float32."""
     x, scale = quantise.inputs[0], quantise.inputs[1]
     assert x is not None
     assert scale is not None
@@ -78,7 +78,7 @@ def _widen_product(graph: ir.Graph, product: ir.Node) -> None:
 
 
 def _widen_scale(graph: ir.Graph, node: ir.Node) -> None:
-    """Give a QuantizeLinear or DequantizeLinear its scale in float32, unless it has it."""
+    """Convert the scale of a QuantizeLinear or DequantizeLinear to float32."""
     scale = node.inputs[1]
     assert scale is not None
     assert scale.const_value is not None
@@ -101,23 +101,23 @@ def _cast(name: str, x: ir.Value, dtype: ir.DataType) -> ir.Node:
 
 
 _OWN_DOMAIN = "com.microsoft"
-# (batch, l, heads, head_dim) from and to (batch, heads, l, head_dim).
+# Between (batch, l, heads, head_dim) and (batch, heads, l, head_dim).
 _SWAPPED = (0, 2, 1, 3)
 
 
 def cpu_variant(model: ir.Model) -> ir.Model:
-    """A copy of an INT8 graph for ONNX Runtime's CPU alone.
+    """A copy of an INT8 graph for ONNX Runtime's CPU only.
 
-    It is the graph with unsigned activations, in which besides
+    Activations are unsigned, and in addition
 
-    - a layer's integer product and its bias are one MatMulIntegerToFloat. ONNX Runtime makes that
-      operator of the product anyway, but leaves the bias to an Add, or to the GELU behind, which
-      then takes a third longer;
-    - Attention reads q, k and v as the layers write them, (batch, l, heads · head_dim), and
-      writes so, without a Reshape and a Transpose each.
+    - a layer's integer product and its bias become one MatMulIntegerToFloat. ONNX Runtime fuses
+      the product into that operator anyway, but leaves the bias to an Add or to the following
+      GELU, which then takes a third longer;
+    - Attention reads q, k and v as the layers write them, (batch, l, heads · head_dim), and writes
+      its output in that layout, which saves a Reshape and a Transpose each.
 
-    The numbers are what ONNX Runtime computes for `unsigned_activations(model)` when it optimises
-    that. Layers of float16 keep their bias outside, because it has to be added in float16.
+    The results equal those of `unsigned_activations(model)` after ONNX Runtime's optimisation.
+    float16 layers keep their separate bias, because it has to be added in float16.
     """
     variant = unsigned_activations(model)
     for node in list(variant.graph):
@@ -130,7 +130,7 @@ def cpu_variant(model: ir.Model) -> ir.Model:
 
 
 def _take_in_bias(model: ir.Model, product: ir.Node) -> None:
-    """Make the Add behind a layer of uint8 by int8 the layer itself."""
+    """Fuse a uint8 by int8 product and its Add; the Add node becomes the fused operator."""
     x = _dequantised(product.inputs[0], ir.DataType.UINT8)
     weight = _dequantised(product.inputs[1], ir.DataType.INT8)
     add = _only_consumer(product, "Add")
@@ -143,7 +143,7 @@ def _take_in_bias(model: ir.Model, product: ir.Node) -> None:
 
 
 def _take_in_heads(attention: ir.Node) -> None:
-    """Make the last of the nodes that merge the heads the Attention itself."""
+    """Drop the nodes that split and merge heads; the last one becomes the Attention."""
     q, k, v = (_split_heads(value) for value in attention.inputs[:3])
     swap = _only_consumer(attention, "Transpose")
     merge = None if swap is None else _only_consumer(swap, "Reshape")
@@ -159,7 +159,7 @@ def _take_in_heads(attention: ir.Node) -> None:
 
 
 def _dequantised(value: ir.Value | None, dtype: ir.DataType) -> ir.Node | None:
-    """The DequantizeLinear of integers of that type, per tensor or per output channel."""
+    """The DequantizeLinear that makes the value from this integer type, unless it has blocks."""
     node = None if value is None else value.producer()
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None
@@ -188,7 +188,7 @@ def _num_heads(split: ir.Node) -> int:
 
 
 def _only_consumer(node: ir.Node, op_type: str) -> ir.Node | None:
-    """The node of that type that alone reads the node's output."""
+    """The only consumer of the node's output, if it has this type."""
     output = node.outputs[0]
     consumers = [] if output.is_graph_output() else list(output.consumers())
     found = consumers[0] if len(consumers) == 1 else None
@@ -201,7 +201,7 @@ def _is_vector(value: ir.Value | None) -> bool:
 
 
 def _become(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
-    """Change what a node computes; its output stays the same value, with its name."""
+    """Change operator and inputs of a node; its output keeps its value and name."""
     node.op_type = op_type
     node.resize_inputs(len(inputs))
     for index, value in enumerate(inputs):

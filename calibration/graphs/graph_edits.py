@@ -15,7 +15,7 @@ from hicom_edge.errors import ExportError
 
 
 def add_initializer(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
-    """Register a tensor under its name, or return the one that has it."""
+    """Register a tensor as an initializer; an existing one of that name is returned instead."""
     name = str(tensor.name)
     if name not in graph.initializers:
         value = ir.Value(
@@ -36,14 +36,14 @@ def computed_tensor(
     *,
     kept: bool = False,
 ) -> ir.LazyTensor:
-    """A tensor that is computed each time it is read or saved, or once if `kept`."""
+    """A tensor that is computed each time it is read or saved, or only once if `kept`."""
     return ir.LazyTensor(
         lambda: ir.Tensor(compute()), dtype, ir.Shape(shape), cache=kept, name=name
     )
 
 
 def drop_unused(graph: ir.Graph, names: Collection[str]) -> None:
-    """Remove those of the initialisers that no node reads any more."""
+    """Remove those initializers that no node reads any more."""
     for name in names:
         if not graph.initializers[name].uses():
             del graph.initializers[name]
@@ -57,30 +57,32 @@ def insert_node(
     inputs: list[ir.Value],
     attributes: Mapping[str, int] | None = None,
 ) -> ir.Value:
-    """Insert the node `<name>/<op_type>`; its only output, which is returned, has that name."""
+    """Insert a node named `<name>/<op_type>` and return its output, which has the same name."""
     label = f"{name}/{op_type}"
     node = ir.node(op_type, inputs, attributes or {}, name=label, outputs=[ir.Value(name=label)])
     graph.insert_before(before, node)
     return node.outputs[0]
 
 
-# Between opsets 18 and 21 these learned more types, or an attribute whose default is what they did
-# before (ONNX's Changelog.md): a node of the older opset means the same.
+# Between opsets 18 and 21 these operators gained types, or an attribute whose default keeps their
+# old behaviour (ONNX's Changelog.md): a node of the older opset means the same.
 _WIDENED = {
     *("Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "Equal", "Flatten", "Identity"),
     *("If", "Loop", "Pad", "QuantizeLinear", "ReduceMax", "ReduceMin", "Reshape", "Shape", "Size"),
     *("Squeeze", "Transpose", "Unsqueeze"),
 }
 _HIGHEST = 21
-# The lowest IR version that carries the opset, so that old parsers read it.
+# The lowest IR version that allows the opset, so that old parsers can read the file.
 _IR_VERSIONS = {19: 9, 20: 9, 21: 10}
 
 
 def raise_opset(model: ir.Model, opset: int) -> None:
-    """Make the opset of the model, and of its local functions, at least `opset`, in place.
+    """Raise the opset of the model and of its local functions to at least `opset`, in place.
+
+    Operators are not converted: a graph with operators that changed their meaning is refused.
 
     Raises:
-        ExportError: an operator of the graph changed its meaning in between.
+        ExportError: an operator of the graph changed its meaning between the two opsets.
     """
     assert opset <= _HIGHEST
     found = model.opset_imports[""]
@@ -89,8 +91,8 @@ def raise_opset(model: ir.Model, opset: int) -> None:
     changed = sorted(_changed(_operators(model), found, opset))
     if changed:
         raise ExportError(
-            f"a graph at opset {found} has to be raised to {opset} for this quantisation, and "
-            f"{', '.join(changed)} changed in between; export the bundle with --opset 23"
+            f"this quantisation needs opset {opset}, but the graph has opset {found} and "
+            f"{', '.join(changed)} changed in between; export the bundle with opset 23"
         )
     for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
         if "" in imports:

@@ -26,25 +26,25 @@ from hicom_edge.errors import InputError
 
 QUANTIZATION = "int8"
 ZERO_POINT = "zero_point/int8"
-# QuantizeLinear takes float16 from this opset on.
+# The first opset in which QuantizeLinear accepts float16.
 _FLOAT16_OPSET = 19
 
 
 def quantise_int8(model: ir.Model, amax: Mapping[str, float], layers: Collection[str]) -> ir.Model:
     """A copy of a graph whose `layers` multiply int8 by int8.
 
-    A layer's input x becomes DequantizeLinear(QuantizeLinear(x)) with the scale amax / 127, made
-    once for all layers that read x; its weight is stored as int8 with a scale per output channel.
-    Everything else, biases included, keeps the graph's dtype. Weights are rounded when the
-    model is saved, one at a time.
+    The input x of a layer becomes DequantizeLinear(QuantizeLinear(x)) with the scale amax / 127,
+    once for all layers that read x. The weight is stored as int8 with a scale per output channel.
+    Everything else, including biases, keeps the graph's dtype. Weights are rounded one at a time
+    when the model is saved, so that memory never holds all of them.
 
     Args:
-        model: the graph, which is not changed; opset 18 and above, fp32 or fp16.
-        amax: the largest magnitude that is represented, by name of a layer's input.
-        layers: names of the layers; see `find_linears`.
+        model: the graph, which is not changed; opset 18 or above, fp32 or fp16.
+        amax: the largest representable magnitude by name of a layer's input.
+        layers: names of layers, as in `Linear.name`.
 
     Raises:
-        InputError: a layer that the graph does not have, or an input without a usable range.
+        InputError: the graph has no such layer, or an input has no usable range.
         ExportError: the opset is too low for float16 and cannot be raised.
     """
     quantised = model.clone()
@@ -96,7 +96,7 @@ def _quantised_weight(graph: ir.Graph, node: ir.Node, linear: Linear) -> ir.Valu
         source.shape.numpy(),
         lambda: integers_of(source.numpy(), scale.numpy(), 8),
     )
-    # TensorRT wants as many zero points as scales, or none.
+    # No zero point: TensorRT accepts either one per scale or none at all.
     inputs = [add_initializer(graph, tensor) for tensor in (integers, scale)]
     return insert_node(graph, node, "DequantizeLinear", name, inputs, {"axis": 1})
 
@@ -104,19 +104,19 @@ def _quantised_weight(graph: ir.Graph, node: ir.Node, linear: Linear) -> ir.Valu
 def _range_of(name: str, amax: Mapping[str, float]) -> float:
     if name not in amax:
         raise InputError(
-            f"there is no range of {name}, which a quantised layer reads; collect the ranges of "
-            "this very graph"
+            f"there is no range for {name}, the input of a quantised layer; collect the ranges of "
+            "this graph"
         )
     if not (math.isfinite(amax[name]) and amax[name] > 0):
         raise InputError(
-            f"the range of {name} is {amax[name]}, a finite number above 0 was expected; "
-            "calibrate on samples that reach this layer"
+            f"the range of {name} is {amax[name]}, expected a finite number above 0; calibrate on "
+            "samples that reach this layer"
         )
     return amax[name]
 
 
 def _dtype(node: ir.Node) -> ir.DataType:
-    """The floating-point type of a linear layer: that of its weight."""
+    """The floating-point type of a linear layer, which is that of its weight."""
     weight = node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
@@ -124,11 +124,11 @@ def _dtype(node: ir.Node) -> ir.DataType:
 
 
 def subtract_biases(model: ir.Model, products: Collection[str]) -> None:
-    """Write y + b as y - (-b), which is the same number, where ONNX Runtime would make a Gemm.
+    """Write y + b as y - (-b), the same number, where ONNX Runtime would otherwise build a Gemm.
 
-    It draws MatMul and Add into a Gemm if the input is a matrix or has a fixed shape, and then
-    has no integer product without a quantised output; from opset 21 on it even fails to load
-    the graph. It does not do so with Sub.
+    ONNX Runtime fuses MatMul and Add into Gemm if the input is a matrix or has a fixed shape. It
+    has no integer Gemm with a floating-point output, so the product would run in floating point;
+    from opset 21 on such a graph even fails to load. MatMul and Sub are not fused.
 
     Args:
         model: changed in place.
@@ -141,7 +141,7 @@ def subtract_biases(model: ir.Model, products: Collection[str]) -> None:
 
 
 def _inferred_shapes(model: ir.Model) -> dict[str, ir.Shape | None]:
-    """The shapes of the graph's tensors, as far as they can be told."""
+    """Shapes of the graph's tensors, None where they cannot be inferred."""
     known = ShapeInferencePass()(model.clone()).model
     return {str(out.name): out.shape for node in known.graph for out in node.outputs}
 

@@ -15,10 +15,10 @@ Floats = npt.NDArray[np.floating]
 Float32s = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int8]
 
-# A weight is converted to float32 and rounded a few rows at a time: no second copy of it exists.
+# A weight is converted to float32 and rounded a few rows at a time, to avoid a second full copy.
 _WORKING_BYTES = 16 << 20
-# The parts of a block's range among which the best is searched. 7/8 is where the largest weight can
-# take the level -8, which a range up to 7 never reaches.
+# Fractions of a block's range among which the search picks the best. At 7/8 the largest weight can
+# use the level -8, which a range up to 7 never reaches.
 _CUTS = (1.0, 0.95, 0.9, 7 / 8, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 
 
@@ -31,9 +31,9 @@ def channel_scale(weight: Floats) -> Floats:
 def block_scale(weight: Floats, bits: int, block: int, search: bool = False) -> Floats:
     """The scale of every `block` weights along the input: (in, out) → (in / block, out).
 
-    It is max|w| / 7 at 4 bits and max|w| / 127 at 8. With `search` it is the one of several parts
-    of that with the least squared error of the block: a cut range loses the largest weights
-    and rounds the others more finely.
+    It is max|w| / 7 for 4 bits and max|w| / 127 for 8. `search` picks the fraction of that with
+    the smallest squared error of the block: a clipped range saturates the largest weights and
+    rounds the others more finely.
     """
     features_in, features_out = weight.shape
     scales = np.empty((features_in // block, features_out), weight.dtype)
@@ -48,9 +48,10 @@ def block_scale(weight: Floats, bits: int, block: int, search: bool = False) -> 
 
 
 def integers_of(weight: Floats, scale: Floats, bits: int) -> Integers:
-    """The integers of a weight (in, out) for scales (out) or (in / block, out), as int8.
+    """The integers of a weight (in, out) with scales (out) or (in / block, out), as int8.
 
-    8 bits: -127..127; 4 bits: -8..7. Rounded half to even, as QuantizeLinear does.
+    They are in -127..127 for 8 bits and -8..7 for 4 bits, rounded half to even as in
+    QuantizeLinear.
     """
     integers = np.empty(weight.shape, np.int8)
     by_block = np.atleast_2d(scale)
@@ -65,7 +66,7 @@ def integers_of(weight: Floats, scale: Floats, bits: int) -> Integers:
 
 
 def weights_of(integers: Integers, scale: Floats) -> Float32s:
-    """What the integers (in, out) stand for: integers · scale, float32."""
+    """The dequantised weight (in, out): integers · scale, float32."""
     by_block = np.atleast_2d(scale)
     rows = len(integers)
     values: Float32s = integers * _scale_of_rows(by_block, rows // len(by_block), 0, rows)
@@ -73,9 +74,9 @@ def weights_of(integers: Integers, scale: Floats) -> Float32s:
 
 
 def positive_scale(scale: npt.ArrayLike, dtype: npt.DTypeLike) -> Floats:
-    """Scales in `dtype`, none of them zero, because engines refuse a scale of zero.
+    """Scales converted to `dtype` without zeros, because engines refuse a scale of zero.
 
-    A channel of zeros gets 1; what is below the smallest number of `dtype` becomes that number.
+    A channel of zeros gets the scale 1; a scale that underflows becomes the smallest subnormal.
     """
     exact = np.asarray(scale, np.float32)
     converted = np.maximum(exact.astype(dtype), np.finfo(dtype).smallest_subnormal)
@@ -84,10 +85,10 @@ def positive_scale(scale: npt.ArrayLike, dtype: npt.DTypeLike) -> Floats:
 
 
 def _least_error(rows: Float32s, scale: Float32s, bits: int, dtype: npt.DTypeLike) -> Float32s:
-    """Of every block (blocks, block, out) the scale (blocks, out) with the least squared error."""
+    """Scales (blocks, out) with the smallest squared error for rows (blocks, block, out)."""
     best, least = scale, np.full(scale.shape, np.inf, np.float32)
     for cut in _CUTS:
-        # The error that counts is that of the scale as it is stored.
+        # Compare scales as they are stored: rounding them to float16 changes the error.
         tried = positive_scale(scale * cut, dtype).astype(np.float32)
         wide = tried[:, None, :]
         error = np.square(_levels(rows, wide, bits) * wide - rows).sum(1)
@@ -107,7 +108,7 @@ def _highest(bits: int) -> int:
 
 
 def _scale_of_rows(by_block: Floats, block: int, start: int, rows: int) -> Float32s:
-    """The float32 scales of `rows` rows from `start` on; a single row where all share it."""
+    """float32 scales of `rows` rows starting at `start`; a single row if all rows share it."""
     if len(by_block) == 1:
         return by_block.astype(np.float32)
     first = start // block
@@ -115,18 +116,18 @@ def _scale_of_rows(by_block: Floats, block: int, start: int, rows: int) -> Float
 
 
 def _working_rows(columns: int, multiple: int) -> int:
-    """Rows that are worked on at once, a multiple of `multiple`."""
+    """How many rows are processed at once, a multiple of `multiple`."""
     return max(1, _WORKING_BYTES // (4 * columns * multiple)) * multiple
 
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 LARGEST_DB = 200.0
-"""More than float32 can tell from none, and finite in JSON."""
+"""Indistinguishable from no error in float32, and finite in JSON."""
 
 
 def fake_int8_activation(x: Array, amax: float) -> Array:
-    """x float32 on the symmetric INT8 grid of one range, saturating at -128 and 127 steps."""
+    """x (float32) rounded to the symmetric INT8 grid of one range, saturating at -128 and 127."""
     step = np.float32(amax / 127)
     steps: Array = x / step
     np.rint(steps, out=steps)
@@ -136,19 +137,19 @@ def fake_int8_activation(x: Array, amax: float) -> Array:
 
 
 def fake_int8_weight(weight: Array) -> Array:
-    """weight (in, out) float32 on symmetric INT8 grids, one per output channel."""
+    """weight (in, out) rounded to symmetric INT8 grids, one per output channel."""
     return _rounded(weight, channel_scale(weight))
 
 
 def fake_block_weight(weight: Array, bits: int, block: int) -> Array:
-    """weight (in, out) float32 on grids of `bits` bits, one per block of inputs and output."""
+    """weight (in, out) rounded to grids of `bits` bits, one per block of inputs and output."""
     scale = block_scale(weight, bits, block)[:, None]
     rounded: Array = _rounded(weight.reshape(len(scale), block, -1), scale).reshape(weight.shape)
     return rounded
 
 
 def _rounded(weight: Array, scale: Array) -> Array:
-    """On the grid of a scale that covers the largest weight, so that none is cut off."""
+    """Rounded to the grid; the scale covers the largest weight, so that nothing is clipped."""
     steps: Array = weight / scale
     np.rint(steps, out=steps)
     steps *= scale
@@ -156,13 +157,13 @@ def _rounded(weight: Array, scale: Array) -> Array:
 
 
 def noise_to_signal(exact: Array, approximate: Array) -> float:
-    """Energy of the error over that of the exact values; 0 where both are nothing."""
+    """Energy of the error divided by that of the exact values; 0 if both are zero."""
     noise = float(np.square(approximate - exact).sum(dtype=np.float64))
     signal = float(np.square(exact).sum(dtype=np.float64))
     return noise / signal if signal > 0 else (0.0 if noise == 0 else float("inf"))
 
 
 def sqnr_db(noise_ratio: float) -> float:
-    """Noise over signal as a signal to quantisation noise ratio, at most LARGEST_DB."""
+    """A noise ratio as a signal to quantisation noise ratio in dB, at most LARGEST_DB."""
     smallest = 10 ** (-LARGEST_DB / 10)
     return max(-10 * float(np.log10(max(noise_ratio, smallest))), -LARGEST_DB)

@@ -1,8 +1,4 @@
-"""The linear layers of a graph: where they are, what they read, and which are worth quantising.
-
-It knows the shape in which graphs hold linear layers and the policy by graph. It does not know how
-a layer is quantised, nor what its ranges are.
-"""
+"""Find the linear layers of a graph, and select those that should be quantised."""
 
 from __future__ import annotations
 
@@ -17,8 +13,9 @@ from hicom_edge.errors import InputError
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 LM_HEAD = "lm_head"
 
-# Attention inside the compressor decides which patches are seen at all: it stays in floating point.
-# The readouts are its large products; a projector that is only an MLP has plain numbers for names.
+# The compressor's attention decides which patches reach the language model, so it stays in floating
+# point. Its readout MLPs hold the large products; the layers of an MLP projector have bare numbers
+# as names.
 _READOUT = re.compile(r"(?:.*\.)?readout\.\d+|\d+")
 _LISTED = 5
 
@@ -30,9 +27,9 @@ class Linear:
     Attributes:
         name: the layer, unique in its graph: "encoder.layers.0.mlp.fc1", "lm_head".
         node: its MatMul node.
-        input: the tensor (…, in_features) that it reads; q, k and v share one, gate and up too.
-        output: the MatMul's output (…, out_features), before the bias.
-        weight: the initialiser (in_features, out_features).
+        input: its input (…, in_features), which q, k and v share, as do gate and up.
+        output: the MatMul's output (…, out_features), before the bias is added.
+        weight: the initializer (in_features, out_features).
     """
 
     name: str
@@ -45,9 +42,9 @@ class Linear:
 
 
 def find_linears(model: ir.Model) -> tuple[Linear, ...]:
-    """Every MatMul of a computed tensor by a 2-D float initialiser, in the graph's order.
+    """Every MatMul of a computed tensor with a 2-D float initializer, in the graph's order.
 
-    Layers that are quantised already are not among them, nor are the bodies of local functions.
+    Quantised layers and the bodies of local functions are not included.
     """
     return tuple(linear for _, linear in linear_nodes(model))
 
@@ -65,11 +62,11 @@ def quantisable(
 ) -> tuple[Linear, ...]:
     """The layers of a graph that may be quantised; the others stay in floating point.
 
-    vision, guide: all of them; compressor: the readout MLPs; decoder: all but `lm_head`, unless
-    it is asked for.
+    These are all layers of vision and guide, the readout MLPs of the compressor, and all layers of
+    the decoder, with `lm_head` only if asked for.
 
     Raises:
-        InputError: a graph of another name.
+        InputError: an unknown graph name.
     """
     if graph_name in ("vision", "guide"):
         return tuple(linears)
@@ -78,16 +75,16 @@ def quantisable(
     if graph_name == "decoder":
         return tuple(linear for linear in linears if lm_head or linear.name != LM_HEAD)
     raise InputError(
-        f"nothing is known about quantising a graph {graph_name!r}; graphs are vision, guide, "
-        "compressor, compressor_image and decoder"
+        f"the graph {graph_name!r} cannot be quantised; expected vision, guide, compressor, "
+        "compressor_image or decoder"
     )
 
 
 def check_known(layers: Collection[str], linears: Iterable[Linear]) -> None:
-    """Refuse names that are no layer of the graph.
+    """Check that all names are layers of the graph.
 
     Raises:
-        InputError: one or more are unknown.
+        InputError: a name is unknown.
     """
     known = {linear.name for linear in linears}
     foreign = sorted(set(layers) - known)

@@ -1,7 +1,6 @@
-"""Weight-only quantisation in blocks: 4 or 8 bits in storage, floating point in arithmetic.
+"""Weight-only quantisation in blocks: weights stored in 4 or 8 bits, arithmetic in floating point.
 
-It knows symmetric blocks along the input, as ONNX Runtime and TensorRT both take them. It does not
-know activations: what AWQ learns from them is folded into the weights before.
+Blocks are symmetric and lie along the input, the form that both ONNX Runtime and TensorRT accept.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from hicom_edge.errors import InputError
 
 BLOCKS = (32, 64, 128)
 _DTYPES = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
-# DequantizeLinear has blocks and 4 bits from this opset on.
+# The first opset in which DequantizeLinear has blocks and 4-bit types.
 _BLOCK_OPSET = 21
 
 
 def block_sizes(linears: Iterable[Linear], bits: int, block: int) -> dict[str, int | None]:
-    """The block of every layer, by its name; None where no block fits and it stays as it is.
+    """The block size of every layer by name; None if no block fits and the layer stays as it is.
 
-    A layer whose input is no multiple of `block` gets the largest smaller block that fits, at 8
-    bits at least two of them. Four bits also need an even number of outputs, because TensorRT
-    packs two in a byte.
+    A layer whose input width is not a multiple of `block` gets the largest smaller block that
+    fits; with 8 bits it must have at least two blocks. Four bits also need an even number of
+    outputs, because TensorRT packs two of them in a byte.
 
     Raises:
-        InputError: bits or block of another size.
+        InputError: unsupported bits or block size.
     """
     _check(bits, block)
     return {linear.name: _block_of(linear, bits, block) for linear in linears}
@@ -51,18 +50,18 @@ def quantise_blocks(
 ) -> ir.Model:
     """A copy of a graph whose `layers` store their weights in `bits` bits.
 
-    Every `block` weights along the input share a scale. A graph below opset 21 is raised to it,
-    which the plain operators allow. Weights are rounded when the model is saved, one at a time.
+    Every `block` weights along the input share a scale. A graph below opset 21 is raised to it.
+    Weights are rounded one at a time when the model is saved.
 
     Args:
         model: the graph, which is not changed.
-        layers: names of the layers; those for which `block_sizes` has None stay as they are.
+        layers: names of layers; those for which `block_sizes` returns None stay as they are.
         bits: 4 or 8.
         block: 32, 64 or 128.
-        search: cut each block's range where the squared error is least.
+        search: clip each block's range where that minimises the squared error.
 
     Raises:
-        InputError: bits or block of another size, or a layer that the graph does not have.
+        InputError: unsupported bits or block size, or the graph has no such layer.
         ExportError: the opset cannot be raised.
     """
     quantised = model.clone()
@@ -90,7 +89,7 @@ def quantise_blocks(
 def _stored(
     node: ir.Node, linear: Linear, bits: int, block: int, search: bool
 ) -> tuple[ir.LazyTensor, ir.LazyTensor]:
-    """The weight's integers (in, out) and scales (in / block, out), computed when they are read."""
+    """Integers (in, out) and scales (in / block, out) of a weight, computed when they are read."""
     weight = node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
@@ -114,7 +113,7 @@ def _stored(
 def _block_of(linear: Linear, bits: int, block: int) -> int | None:
     if bits == 4 and linear.out_features % 2:
         return None
-    # TensorRT-RTX 1.7 joins q, k and v, and fails if each has a single block of 8 bits.
+    # TensorRT-RTX 1.7 merges q, k and v, and fails if each has a single block of 8 bits.
     room = linear.in_features if bits == 4 else linear.in_features // 2
     largest = min(block, room)
     fitting = [size for size in BLOCKS if size <= largest and linear.in_features % size == 0]
@@ -123,8 +122,6 @@ def _block_of(linear: Linear, bits: int, block: int) -> int | None:
 
 def _check(bits: int, block: int) -> None:
     if bits not in _DTYPES:
-        raise InputError(f"weights of {bits} bits are not written; use 4 or 8")
+        raise InputError(f"weights of {bits} bits are not supported; use 4 or 8")
     if block not in BLOCKS:
-        raise InputError(
-            f"a block of {block} weights is not one that engines take; use 32, 64 or 128"
-        )
+        raise InputError(f"engines do not support a block of {block} weights; use 32, 64 or 128")

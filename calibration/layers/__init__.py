@@ -1,1 +1,1 @@
-"""What each layer loses alone, and which stay in floating point."""
+"""The sensitivity of single layers, and the choice of layers that stay in floating point."""

@@ -1,8 +1,4 @@
-"""How one graph is to be quantised, for any choice of its layers.
-
-It knows what `int8` and `weight_only` need. It does not know how ranges, factors or layers are
-chosen.
-"""
+"""Everything needed to quantise one graph, for any choice of its layers."""
 
 from __future__ import annotations
 
@@ -22,17 +18,17 @@ WIDE_BITS = 8
 
 @dataclass(frozen=True, eq=False)
 class GraphPlan:
-    """One graph and the form that its layers get.
+    """One graph and the form in which its layers are stored.
 
     Attributes:
         graph: its name in the bundle.
-        model: in floating point, factors folded in.
-        layers: those that may be quantised.
-        amax: ranges of their inputs, for INT8; None for weights alone.
-        bits, block: of weights alone.
-        wide: those of the layers whose weights alone get WIDE_BITS instead.
-        clips: limits of weights alone, as `search_clips` finds them; layers that stay in floating
-            point are not limited.
+        model: in floating point, with factors folded in.
+        layers: the layers that may be quantised.
+        amax: ranges of their inputs for INT8; None for weight-only quantisation.
+        bits, block: for weight-only quantisation.
+        clips: limits of weights for weight-only quantisation, from `search_clips`; layers that stay
+            in floating point are not clipped.
+        wide: layers that get WIDE_BITS in weight-only quantisation.
     """
 
     graph: str
@@ -46,19 +42,19 @@ class GraphPlan:
 
     @property
     def precision(self) -> str:
-        """The form of the graph in words: "int8" or such as "int4-block32"."""
+        """The name of the graph's form, "int8" or for example "int4-block32"."""
         return "int8" if self.amax is not None else f"int{self.bits}-block{self.block}"
 
     def precision_of(self, layer: str) -> str:
-        """The form of a layer in words; that of the graph, unless the layer is wide."""
+        """The name of a layer's form: that of the graph, unless the layer is wide."""
         return f"int{WIDE_BITS}-block{self.block}" if layer in self.wide else self.precision
 
     def bits_of(self, layer: str) -> int:
-        """The bits of a layer's weights alone."""
+        """The bits of a layer in weight-only quantisation."""
         return WIDE_BITS if layer in self.wide else self.bits
 
     def reduces(self, linear: Linear) -> bool:
-        """Whether the layer is stored in fewer bits; some do not fit any block."""
+        """Whether quantising stores the layer in fewer bits; some layers do not fit any block."""
         sizes = block_sizes([linear], self.bits_of(linear.name), self.block)
         return self.amax is not None or sizes[linear.name] is not None
 

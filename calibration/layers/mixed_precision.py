@@ -1,7 +1,7 @@
-"""Which layers stay in floating point so that a bundle keeps its quality, written down.
+"""The choice of layers that stay in floating point, and its JSON document.
 
-It knows a ranking of layers and a gate that says yes or no. It does not know how either was
-measured.
+Layers are ranked by measured sensitivity; bisection finds how many of the worst must stay in
+floating point until the quality passes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FORMAT_VERSION = 1
 FLOAT = "float"
 
 Passes = Callable[[frozenset[str]], bool]
-"""passes(keys of the layers left in floating point) -> whether the gate holds"""
+"""passes(keys of the layers left in floating point) -> whether the quality is good enough"""
 
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """What each layer is stored in, by graph and layer: "int8", "int4-block32" or "float".
+    """The form of each layer by graph and layer: "int8", "int4-block32" or "float".
 
-    reasons: why a layer is in floating point, by `layer_key`.
+    reasons: why layers are in floating point, by `layer_key`.
     """
 
     graphs: dict[str, dict[str, str]]
@@ -48,7 +48,7 @@ class PrecisionChoice:
         return tuple(layer for layer, precision in layers.items() if precision != FLOAT)
 
     def to_json(self) -> str:
-        """The choice as a document that can be pinned."""
+        """The choice as a JSON document that a later run can use."""
         body = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
 
@@ -57,18 +57,19 @@ class PrecisionChoice:
         """Read a choice; `where` names it in messages.
 
         Raises:
-            InputError: not such a document, or of another version.
+            InputError: the text is not such a document, or has another format version.
         """
         try:
             body = json.loads(text)
         except ValueError as error:
             raise InputError(
-                f"{where} is not valid JSON ({error}); pass a choice as it was "
-                "written by a calibration"
+                f"{where} is not valid JSON ({error}); pass the "
+                "precision_choice.json of a calibration"
             ) from error
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise InputError(
-                f"{where} is not a {FORMAT} document; pass one that a calibration wrote"
+                f"{where} is not a {FORMAT} document; pass the precision_choice.json of a "
+                "calibration"
             )
         if body.get("format_version") != FORMAT_VERSION:
             raise InputError(
@@ -84,13 +85,14 @@ def choose_layers(
     *,
     also: Mapping[str, Mapping[str, str]] | None = None,
 ) -> PrecisionChoice:
-    """Leave as few of the worst layers in floating point as the gate needs.
+    """Leave as few of the worst layers in floating point as `passes` needs.
 
-    Bisects over the ranking, so that n layers take about log2(n) + 1 runs of the gate: with none
-    kept first, and never with all, which is the floating-point bundle. The gate is taken to hold
-    with more layers kept if it holds with fewer; that it holds for the choice itself was seen.
+    Bisects over the ranking, so that n layers take about log2(n) + 1 evaluations, beginning with no
+    layer kept. All layers kept is the floating-point bundle and is not evaluated. Keeping more
+    layers is assumed to pass if keeping fewer does; the returned choice itself was evaluated.
 
-    also: layers that were not ranked, and what they are stored in whatever the gate says.
+    Args:
+        also: the forms of layers that were not ranked.
     """
     ranking = worst_first(sensitivities)
     count = _fewest(len(ranking), lambda kept: passes(frozenset(o.key for o in ranking[:kept])))
@@ -103,9 +105,9 @@ def choose_layers(
 
 
 def worst_first(sensitivities: Iterable[LayerSensitivity]) -> tuple[LayerSensitivity, ...]:
-    """By what the answer's first token loses, else the visual tokens, else the layer's output.
+    """Sorted by KL divergence of the first token, then by visual tokens, then by output noise.
 
-    A measure is used only if every layer has it; where it is equal the next one decides.
+    A measure is used only if every layer has it.
     """
     ones = tuple(sensitivities)
     by_kl = all(one.logit_kl is not None for one in ones)
@@ -120,12 +122,13 @@ def worst_first(sensitivities: Iterable[LayerSensitivity]) -> tuple[LayerSensiti
 
 
 def check_choice(choice: PrecisionChoice, layers: Mapping[str, Mapping[str, str]]) -> None:
-    """A pinned choice says of each layer that can be quantised, and of no other, what it becomes.
+    """Check that a pinned choice names exactly the layers that can be quantised.
 
-    layers: by graph and layer what it would be stored in if it is quantised.
+    Args:
+        layers: the quantised form of each layer, by graph and layer.
 
     Raises:
-        InputError: a layer is unknown, missing, or has another form than the run would give it.
+        InputError: a layer is unknown, missing, or has another form than this run would give it.
     """
     expected, found = _by_key(layers), _by_key(choice.graphs)
     check_names(choice, expected)
@@ -139,7 +142,7 @@ def check_choice(choice: PrecisionChoice, layers: Mapping[str, Mapping[str, str]
 
 
 def check_names(choice: PrecisionChoice, keys: Collection[str]) -> None:
-    """A pinned choice names layers of these keys alone.
+    """Check that a pinned choice names only layers with these keys.
 
     Raises:
         InputError: a layer is unknown.
@@ -160,7 +163,7 @@ def _refuse(what: str, keys: Collection[str]) -> None:
 
 
 def _fewest(total: int, holds: Callable[[int], bool]) -> int:
-    """The least count that holds; `total` holds without being tried."""
+    """The smallest count for which `holds` is true; `total` is assumed to hold."""
     if total == 0 or holds(0):
         return 0
     failed, held = 0, total
@@ -189,5 +192,5 @@ def _texts(body: Mapping[str, Any], key: str, where: str, depth: int) -> Any:
         return isinstance(value, dict) and all(fits(v, depth - 1) for v in value.values())
 
     if not fits(body.get(key), depth):
-        raise InputError(f"{where}: {key} does not map names to texts; pass a choice as written")
+        raise InputError(f"{where}: {key} does not map names to texts; pass the file unchanged")
     return body[key]

@@ -1,7 +1,7 @@
-"""How much each layer loses when it alone is quantised.
+"""Measure the sensitivity of each layer by quantising it alone.
 
-It knows one measure at the layer's own output and two at the end of the chain. It does not decide
-which layers stay in floating point (`mixed_precision`).
+There is one measure at the layer's own output and two at the end of the pipeline: the visual tokens
+and the answer's first token.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _ELEMENTS_AT_ONCE = 1 << 22
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer quantised alone.
+    """The effect of quantising one layer alone.
 
     Attributes:
-        precision: the form it was tried in, such as "int8" or "int4-block32".
-        sqnr_db: signal to quantisation noise at its output, on sampled rows of its input.
-        token_cosine, logit_kl: as in `EndEffect`; None where it was not measured.
+        precision: the form that was tried, such as "int8" or "int4-block32".
+        sqnr_db: signal to quantisation noise at its output for sampled rows of its input.
+        token_cosine, logit_kl: as in `EndEffect`; None if not measured.
     """
 
     graph: str
@@ -52,12 +52,12 @@ class LayerSensitivity:
 
     @property
     def key(self) -> str:
-        """The layer's name among all graphs."""
+        """The layer's unique name across graphs."""
         return layer_key(self.graph, self.layer)
 
 
 def layer_key(graph: str, layer: str) -> str:
-    """The name of a layer among all graphs: "vision/encoder.layers.0.mlp.fc1"."""
+    """The unique name of a layer across graphs: "vision/encoder.layers.0.mlp.fc1"."""
     return f"{graph}/{layer}"
 
 
@@ -70,19 +70,20 @@ def measure_sensitivities(
     found: Callable[[LayerSensitivity], None] = lambda one: None,
     directory: Path | None = None,
 ) -> tuple[LayerSensitivity, ...]:
-    """Every layer of every plan, quantised alone, in the plans' order.
+    """The sensitivity of every layer of every plan, in the plans' order.
 
-    Without `probe` it costs two products of the rows and each weight: on one core a second for a
-    tower, minutes for a 7B decoder at 256 rows. With it each layer also costs a new session of
-    its graph, and the stages from that graph on over the probe's samples: for a vision layer, all.
+    Without `probe` this costs two products of the rows and each weight: on one core a second for a
+    vision tower, minutes for a 7B decoder with 256 rows. With it each layer also costs a new
+    session of its graph and running all later stages on the probe's samples; for a vision layer
+    these are all stages.
 
     Args:
         rows: sampled inputs (n, in) by graph and tensor, divided by the factors that are folded
             into the plan's model. Layers whose input no sample reached, or that fit no block, are
             left out.
-        done: what an interrupted run has found; not measured again if its precision fits.
-        found: called with every layer that was measured now, to be kept.
-        directory: where a graph with folded weights is written for the probe while it runs.
+        done: results of an interrupted run, which are used if they have the same form.
+        found: called with every newly measured layer, to save it.
+        directory: where a graph with folded weights is written while the probe runs.
     """
     known = {(one.key, one.precision): one for one in done if _is_whole(one, probe)}
     for plan in plans:
@@ -103,7 +104,7 @@ def measure_sensitivities(
 
 
 def layer_noise(plan: GraphPlan, linear: Linear, rows: Array) -> float:
-    """Noise over signal at the layer's output on rows (n, in), a block of columns at a time."""
+    """Noise over signal at the layer's output for rows (n, in), in blocks of columns."""
     tensor = plan.model.graph.initializers[linear.weight].const_value
     assert tensor is not None
     weight, noise, signal = tensor.numpy(), 0.0, 0.0
@@ -136,7 +137,7 @@ def _measure(
 
 
 def _tried(plan: GraphPlan, linear: Linear) -> tuple[str, str]:
-    """A layer among all graphs, in the form that its plan gives it."""
+    """A layer's unique name and the form that its plan gives it."""
     return layer_key(plan.graph, linear.name), plan.precision_of(linear.name)
 
 
@@ -145,7 +146,7 @@ def _is_whole(one: LayerSensitivity, probe: EndEffectProbe | None) -> bool:
 
 
 def _fake(plan: GraphPlan, linear: Linear, weight: Array, columns: slice) -> Array:
-    """These columns of a weight (in, columns) as they will be stored."""
+    """Some columns of a weight (in, columns), quantised and dequantised."""
     if plan.amax is not None:
         return fake_int8_weight(weight)
     bits = plan.bits_of(linear.name)

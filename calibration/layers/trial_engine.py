@@ -1,7 +1,4 @@
-"""Graphs that exist in memory alone, in ONNX Runtime on the CPU, to see what they would do.
-
-It knows how such a graph is opened with its weights left in a file. It does not know what is tried.
-"""
+"""Engines that run a modified graph from memory in ONNX Runtime on the CPU, to try it out."""
 
 from __future__ import annotations
 
@@ -32,10 +29,10 @@ _PAST = "past_key_values."
 
 
 def settled(model: ir.Model, directory: Path) -> ir.Model:
-    """The graph with weights that are computed when read written out once, and mapped from there.
+    """The graph with computed weights written to a file once and mapped from there.
 
-    A graph in memory may hold 2 GiB, and has its outside weights in one folder. Others than those
-    with computed weights are returned as they are.
+    A graph in memory is limited to 2 GiB and needs all external weights in one folder. Graphs
+    without computed weights are returned unchanged.
     """
     tensors = (value.const_value for value in model.graph.initializers.values())
     if not any(isinstance(tensor, ir.LazyTensor) for tensor in tensors):
@@ -46,7 +43,7 @@ def settled(model: ir.Model, directory: Path) -> ir.Model:
 
 
 class TrialEngine(Engine):
-    """Runs a graph of a bundle in another form, with the same inputs and outputs."""
+    """Runs a modified graph with the same inputs and outputs as the bundle's."""
 
     def __init__(
         self, bundle: Bundle, graph_name: str, model: ir.Model, options: EngineOptions | None = None

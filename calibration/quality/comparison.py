@@ -16,13 +16,13 @@ SAME, LOST, GAINED, CHANGED = "same", "lost", "gained", "changed"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One question, answered by the reference and by the tested bundle.
+    """The answers of the reference and of the tested bundle to one question.
 
     Attributes:
-        expected: the right answer, where it is known.
-        cosine_mean, cosine_min: over the visual tokens, row by row; 0 where one is not finite.
-        first_token_kl: KL(reference || tested) of the first token's distribution, in nats; None
-            where logits are not finite.
+        expected: the right answer, if known.
+        cosine_mean, cosine_min: over the rows of the visual tokens; 0 for rows that are not finite.
+        first_token_kl: KL(reference || tested) of the first token's distribution in nats; None if
+            logits are not finite.
     """
 
     video: str
@@ -39,29 +39,29 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Both gave the same tokens."""
+        """Whether both answers have the same tokens."""
         return self.reference_tokens == self.tested_tokens
 
     @property
     def common_tokens(self) -> int:
-        """Tokens before the first difference."""
+        """How many tokens come before the first difference."""
         pairs = zip(self.reference_tokens, self.tested_tokens)
         shorter = min(len(self.reference_tokens), len(self.tested_tokens))
         return next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
 
     @property
     def reference_is_right(self) -> bool | None:
-        """Whether the reference's answer is the expected one, without case and punctuation."""
+        """Whether the reference's answer is right, ignoring case and punctuation."""
         return _is_right(self.reference, self.expected)
 
     @property
     def tested_is_right(self) -> bool | None:
-        """Whether the tested bundle's answer is the expected one."""
+        """Whether the tested bundle's answer is right, ignoring case and punctuation."""
         return _is_right(self.tested, self.expected)
 
     @property
     def outcome(self) -> str:
-        """ "same", "lost" (right before, wrong now), "gained", or "changed" otherwise."""
+        """ "same", "lost" (right to wrong), "gained" (wrong to right), or "changed"."""
         if self.is_same:
             return SAME
         if self.reference_is_right == self.tested_is_right:
@@ -74,27 +74,27 @@ def _is_right(text: str, expected: str | None) -> bool | None:
 
 
 def token_cosines(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:
-    """Mean and least cosine of the rows of (n, Dl) with those of (n, Dl); not finite counts 0.
+    """Mean and smallest cosine between the rows of two arrays (n, Dl); 0 if not finite.
 
     Raises:
         InputError: the shapes differ.
     """
     if before.shape != after.shape:
         raise InputError(
-            f"the bundles make visual tokens of shapes {before.shape} and {after.shape}; compare "
+            f"the visual tokens have shapes {before.shape} and {after.shape}; compare "
             "bundles of one checkpoint"
         )
     one, other = before.astype(np.float64), after.astype(np.float64)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = np.einsum("nd,nd->n", one, other) / lengths
-    equal = (one == other).all(axis=1)  # two rows of zeros, in particular
+    equal = (one == other).all(axis=1)  # also two rows of zeros
     cosines = np.where(equal, 1.0, np.nan_to_num(cosines, nan=0.0, posinf=0.0, neginf=0.0))
     return float(cosines.mean()), float(cosines.min())
 
 
 def kl_divergence(before: NDArray[Any], after: NDArray[Any]) -> float | None:
-    """KL(before || after) in nats of the distributions with logits (V); None if not finite.
+    """KL(before || after) in nats of the distributions of logits (V); None if not finite.
 
     Raises:
         InputError: the shapes differ.

@@ -1,7 +1,4 @@
-"""How close the answers of two bundles are, and whether that is close enough.
-
-It knows shares, intervals and thresholds. It does not know how answers are made.
-"""
+"""The quality of a quantised bundle over many questions, and thresholds for it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class KindAccuracy:
-    """Shares of right answers among the labelled questions of one kind."""
+    """Shares of right answers to labelled questions of one kind."""
 
     kind: str
     questions: int
@@ -29,7 +26,7 @@ class KindAccuracy:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a comparison of two bundles found; shares are from 0 to 1."""
+    """The comparison of two bundles on a set of questions; shares are from 0 to 1."""
 
     comparisons: tuple[Comparison, ...]
 
@@ -39,39 +36,39 @@ class Quality:
 
     @property
     def questions(self) -> int:
-        """How many questions were asked."""
+        """The number of questions."""
         return len(self.comparisons)
 
     @property
     def videos(self) -> int:
-        """How many videos they were about."""
+        """The number of videos."""
         return len({c.video for c in self.comparisons})
 
     @property
     def changed(self) -> tuple[Comparison, ...]:
-        """Answers that are not the same: lost ones first, then gained, then the others."""
+        """Answers that differ: lost ones first, then gained, then others."""
         order = (LOST, GAINED, CHANGED)
         different = [c for c in self.comparisons if not c.is_same]
         return tuple(sorted(different, key=lambda c: order.index(c.outcome)))
 
     @property
     def unchanged(self) -> int:
-        """How many answers are the same, token for token."""
+        """The number of answers that are identical token for token."""
         return sum(c.is_same for c in self.comparisons)
 
     @property
     def agreement(self) -> float:
-        """Share of equal answers."""
+        """The share of identical answers."""
         return self.unchanged / self.questions
 
     @property
     def agreement_interval(self) -> tuple[float, float]:
-        """Where the share of equal answers lies with 95 % confidence, given so many questions."""
+        """The 95 % confidence interval of the share of identical answers."""
         return wilson_interval(self.unchanged, self.questions)
 
     @property
     def token_agreement(self) -> float:
-        """Share of tokens before the first difference, over all answers."""
+        """The share of all answer tokens before the first difference in their answer."""
         tokens = sum(max(len(c.reference_tokens), len(c.tested_tokens)) for c in self.comparisons)
         return sum(c.common_tokens for c in self.comparisons) / tokens if tokens else 1.0
 
@@ -87,7 +84,7 @@ class Quality:
 
     @property
     def kl_mean(self) -> float | None:
-        """Mean KL divergence of the first token, in nats, over answers with finite numbers."""
+        """Mean KL divergence of the first token in nats, over answers with finite logits."""
         finite = self._finite_kl()
         return _mean(finite) if finite else None
 
@@ -98,32 +95,32 @@ class Quality:
 
     @property
     def not_finite(self) -> int:
-        """Answers that came from logits with NaN or infinity."""
+        """The number of answers whose logits hold NaN or infinity."""
         return self.questions - len(self._finite_kl())
 
     @property
     def labelled(self) -> int:
-        """Questions whose right answer is known."""
+        """The number of questions whose right answer is known."""
         return sum(c.expected is not None for c in self.comparisons)
 
     @property
     def reference_accuracy(self) -> float | None:
-        """Share of right answers of the reference; None without labels."""
+        """The reference's share of right answers; None without labels."""
         return self._share(sum(bool(c.reference_is_right) for c in self.comparisons))
 
     @property
     def tested_accuracy(self) -> float | None:
-        """Share of right answers of the tested bundle; None without labels."""
+        """The tested bundle's share of right answers; None without labels."""
         return self._share(sum(bool(c.tested_is_right) for c in self.comparisons))
 
     @property
     def accuracy_loss(self) -> float | None:
-        """By how much the share of right answers fell; negative when it rose."""
+        """The drop in the share of right answers; negative if it rose."""
         return self._share(self.count(LOST) - self.count(GAINED))
 
     @property
     def by_kind(self) -> tuple[KindAccuracy, ...]:
-        """Accuracy for each kind of labelled question, in order of appearance."""
+        """Accuracy by kind of labelled question, in order of appearance."""
         groups: dict[str, list[Comparison]] = defaultdict(list)
         for item in self.comparisons:
             if item.expected is not None and item.kind is not None:
@@ -131,7 +128,7 @@ class Quality:
         return tuple(_kind_accuracy(kind, items) for kind, items in groups.items())
 
     def count(self, outcome: str) -> int:
-        """How many answers have this outcome."""
+        """The number of answers with this outcome."""
         return sum(c.outcome == outcome for c in self.comparisons)
 
     def _share(self, count: int) -> float | None:
@@ -177,7 +174,7 @@ class Thresholds:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927); honest near 0 and 1, unlike p ± 2σ."""
+    """The 95 % score interval of a share (Wilson 1927); unlike p ± 2σ, valid near 0 and 1."""
     share, square = successes / trials, _Z95**2
     centre = (share + square / (2 * trials)) / (1 + square / trials)
     spread = share * (1 - share) / trials + square / (4 * trials**2)

@@ -1,1 +1,1 @@
-"""What the layers read: samples run through observed graphs, histograms, ranges."""
+"""Statistics of activations, collected on videos and questions, and the ranges chosen from them."""

@@ -1,10 +1,7 @@
-"""How often which absolute value occurred, counted in one pass.
+"""A histogram of absolute values that is filled in one pass.
 
-It knows bins and their width. It does not know how a range is chosen from them.
-
-The width is always a power of two: a value's bin at twice the width is its bin halved, so pairs of
-bins merge without any loss when a larger value comes, and the counts do not depend on the order in
-which values came.
+The bin width is always a power of two. When a larger value arrives, pairs of bins merge exactly
+into bins of twice the width, so the counts do not depend on the order of the values.
 """
 
 from __future__ import annotations
@@ -18,21 +15,21 @@ from numpy.typing import NDArray
 from hicom_edge.errors import InputError
 
 NUM_BINS = 8192
-"""A power of two. The largest value lies in the upper half, so 127 steps of a range that cuts at a
-quarter of it are still 8 bins wide, which the mean squared error needs."""
+"""A power of two. The largest value lies in the upper half, so that even for a range of a quarter
+of it each of the 127 steps is 8 bins wide, which the estimate of the squared error needs."""
 
-_CHUNK = 1 << 17  # values at a time, so that the copies stay in the cache
-_SMALLEST_EXPONENT = -100  # of the width; below it, all that float32 knows is in bin 0
+_CHUNK = 1 << 17  # values at a time, so that temporary copies fit the CPU cache
+_SMALLEST_EXPONENT = -100  # of the width; smaller float32 values all fall into bin 0
 
 
 @dataclass(eq=False)
 class Histogram:
-    """Counts of |x| in NUM_BINS bins of equal width from 0; a bin holds its lower edge.
+    """Counts of |x| in NUM_BINS bins of equal width from 0; lower edges are inclusive.
 
     Attributes:
         counts: (NUM_BINS) int64.
-        exponent: the width is 2 ** exponent; None before the first value above 0.
-        zeros: how many values were exactly 0; they are counted in bin 0 as well.
+        exponent: the width is 2 ** exponent; None until a value above 0 is added.
+        zeros: how many values were exactly 0; bin 0 counts them too.
         amax: the largest |x|.
     """
 
@@ -52,7 +49,7 @@ class Histogram:
         return int(self.counts.sum())
 
     def add(self, magnitudes: NDArray[np.float32]) -> None:
-        """Count values (any shape) that are 0 or above.
+        """Count non-negative values of any shape.
 
         Raises:
             InputError: a value is negative, infinite or not a number.

@@ -1,7 +1,7 @@
-"""A bundle's graph in ONNX Runtime that also shows what flows inside it.
+"""Engines that run a graph of a bundle in ONNX Runtime and show tensors inside it.
 
-It knows how tensors are made visible and who is told. It does not know what is counted. The graph
-with more outputs exists in memory alone; large weights stay in the bundle's files and are mapped.
+The graph with additional outputs exists only in memory; large weights stay in the bundle's files
+and are mapped.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 
 Observer: TypeAlias = "Callable[[str, str, NDArray[Any]], None]"
-"""observer(graph, tensor, array); the array may be reused after the call"""
+"""observer(graph, tensor, array); the array is only valid during the call"""
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _PAST, _PRESENT = "past_key_values.", "present."
 
 
 class ObservedEngine(Engine):
-    """Runs a graph on the CPU and hands chosen tensors to an observer, in the order given.
+    """Runs a graph on the CPU and passes chosen tensors to an observer, in the order given.
 
     Args:
-        tensors: names of inputs, outputs or tensors between nodes; an unknown one is an error.
-        rows_per_run: at most so many rows of the first axis at a time, where the graph treats rows
-            apart, as the vision graph does with frames. All observed tensors of one run are in
-            memory together: at 729 patches, 27 layers and 1152 wide 0.6 GB a frame.
+        tensors: names of inputs, outputs or inner tensors; unknown names are an error.
+        rows_per_run: the most rows of the first axis per run, for graphs whose rows are
+            independent, such as the frames of the vision graph. All observed tensors of a run are
+            in memory together: 0.6 GB per frame with 729 patches, 27 layers and width 1152.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ObservedEngine(Engine):
         return {name: outputs[name] for name in own}
 
     def _with_more_outputs(self) -> bytes:
-        """The graph, serialised, with the observed tensors among its outputs."""
+        """The serialised graph with the observed tensors as additional outputs."""
         import onnx
 
         model = onnx.load(self._path, load_external_data=False)
@@ -115,7 +115,7 @@ class ObservedEngine(Engine):
             raise InputError(
                 f"{self._path} has no tensor {', '.join(unknown[:5])}; pass tensors of this graph"
             )
-        # ONNX Runtime infers the type of an output that says nothing but its name.
+        # ONNX Runtime infers the type of an output that has only a name.
         model.graph.output.extend(
             onnx.ValueInfoProto(name=tensor) for tensor in self._tensors if tensor not in outside
         )

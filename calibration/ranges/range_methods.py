@@ -1,11 +1,9 @@
-"""From what was counted to the range that INT8 keeps: |x| up to amax, 127 steps of amax / 127.
+"""Choose the INT8 range of a tensor from its histogram: |x| up to amax in 127 steps.
 
-It knows four methods. It does not know which tensor it looks at.
-
-- minmax: the largest value; nothing is clipped.
-- percentile: all but a small share of the values are kept.
-- entropy: the clipped and quantised distribution differs least from the real one in
-  Kullback-Leibler divergence (Migacz, "8-bit Inference with TensorRT", GTC 2017).
+- minmax: the largest value, so that nothing is clipped.
+- percentile: all but a small share of the values are below amax.
+- entropy: the quantised distribution has the smallest Kullback-Leibler divergence from the real one
+  (Migacz, "8-bit Inference with TensorRT", GTC 2017).
 - mse: the mean squared error of rounding and clipping together is smallest.
 """
 
@@ -33,7 +31,7 @@ Float64Array: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RangeMethod:
-    """A method by name, and the share of values (percent) that `percentile` keeps."""
+    """A method by name, and the percentage of values that `percentile` keeps."""
 
     name: str = "mse"
     percentile: float = 99.99
@@ -48,9 +46,9 @@ class RangeMethod:
 
 
 def find_amax(histogram: Histogram, method: RangeMethod) -> float:
-    """The largest |x| that INT8 keeps; above 0, and at most the largest that was counted.
+    """The largest |x| that INT8 represents: above 0, and at most the largest value counted.
 
-    Where only zeros were seen any scale is right, and amax is 1.
+    If all values are zero any scale is exact, and amax is 1.
     """
     if histogram.amax == 0:
         return _UNSEEN_AMAX
@@ -66,7 +64,7 @@ def find_amax(histogram: Histogram, method: RangeMethod) -> float:
 
 
 def percentile_amax(histogram: Histogram, percentile: float) -> float:
-    """The upper edge of the first bin up to which `percentile` % of all values lie."""
+    """The upper edge of the first bin below which `percentile` % of all values lie."""
     kept = np.cumsum(histogram.counts)
     needed = histogram.total * percentile / 100
     return (int(np.searchsorted(kept, needed)) + 1) * histogram.width
@@ -81,7 +79,7 @@ def mse_amax(histogram: Histogram) -> float:
 def quantisation_mse(histogram: Histogram, amax: Float64Array) -> Float64Array:
     """Mean squared error of symmetric INT8 at each amax (n), as (n).
 
-    Values count as spread evenly over their bin, and exact zeros as exact at every scale.
+    Values are taken as spread evenly over their bin; exact zeros have no error at any scale.
     """
     used = int(np.flatnonzero(histogram.counts)[-1]) + 1
     weights = histogram.counts[:used].astype(np.float64)
@@ -105,7 +103,7 @@ def _error_up_to(steps: Float64Array) -> Float64Array:
 def entropy_amax(histogram: Histogram) -> float:
     """The cut with the smallest KL divergence, among cuts at every few bins of 2,048."""
     counts = histogram.counts.astype(np.float64)
-    counts[0] -= histogram.zeros  # exact at every scale; they would drown all else
+    counts[0] -= histogram.zeros  # exact at every scale; they would dominate the distribution
     merged = counts.reshape(_ENTROPY_BINS, -1).sum(axis=1)
     last = int(np.flatnonzero(merged)[-1]) + 1
     cuts = np.unique([*range(_ENTROPY_LEVELS, last, _ENTROPY_STRIDE), last])
@@ -115,7 +113,7 @@ def entropy_amax(histogram: Histogram) -> float:
 
 
 def _divergence(counts: Float64Array, cut: int) -> float:
-    """KL(P || Q): P the counts clipped at `cut`, Q the same in 128 levels, spread again."""
+    """KL(P || Q) of P, the counts clipped at `cut`, and Q, P reduced to 128 levels and expanded."""
     inside = counts[:cut]
     reference = inside.copy()
     reference[-1] += counts[cut:].sum()
@@ -126,5 +124,5 @@ def _divergence(counts: Float64Array, cut: int) -> float:
     quantised = np.where(inside > 0, means[level], 0.0)
     p, q = reference / reference.sum(), quantised / max(quantised.sum(), 1e-300)
     occurs = p > 0
-    # What was clipped into an empty last bin has no share in Q: as unlikely as can be.
+    # Values clipped into an empty last bin have no share in Q: use a tiny probability.
     return float(np.sum(p[occurs] * np.log(p[occurs] / np.maximum(q[occurs], 1e-12))))

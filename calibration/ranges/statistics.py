@@ -31,14 +31,14 @@ DEFAULT_ROWS = 256
 
 
 class TensorStatistics:
-    """Statistics of one tensor (…, c), gathered batch by batch.
+    """Statistics of one tensor (…, c), collected batch by batch.
 
     Attributes:
-        name: the tensor, for messages; its draw of rows depends on it.
+        name: of the tensor, for messages; also seeds the sampling of rows.
         histogram: of |x| over all channels.
         amax: (c) float32, the largest |x| of each channel.
-        num_rows: how many rows (c) were seen.
-        rows: (r, c) float32, a uniform sample of at most `max_rows` rows, in no order.
+        num_rows: how many rows (c) were added.
+        rows: (r, c) float32, a uniform random sample of at most `max_rows` rows, unordered.
     """
 
     def __init__(self, name: str, seed: int = 0, max_rows: int = DEFAULT_ROWS) -> None:
@@ -58,10 +58,10 @@ class TensorStatistics:
         return (self._channel_sum / max(self.num_rows, 1)).astype(np.float32)
 
     def add(self, batch: NDArray[Any]) -> None:
-        """Count a batch (…, c) of any float dtype.
+        """Add a batch (…, c) of any float dtype.
 
         Raises:
-            BundleError: it holds infinities or NaN: the graph overflows.
+            BundleError: it holds infinity or NaN, because the graph overflows.
         """
         rows = np.asarray(batch, np.float32).reshape(-1, batch.shape[-1])
         if not rows.size:
@@ -73,7 +73,7 @@ class TensorStatistics:
         if not np.isfinite(peaks).all():
             raise BundleError(
                 f"{self.name} is {peaks[~np.isfinite(peaks)][0]} in the floating-point graph, "
-                "expected finite values; export the bundle with --dtype fp32"
+                "expected finite values; export the bundle in fp32"
             )
         self.histogram.add(magnitudes)
         np.maximum(self.amax, peaks, out=self.amax)
@@ -83,7 +83,7 @@ class TensorStatistics:
         self._batches += 1
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that `restore` needs to go on."""
+        """The state as arrays, for `restore`."""
         histogram = self.histogram
         exponent = np.nan if histogram.exponent is None else histogram.exponent
         return {
@@ -97,7 +97,7 @@ class TensorStatistics:
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `to_arrays` gave."""
+        """Continue from a state of `to_arrays`."""
         exponent, zeros, amax = arrays["numbers"].tolist()
         self.histogram = Histogram(
             arrays["counts"], None if np.isnan(exponent) else int(exponent), int(zeros), amax
@@ -112,7 +112,10 @@ class TensorStatistics:
         self.rows = np.zeros((0, channels), np.float32)
 
     def _draw(self, rows: Float32Array) -> None:
-        """Give each row a random key and keep the rows with the smallest keys of all so far."""
+        """Give each row a random key and keep the rows with the smallest keys so far.
+
+        The keys depend on seed and batch number only, so that an interrupted run draws the same.
+        """
         keys = np.random.default_rng((*self._seed, self._batches)).random(len(rows))
         if len(self._keys) == self._max_rows:
             better = keys < self._keys.max(initial=0)
@@ -129,9 +132,9 @@ _PROJECTED = re.compile(r"model\.layers\.(\d+)\.self_attn\.[qkv]_proj/.*")
 
 @dataclass(frozen=True)
 class AttentionRanges:
-    """Largest magnitudes in one decoder layer: of q, k, v as projected, of keys and values cached.
+    """Largest magnitudes in one decoder layer: projected q, k, v, and cached keys and values.
 
-    Keys are those after rotation; all are of the graph before factors are folded in.
+    Keys are those after rotation. All are of the graph before factors are folded in.
     """
 
     qkv_amax: float
@@ -141,13 +144,13 @@ class AttentionRanges:
 
 @dataclass(eq=False)
 class BundleStatistics:
-    """Statistics by graph and tensor, and peaks of tensors of which no more is wanted.
+    """Statistics by graph and tensor, and peaks of tensors that need no more.
 
     Attributes:
-        tensors: graph -> tensor -> statistics; a tensor that never occurred has num_rows 0.
-        peaks: the largest |x| of the decoder's projected queries, keys and values, and of its KV
-            cache, by tensor.
-        samples_done: how many samples they cover.
+        tensors: graph -> tensor -> statistics; num_rows is 0 if the tensor never occurred.
+        peaks: the largest |x| by tensor, of the decoder's projected queries, keys and values and of
+            its KV cache.
+        samples_done: how many samples were run.
     """
 
     tensors: dict[str, dict[str, TensorStatistics]]
@@ -155,7 +158,7 @@ class BundleStatistics:
     samples_done: int = 0
 
     def ranges(self, method: RangeMethod) -> dict[str, dict[str, float]]:
-        """amax above 0 by graph and tensor, of the tensors that occurred."""
+        """amax, above 0, by graph and tensor; without tensors that never occurred."""
         return {
             graph: {
                 tensor: find_amax(seen.histogram, method)
@@ -166,7 +169,7 @@ class BundleStatistics:
         }
 
     def unseen(self) -> dict[str, list[str]]:
-        """Tensors that no sample reached, by graph: such as those of a graph for images alone."""
+        """Tensors that no sample reached, by graph, such as those of a graph for still images."""
         found = {
             graph: [tensor for tensor, seen in tensors.items() if not seen.num_rows]
             for graph, tensors in self.tensors.items()
@@ -174,7 +177,7 @@ class BundleStatistics:
         return {graph: tensors for graph, tensors in found.items() if tensors}
 
     def attention(self) -> tuple[AttentionRanges, ...]:
-        """The ranges of each decoder layer's attention, in order; keys are those after rotation."""
+        """The ranges of each decoder layer's attention, in order."""
         qkv: dict[int, float] = {}
         cache: dict[tuple[int, str], float] = {}
         for tensor, peak in self.peaks.items():
@@ -188,7 +191,7 @@ class BundleStatistics:
         )
 
     def save(self, run_directory: RunDirectory, step: str, made_of: Any) -> None:
-        """Keep the state; `made_of` (JSON) says of what."""
+        """Save the state together with its inputs, `made_of` (JSON)."""
         arrays: dict[str, NDArray[Any]] = {
             _BETWEEN.join((graph, tensor, name)): array
             for graph, tensors in self.tensors.items()
@@ -199,7 +202,7 @@ class BundleStatistics:
         run_directory.save_arrays(step, arrays, meta)
 
     def restore(self, run_directory: RunDirectory, step: str, made_of: Any) -> None:
-        """Take over what was kept, if it was made of the same."""
+        """Load the saved state, if it was made of the same inputs."""
         saved = run_directory.load_arrays(step)
         if saved is None or saved[1]["made_of"] != made_of:
             return

@@ -1,1 +1,1 @@
-"""The report: its content, and the page that shows it."""
+"""The calibration report: its data, its JSON document and its HTML page."""

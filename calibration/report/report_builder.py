@@ -1,7 +1,4 @@
-"""From what the parts of a calibration found to what the report holds.
-
-It knows both sides' records. It measures nothing, and knows no page.
-"""
+"""Build the rows of the report from the results of the calibration steps."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ CALIBRATION, HELD_OUT = "calibration", "held-out"
 
 
 def data_report(calibration: Sequence[Sample], held_out: Sequence[Sample], seed: int) -> DataReport:
-    """Counts, and every video with its hash and what it was used for."""
+    """Counts of questions, and every video with its hash and use."""
     sides = ((calibration, held_out, CALIBRATION), (held_out, calibration, HELD_OUT))
     files = [
         DataFile(video["name"], video["sha256"], use)
@@ -45,7 +42,7 @@ def data_report(calibration: Sequence[Sample], held_out: Sequence[Sample], seed:
 
 
 def graph_reports(before: Bundle, after: Bundle) -> tuple[GraphReport, ...]:
-    """Sizes of the graphs that both bundles hold, weights beside them included."""
+    """Sizes of the graphs that both bundles have, including external weights."""
     return tuple(
         GraphReport(name, entry.quantization, graph_bytes(before, name), graph_bytes(after, name))
         for name, entry in after.manifest.graphs.items()
@@ -65,7 +62,7 @@ def layer_reports(
     choice: PrecisionChoice,
     sensitivities: Iterable[LayerSensitivity] = (),
 ) -> tuple[LayerReport, ...]:
-    """Linear layers of a graph, in order: what each ended up in, and what it costs alone."""
+    """The linear layers of a graph, in order, with their form and sensitivity."""
     measured = {one.layer: one for one in sensitivities if one.graph == graph}
     chosen = choice.graphs.get(graph, {})
     return tuple(
@@ -86,9 +83,9 @@ def range_reports(
     layers: Collection[str],
     method: str,
 ) -> tuple[RangeReport, ...]:
-    """The ranges that `layers` of a graph read by, in the graph's order; none for weights alone.
+    """The ranges of the inputs of `layers`, in the graph's order; none for weight-only graphs.
 
-    seen: statistics of the graph's tensors as they were collected, before factors were folded in.
+    seen: statistics of the graph's tensors, collected before factors were folded in.
     """
     if prepared.plan.amax is None:
         return ()
@@ -107,7 +104,7 @@ def range_report(
 ) -> RangeReport:
     """A range with its histogram, reduced to as many bins as a plot can show.
 
-    amax: the clip that `method` chose; bins that start at it or above count as cut off.
+    amax: the clip that `method` chose; bins that start at or above it count as clipped.
     """
     counts, width = histogram.counts, histogram.width
     used = min(max(1, math.ceil(histogram.amax / width)), len(counts))
@@ -128,7 +125,7 @@ def range_report(
 
 
 def _counted(prepared: PreparedGraph, seen: Mapping[str, TensorStatistics], name: str) -> Histogram:
-    """What the range was chosen from."""
+    """The histogram from which the range was chosen."""
     factors = prepared.factors.get(name)
     return seen[name].histogram if factors is None else smoothed_histogram(seen[name], factors)
 

@@ -1,7 +1,6 @@
-"""The calibration report: everything that a person needs to decide whether to ship, as data.
+"""The data of the calibration report, and its JSON document.
 
-It knows what is reported and writes it as JSON. It does not measure anything, and does not know how
-a page looks (`page`). `docs/calibration.md` describes the keys.
+`docs/calibration.md` describes the keys.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FLOAT = "float"
 
 @dataclass(frozen=True)
 class GateReport:
-    """The thresholds, and why they were missed; thresholds are None where none was set."""
+    """The thresholds, None where not set, and the reasons why they were missed."""
 
     min_agreement: float | None
     max_accuracy_loss: float | None
@@ -30,13 +29,13 @@ class GateReport:
 
     @property
     def is_judged(self) -> bool:
-        """There was something to pass or to miss."""
+        """Whether there was anything to pass or to miss."""
         thresholds = (self.min_agreement, self.max_accuracy_loss)
         return bool(self.reasons) or any(value is not None for value in thresholds)
 
     @property
     def verdict(self) -> str:
-        """ "ship", "do not ship", or "not judged" without thresholds."""
+        """ "ship", "do not ship", or "not judged" if there are no thresholds."""
         if not self.is_judged:
             return "not judged"
         return "do not ship" if self.reasons else "ship"
@@ -44,7 +43,7 @@ class GateReport:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A video that was used; `use` is "calibration" or "held-out"."""
+    """A video of the run; `use` is "calibration" or "held-out"."""
 
     path: str
     sha256: str
@@ -53,7 +52,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What the ranges came from, and what the quality was measured on."""
+    """The videos and questions of the run."""
 
     calibration_questions: int
     held_out_questions: int
@@ -61,13 +60,13 @@ class DataReport:
     files: tuple[DataFile, ...]
 
     def videos(self, use: str) -> int:
-        """How many videos were used for this."""
+        """How many videos had this use."""
         return sum(file.use == use for file in self.files)
 
 
 @dataclass(frozen=True)
 class GraphReport:
-    """One graph before and after; `quantization` is None where it stayed as it was."""
+    """One graph before and after; `quantization` is None if it is unchanged."""
 
     graph: str
     quantization: str | None
@@ -80,13 +79,13 @@ class LayerReport:
     """One linear layer.
 
     Attributes:
-        precision: what it ended up in: "int8", "int4-block32", or "float".
-        tensor: its input, whose range is in the report where the layer has INT8 activations.
-        parameters: of its weight.
-        sqnr_db: signal to quantisation noise at its output, this layer alone quantised.
+        precision: its form: "int8", for example "int4-block32", or "float".
+        tensor: its input; the report has its range if the layer has INT8 activations.
+        parameters: the number of its weights.
+        sqnr_db: signal to quantisation noise at its output, with only this layer quantised.
         token_cosine, logit_kl: of the visual tokens and of the first token's distribution against
-            floating point, this layer alone quantised. None: not measured, as for sqnr_db.
-        reason: why it stayed in floating point.
+            floating point, with only this layer quantised. None, as for sqnr_db: not measured.
+        reason: why it is in floating point.
     """
 
     graph: str
@@ -101,7 +100,7 @@ class LayerReport:
 
     @property
     def is_float(self) -> bool:
-        """It was left in floating point."""
+        """Whether it is in floating point."""
         return self.precision == FLOAT
 
 
@@ -111,9 +110,9 @@ class RangeReport:
 
     Attributes:
         method: how the clip was chosen.
-        amax: the clip: larger magnitudes are cut off.
-        largest: the largest magnitude seen.
-        clipped_share: of the values seen, those above the clip.
+        amax: the clip: larger magnitudes saturate.
+        largest: the largest magnitude in the calibration data.
+        clipped_share: the share of values above the clip.
         counts: histogram of magnitudes in equal bins from 0 to `counted_to`.
     """
 
@@ -128,22 +127,22 @@ class RangeReport:
 
     @property
     def headroom(self) -> float:
-        """How many times the largest value exceeds the clip; below 1 when nothing is cut off."""
+        """The largest value divided by the clip; at most 1 if nothing is clipped."""
         return self.largest / self.amax
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """One calibration run, from what went in to what came out.
+    """Inputs and results of one calibration run.
 
     Attributes:
         source, result: names of the floating-point and of the quantised bundle.
         source_sha256: digest of the source's manifest.
         created: ISO 8601, with its offset.
-        seconds: how long the run took, earlier parts of a continued run included.
-        versions: of the packages that did the work.
-        options: what the run was asked for, by name.
-        notes: remarks that a reader should see, one line each.
+        seconds: how long the run took, including parts before interruptions.
+        versions: of the packages that computed the results.
+        options: by name.
+        notes: remarks for the reader, one line each.
     """
 
     source: str
@@ -174,9 +173,9 @@ class CalibrationReport:
 
 
 def report_json(report: CalibrationReport) -> str:
-    """The report as JSON text: the verdict first, sums beside the single comparisons.
+    """The report as JSON text, beginning with the verdict.
 
-    A number that is not finite, for which JSON has no form, is null.
+    NaN and infinity become null, because JSON cannot represent them.
     """
     body = {
         "format": FORMAT,
@@ -198,7 +197,7 @@ def _finite(value: Any) -> Any:
 
 
 def _quality_document(quality: Quality) -> dict[str, Any]:
-    """The sums that a program asks for first, then every comparison."""
+    """Totals, followed by every comparison."""
     return {
         "questions": quality.questions,
         "videos": quality.videos,

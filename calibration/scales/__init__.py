@@ -1,1 +1,1 @@
-"""Factors and limits that make a graph easier to quantise: SmoothQuant and AWQ."""
+"""Scales: smoothing factors per channel, clipping of weights, and files of scales for TensorRT."""

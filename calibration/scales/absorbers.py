@@ -1,8 +1,8 @@
-"""What makes a linear layer's input, and can take a scale per channel at no cost at run time.
+"""Find parameters that can absorb a scale per channel of a linear layer's input.
 
-It knows the few chains of nodes behind which a division by s disappears into parameters: norms, the
-value projection behind attention, the up projection behind a gate. It does not know what s is good
-for, nor how parameters are rewritten.
+Dividing the input by s costs nothing at run time if it can be folded into the parameters that make
+the input: those of a norm, of the value projection in front of attention, or of the up projection
+of a gated MLP.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Absorber:
     """Parameters whose division by s, along their last axis, divides a linear's input by s.
 
     Attributes:
-        parameters: initialisers, such as a norm's weight and bias.
-        repeats: how many query heads read one key head; their channels must share s.
-        head_dim: channels of one head, the whole width where there are no heads.
+        parameters: initializers, such as a norm's weight and bias.
+        repeats: how many query heads share a key/value head; their channels must share s.
+        head_dim: channels of one head; the whole width if there are no heads.
     """
 
     parameters: tuple[str, ...]
@@ -35,25 +35,25 @@ class Absorber:
     head_dim: int
 
     def shared_max(self, x: Array) -> Array:
-        """x (in) with every channel replaced by the largest of those that share a parameter."""
+        """x (in) with each channel replaced by the largest of those that share a parameter."""
         heads = x.reshape(-1, self.repeats, self.head_dim)
         largest = heads.max(axis=1, keepdims=True)
         shared: Array = np.broadcast_to(largest, heads.shape).reshape(x.shape)
         return shared
 
     def per_parameter(self, factors: Array) -> Array:
-        """The factors (in) of a linear's input as those of the parameters' last axis."""
+        """Factors (in) of a linear layer's input as factors of the parameters' last axis."""
         heads = factors.reshape(-1, self.repeats, self.head_dim)
         return np.ascontiguousarray(heads[:, 0]).reshape(-1)
 
 
 @dataclass(frozen=True)
 class SmoothingGroup:
-    """Linear layers that read one tensor, and so share its factors s: y = (W · diag(s)) (x / s).
+    """Linear layers with the same input, which share its factors s: y = (W · diag(s)) (x / s).
 
     Attributes:
-        absorbed_by: what can be divided by s; None where only a node in front of the layers can.
-        has_own_weights: weights and input belong to these layers alone, so that s need not be 1.
+        absorbed_by: parameters that can absorb 1/s; None if a Mul node has to be inserted.
+        has_own_weights: whether only these layers use their weights and input; otherwise s is 1.
     """
 
     input: str
@@ -62,17 +62,17 @@ class SmoothingGroup:
     has_own_weights: bool = True
 
     def shared_max(self, x: Array) -> Array:
-        """x (in) with every channel replaced by the largest of those that must share a factor."""
+        """x (in) with each channel replaced by the largest of those that must share a factor."""
         return x if self.absorbed_by is None else self.absorbed_by.shared_max(x)
 
 
 def smoothing_groups(
     model: ir.Model, layers: Collection[str] | None = None
 ) -> tuple[SmoothingGroup, ...]:
-    """The groups of a graph, in its order; `layers` keeps those that hold one of these layers.
+    """The groups of a graph, in its order; with `layers` only groups that contain one of them.
 
-    A group always holds every linear of its input, also those that are not to be quantised: they
-    see the divided input too.
+    A group contains all linear layers of its input, including those that are not quantised, because
+    they read the divided input too.
     """
     together: dict[str, list[Linear]] = defaultdict(list)
     for linear in find_linears(model):
@@ -86,7 +86,7 @@ def smoothing_groups(
 
 
 def _group(model: ir.Model, value: ir.Value | None, linears: list[Linear]) -> SmoothingGroup:
-    """`value` is None where the linears read an input of the graph."""
+    """The group of layers that read `value`, which is None for an input of the graph."""
     name = linears[0].input
     shared = any(len(model.graph.initializers[n.weight].uses()) != 1 for n in linears)
     if value is None or shared or value.is_graph_output():
@@ -97,7 +97,7 @@ def _group(model: ir.Model, value: ir.Value | None, linears: list[Linear]) -> Sm
 
 
 def _find_absorber(value: ir.Value, width: int) -> Absorber | None:
-    """What makes `value` and can take 1/s, if linears are all that reads it."""
+    """Parameters that can absorb 1/s for `value`, which only linear layers read."""
     for find in (_norm, _gate, _attention):
         found = find(value, width)
         if found is not None:
@@ -106,7 +106,7 @@ def _find_absorber(value: ir.Value, width: int) -> Absorber | None:
 
 
 def _norm(value: ir.Value, width: int) -> Absorber | None:
-    """A norm that is one node, or any product with a weight, as a spelled-out RMS norm ends in."""
+    """A norm node, or the product with a weight that ends an RMS norm in plain operators."""
     node = value.producer()
     if node is None or node.op_type not in ("LayerNormalization", "RMSNormalization", "Mul"):
         return None
@@ -117,7 +117,7 @@ def _norm(value: ir.Value, width: int) -> Absorber | None:
 
 
 def _gate(value: ir.Value, width: int) -> Absorber | None:
-    """act(gate(x)) · up(x): the product is linear in up."""
+    """The up projection of act(gate(x)) · up(x), since the product is linear in up(x)."""
     node = value.producer()
     if node is None or node.op_type != "Mul":
         return None
@@ -129,7 +129,10 @@ def _gate(value: ir.Value, width: int) -> Absorber | None:
 
 
 def _attention(value: ir.Value, width: int) -> Absorber | None:
-    """Attention's result is linear in the values; the KV cache then holds values divided by s."""
+    """The value projection, since attention is linear in the values.
+
+    The KV cache then holds values divided by s.
+    """
     merged = _only_read(_input_of(_input_of(value, "Reshape"), "Transpose"))
     merged = _only_read(_input_of(merged, "Reshape")) or merged
     values = _input_of(merged, "Attention", 2) or _input_of(merged, "MatMul", 1)
@@ -146,10 +149,9 @@ def _attention(value: ir.Value, width: int) -> Absorber | None:
 
 
 def _new_values(values: ir.Value | None) -> ir.Value | None:
-    """The part of the values that this call computes, before heads are split off.
+    """The values that this call adds to the cache, before they are split into heads.
 
-    The past part comes in as it was returned, so it is divided already; a cache of fixed capacity
-    is written in place.
+    Values in the cache are divided already, because earlier calls returned them so.
     """
     cache = _producer(values, "Concat") or _producer(values, "TensorScatter")
     if cache is not None and values is not None:
@@ -161,7 +163,7 @@ def _new_values(values: ir.Value | None) -> ir.Value | None:
 
 
 def _linear_parameters(value: ir.Value | None, width: int) -> tuple[str, ...] | None:
-    """Weight and bias of the linear that makes `value` alone, if no one else reads the value."""
+    """Weight and bias of the linear layer that makes `value`, if `value` has a single consumer."""
     parameters: list[str] = []
     add = _producer(_only_read(value), "Add")
     if add is not None:
@@ -175,7 +177,7 @@ def _linear_parameters(value: ir.Value | None, width: int) -> tuple[str, ...] | 
 
 
 def _is_own(value: ir.Value, shape: tuple[int | None, ...]) -> bool:
-    """Whether it is a floating-point initialiser of that shape which one node alone reads."""
+    """Whether it is a floating-point initializer of that shape with a single consumer."""
     tensor = value.const_value
     return (
         value.is_initializer()
@@ -199,6 +201,6 @@ def _input_of(value: ir.Value | None, op_type: str, index: int = 0) -> ir.Value 
 
 
 def _only_read(value: ir.Value | None) -> ir.Value | None:
-    """The value, if one node alone reads it."""
+    """The value if it has a single consumer, else None."""
     alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
     return value if alone else None

@@ -30,10 +30,10 @@ def awq(
     block: int = 32,
     alphas: Collection[float] = ALPHAS,
 ) -> tuple[Smoothing, ...]:
-    """The factors of every input of `layers` that can take them, shared by q/k/v and gate/up.
+    """The factors of each input of `layers` that allows them; q/k/v and gate/up share theirs.
 
-    Of a group of layers the noise of each is counted relative to its own output, for they feed
-    different places. alpha = 0, which is rounding to nearest, is always a candidate. Costs a
+    The noise of each layer of a group counts relative to its own output, since the outputs have
+    different scales and uses. alpha = 0, plain rounding to nearest, is always a candidate. Costs a
     rounding and a product per alpha over at most SAMPLED_COLUMNS columns of each layer: 22 s per
     alpha and billion such weights on one core, 7 minutes for a 7B decoder, which has a billion.
     """
@@ -55,7 +55,7 @@ def awq(
 
 
 def awq_factors(group: SmoothingGroup, mean: Array, alpha: float) -> Array:
-    """s = mean|x|^alpha (in) float32, centred on 1 so that weights keep their magnitude."""
+    """s = mean|x|^alpha (in) float32, normalised around 1 so that weights keep their magnitude."""
     x = group.shared_max(mean.astype(np.float64))
     alive = x > 0
     if not alive.any():
@@ -84,12 +84,13 @@ def _least(
     return Smoothing(group.input, candidates[best], best or None, noise[0.0], noise[best])
 
 
-# A limit is the block's maximum times (1 - step / STEPS), down to half of it.
+# A limit is the block's maximum times (1 - step / STEPS), down to half the maximum.
 STEPS = 20
 _LOWEST = 10
 _ELEMENTS_AT_ONCE = 1 << 22
 
-# Queries and keys meet in a product: what is best for each alone is not for their scores.
+# Attention scores are products of queries and keys: minimising the error of each alone makes the
+# scores worse.
 _KEPT = ("q_proj", "k_proj")
 
 
@@ -103,9 +104,14 @@ def search_clips(
 ) -> dict[str, Array]:
     """For the weights of `layers`, how many steps each block's limit is below its maximum.
 
-    model: with factors folded in already. rows: (n, in) by input tensor, divided by the same
-    factors. Returns uint8 (in / block, out) by initialiser; query and key projections are left out.
-    Took 25 to 50 s per billion weights on one core, with blocks of 32 and 128.
+    Takes 25 to 50 s per billion weights on one core, with blocks of 32 and 128.
+
+    Args:
+        model: with factors folded in.
+        rows: sampled rows (n, in) by input tensor, divided by the same factors.
+
+    Returns:
+        uint8 (in / block, out) by initializer, without query and key projections.
     """
     found, linears = {}, find_linears(model)
     sizes = block_sizes(linears, bits, block)
@@ -119,7 +125,7 @@ def search_clips(
 
 
 def clip(model: ir.Model, clips: Mapping[str, Array]) -> ir.Model:
-    """A copy of the graph with limited weights, computed one at a time when they are read."""
+    """A copy of the graph with clipped weights, computed one at a time when they are read."""
     clipped = model.clone()
     for name, steps in clips.items():
         value = clipped.graph.initializers[name]
@@ -129,7 +135,7 @@ def clip(model: ir.Model, clips: Mapping[str, Array]) -> ir.Model:
 
 
 def limited(weight: Array, steps: Array) -> Array:
-    """weight (in, out) float32 within the limits that `steps` (in / block, out) stand for."""
+    """weight (in, out) float32 clipped to the limits given by `steps` (in / block, out)."""
     blocks = weight.reshape(len(steps), -1, weight.shape[1])
     limits = np.abs(blocks).max(axis=1) * (1 - steps / np.float32(STEPS))
     inside: Array = np.clip(blocks, -limits[:, None], limits[:, None]).reshape(weight.shape)
@@ -173,7 +179,7 @@ def _best_steps(weight: Array, grams: Array, bits: int, block: int) -> Array:
     best, least = np.zeros(largest.shape, np.uint8), np.full(largest.shape, np.inf, np.float32)
     for step in range(_LOWEST + 1):
         scale = (largest * ((1 - step / STEPS) / levels))[:, None]
-        # Weights beyond the limit round to the last level: limited or not, it is the same.
+        # Clipping the levels is the same as clipping the weights first.
         error = blocks / scale
         np.clip(np.rint(error, out=error), -levels, levels, out=error)
         error *= scale

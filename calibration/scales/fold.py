@@ -1,9 +1,9 @@
-"""Folding factors into a graph: inputs divided by s where they are made, weights multiplied by s.
+"""Fold factors into a graph: inputs are divided by s where they are made, weights multiplied by s.
 
-The graph computes what it computed before, up to rounding. Where nothing can take the division, as
-behind GELU, a Mul node does it: at SigLIP so400m's sizes it took at most 2 % of an INT8 MLP's time
-on one core, and in the demo it lifted such layers, a tower's worst, by 1 to 3 dB. It does not know
-how factors are chosen.
+The graph's results stay the same up to rounding. Where no parameter can absorb the division, such
+as behind GELU, a Mul node is inserted. At SigLIP so400m's sizes the Mul took at most 2 % of an INT8
+MLP's time on one core, and in the demo it improved such layers, the vision tower's worst, by 1 to
+3 dB.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from hicom_edge.errors import InputError
 def fold(model: ir.Model, factors: Mapping[str, Array]) -> ir.Model:
     """A copy of the graph with y = (W · diag(s)) (x / s) for each input tensor in `factors`.
 
-    factors: s (in) > 0 by the name of the tensor that linears read. The new weights are computed
-    when they are read, one float32 copy at a time, from the tensors of `model`, which stays as it
-    was. Tensors keep their names: the one that linears read is x / s. Behind attention the KV cache
-    holds values divided by s: it fits graphs folded alike.
+    New weights are computed when they are read, one float32 copy at a time, from the tensors of
+    `model`, which is not changed. Tensors keep their names: the input of the layers is now x / s.
+    If a value projection absorbs factors, the KV cache holds values divided by s and only fits
+    graphs with the same factors.
+
+    Args:
+        factors: s (in), above 0, by the name of an input of linear layers.
 
     Raises:
-        InputError: a tensor that no linear reads, or whose linears share weights or read an end of
-            the graph; factors that are not positive, of another length, or differ between heads
-            that share a value.
+        InputError: no linear layer reads the tensor, or its layers share weights or read an input
+            or output of the graph; or factors are not positive, have another length, or differ
+            between heads that share a value head.
     """
     groups = {group.input: group for group in smoothing_groups(model)}
     changes: dict[str, _Change] = {}
@@ -54,7 +57,10 @@ def fold(model: ir.Model, factors: Mapping[str, Array]) -> ir.Model:
 
 @dataclass
 class _Change:
-    """multipliers: of the first axis of a weight (in, out); divisors: of any tensor's last."""
+    """Factors of one tensor.
+
+    multipliers: along the first axis of a weight (in, out); divisors: along the last axis.
+    """
 
     multipliers: list[Array] = field(default_factory=list)
     divisors: list[Array] = field(default_factory=list)
@@ -78,7 +84,7 @@ def _lazily(tensor: ir.TensorProtocol, change: _Change) -> ir.TensorProtocol:
 
 
 def _insert_division(graph: ir.Graph, group: SmoothingGroup, s: Array) -> None:
-    """Put a Mul by 1/s in front of the linears; its output takes the name of their input."""
+    """Insert a Mul by 1/s in front of the layers; its output takes the name of their input."""
     readers = [graph.node(linear.node) for linear in group.linears]
     value, weight = readers[0].inputs[0], graph.initializers[group.linears[0].weight]
     assert value is not None
@@ -95,21 +101,23 @@ def _insert_division(graph: ir.Graph, group: SmoothingGroup, s: Array) -> None:
 
 def _checked(group: SmoothingGroup | None, name: str, s: Array) -> SmoothingGroup:
     if group is None:
-        raise InputError(f"no linear layer reads the tensor {name!r}; pass an input of a linear")
+        raise InputError(
+            f"no linear layer reads the tensor {name!r}; pass the input of a linear layer"
+        )
     if not group.has_own_weights:
         raise InputError(
-            f"{group.linears[0].name} reads an end of the graph or shares its weight, and cannot "
-            f"have factors; leave {name!r} out"
+            f"{group.linears[0].name} reads an input or output of the graph or shares its weight, "
+            f"so it cannot have factors; leave out {name!r}"
         )
     width = group.linears[0].in_features
     if s.shape != (width,) or not (np.isfinite(s) & (s > 0)).all():
         raise InputError(
-            f"the factors of {name!r} have shape {s.shape} and a least of {s.min():g}, "
+            f"the factors of {name!r} have shape {s.shape} and a minimum of {s.min():g}, "
             f"expected ({width},) positive finite numbers"
         )
     if not np.array_equal(group.shared_max(s), s):
         raise InputError(
-            f"the factors of {name!r} differ between query heads that read one value head; "
-            "share them"
+            f"the factors of {name!r} differ between query heads that share a value head; "
+            "use the same factors for them"
         )
     return group

@@ -26,17 +26,17 @@ from hicom_edge.calibration.scales.absorbers import Array, SmoothingGroup, smoot
 
 ALPHA = 0.5
 
-# Above 0.7 every channel fills the range up to its own largest value, which was seen in these very
-# data: less noise on the rows, but more clipping, and so more noise, on other videos.
+# With alpha above 0.7 nearly every channel fills the range up to its own largest value in the
+# calibration data. That lowers the noise there, but clips more on other videos.
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7)
 
-# Input channels alone are scaled, so a sample of output channels tells one alpha from another.
+# Factors scale input channels only, so a sample of output channels is enough to compare alphas.
 SAMPLED_COLUMNS = 1024
 _ROWS_AT_ONCE = 512
 
 
 class InputStatistics(Protocol):
-    """What was seen of a tensor that linears read: max|x| and mean|x| (in), some rows (n, in)."""
+    """Statistics of an input of linear layers: max|x| and mean|x| (in), sampled rows (n, in)."""
 
     @property
     def amax(self) -> Array: ...
@@ -52,9 +52,9 @@ class InputStatistics(Protocol):
 class Smoothing:
     """The factors s (in) chosen for one input tensor.
 
-    alpha: the exponent that they come from; None where s = 1 was best.
-    noise_before, noise_after: error over signal at the linears' outputs, summed over the group,
-        without and with s; None where it was not measured.
+    alpha: the exponent of the factors; None where s = 1 was best.
+    noise_before, noise_after: error over signal at the outputs of the layers, summed over the
+        group, without and with s; None if not measured.
     """
 
     input: str
@@ -65,12 +65,12 @@ class Smoothing:
 
 
 def factors_by_input(chosen: Iterable[Smoothing]) -> dict[str, Array]:
-    """What `fold` takes."""
+    """Factors by input tensor, as `fold` takes them."""
     return {smoothing.input: smoothing.factors for smoothing in chosen}
 
 
 def smoothed_amax(amax: Array, factors: Array) -> float:
-    """max|x / s| out of max|x| per channel: the exact min-max range of a folded input."""
+    """max|x / s| from max|x| (in): the exact min-max range of a folded input."""
     return float((amax / factors).max())
 
 
@@ -80,7 +80,7 @@ def smoothquant(
     layers: Collection[str],
     alpha: float = ALPHA,
 ) -> tuple[Smoothing, ...]:
-    """s_j = max|x_j|^alpha / max|W_j|^(1 - alpha) for every input of `layers` that can take it."""
+    """s_j = max|x_j|^alpha / max|W_j|^(1 - alpha) for inputs of `layers` that allow factors."""
     return tuple(
         Smoothing(
             group.input,
@@ -97,12 +97,12 @@ def searched_smoothquant(
     layers: Collection[str],
     alphas: Collection[float] = ALPHAS,
 ) -> tuple[Smoothing, ...]:
-    """As `smoothquant`, with the alpha of each group that gives the least noise on the rows.
+    """As `smoothquant`, with the alpha of each group that gives the least noise on sampled rows.
 
-    s = 1 is among the candidates, so that on these rows no group gets worse than without. Costs
-    one product of rows and (sampled) weights per alpha: 20 to 50 s per billion weights on one core.
-    On clips that the demo's tower was not calibrated on, min-max INT8 had 35.1 dB at the features,
-    37.3 dB with alpha 0.5 and 38.4 dB with this search, which took 0.7 everywhere.
+    s = 1 is one of the candidates, so no group gets worse on these rows. Costs one product of rows
+    and sampled weights per alpha: 20 to 50 s per billion weights on one core. On held-out clips the
+    features of the demo's vision tower had 35.1 dB with min-max INT8, 37.3 dB with alpha 0.5 and
+    38.4 dB with this search, which chose 0.7 everywhere.
     """
     return tuple(
         _search(model, group, statistics[group.input], alphas)
@@ -111,7 +111,7 @@ def searched_smoothquant(
 
 
 def sampled_weights(model: ir.Model, linears: Iterable[Linear]) -> list[Array]:
-    """Of each linear, evenly spread columns of the weight: float32 (in, ≤ SAMPLED_COLUMNS)."""
+    """Evenly spread columns of each layer's weight: float32 (in, ≤ SAMPLED_COLUMNS)."""
     found = []
     for linear in linears:
         count = min(linear.out_features, SAMPLED_COLUMNS)
@@ -121,7 +121,7 @@ def sampled_weights(model: ir.Model, linears: Iterable[Linear]) -> list[Array]:
 
 
 def smoothed_noise(rows: Array, amax: Array, weights: list[Array], s: Array) -> float:
-    """Noise over signal of INT8 layers on rows (n, in) smoothed by s, summed over the weights."""
+    """Noise over signal of INT8 layers on rows (n, in) divided by s, summed over the weights."""
     x = fake_int8_activation(rows / s, smoothed_amax(amax, s))
     return sum(noise_to_signal(rows @ w, x @ fake_int8_weight(w * s[:, None])) for w in weights)
 
@@ -151,7 +151,7 @@ def _to_smooth(
 
 
 def _factors(group: SmoothingGroup, x_amax: Array, w_amax: Array, alpha: float) -> Array:
-    """s (in) float32; 1 for a channel that is always 0 or that no weight looks at."""
+    """s (in) float32; 1 for a channel whose inputs or weights are all 0."""
     x = group.shared_max(x_amax.astype(np.float64))
     w = group.shared_max(w_amax.astype(np.float64))
     alive = (x > 0) & (w > 0)
@@ -160,7 +160,7 @@ def _factors(group: SmoothingGroup, x_amax: Array, w_amax: Array, alpha: float) 
 
 
 def _weight_amax(model: ir.Model, group: SmoothingGroup) -> Array:
-    """max|W_j| (in) float32 over all output channels of the group's linears."""
+    """max|W_j| (in) float32 over all output channels of the group's layers."""
     largest = np.zeros(group.linears[0].in_features, np.float32)
     for linear in group.linears:
         weight = _weight(model, linear.weight)
@@ -179,7 +179,7 @@ def _weight(model: ir.Model, name: str) -> Array:
 def smoothed_rows(
     statistics: Mapping[str, InputStatistics], factors: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Of every tensor the sampled rows x / s (n, in); as they are where there are no factors."""
+    """Sampled rows x / s (n, in) by tensor; unchanged where there are no factors."""
     return {
         name: seen.rows / factors[name] if name in factors else seen.rows
         for name, seen in statistics.items()
@@ -188,7 +188,10 @@ def smoothed_rows(
 
 
 def smoothed_histogram(seen: InputStatistics, factors: Array) -> Histogram:
-    """|x / s| of the sampled rows, with the largest value over everything that was seen."""
+    """Histogram of |x / s| of the sampled rows and of the exact largest value.
+
+    A histogram over all channels cannot be rescaled, because each channel has another factor.
+    """
     histogram = Histogram()
     histogram.add(np.abs(seen.rows / factors))
     histogram.add(np.array([smoothed_amax(seen.amax, factors)], np.float32))
@@ -198,7 +201,7 @@ def smoothed_histogram(seen: InputStatistics, factors: Array) -> Histogram:
 def smoothed_ranges(
     statistics: Mapping[str, InputStatistics], factors: Mapping[str, Array], method: RangeMethod
 ) -> dict[str, float]:
-    """amax of x / s for every tensor in `factors`, by the method; min-max is exact."""
+    """amax of x / s for each tensor in `factors` by the method; exact for min-max."""
     return {
         name: find_amax(smoothed_histogram(statistics[name], s), method)
         for name, s in factors.items()

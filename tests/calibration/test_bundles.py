@@ -141,7 +141,7 @@ def test_a_graph_for_images_is_quantised_only_if_images_were_seen(
         assert all(row["logit_kl"] is not None for row in rows)  # an image was among those tried
         assert len(rows) == (2 if seen else 0)
     assert notes == [
-        "compressor_image left in floating point: no still image among what was calibrated on"
+        "compressor_image left in floating point: no still image in the calibration data"
     ]
 
 

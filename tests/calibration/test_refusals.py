@@ -151,7 +151,7 @@ class TestBundle:
         both = {**demo.manifest.graphs, "decoder_scatter": demo.graph("decoder")}
         refused(
             InputError,
-            "decoder_scatter reads the weights of decoder and is stored as that is; keep decoder",
+            "decoder_scatter shares the weights of decoder and has the same form; keep decoder",
             bundle=with_graphs(demo, both),
             options=replace(few, keep=("decoder_scatter",)),
         )

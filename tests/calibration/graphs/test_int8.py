@@ -180,10 +180,12 @@ def test_the_demos_graphs_keep_their_ends_and_local_functions(graph: str) -> Non
 
 def test_a_layer_without_a_usable_range_is_refused() -> None:
     model = one_linear(np.eye(4, dtype=np.float32))
-    with pytest.raises(InputError, match="there is no range of h, which a quantised layer reads"):
+    with pytest.raises(InputError, match="there is no range for h, the input of a quantised layer"):
         quantise_int8(model, {}, ["layer"])
     for amax in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match=f"the range of h is {amax}, a finite number above 0"):
+        with pytest.raises(
+            InputError, match=f"the range of h is {amax}, expected a finite number above 0"
+        ):
             quantise_int8(model, {"h": amax}, ["layer"])
     with pytest.raises(InputError, match="the graph has no layer other; its 1 layers"):
         quantise_int8(model, {"h": 1.0}, ["other"])

@@ -82,7 +82,7 @@ def test_projectors_that_are_only_an_mlp_are_readouts() -> None:
 
 
 def test_a_graph_of_another_name_is_refused() -> None:
-    with pytest.raises(InputError, match="nothing is known about quantising a graph 'audio'; gra"):
+    with pytest.raises(InputError, match="the graph 'audio' cannot be quantised; expected"):
         quantisable("audio", ())
 
 

@@ -76,7 +76,7 @@ def test_a_range_beyond_float32_is_refused(amax: float, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\nb", " a"])
 def test_a_name_that_would_break_a_line_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot stand in a calibration cache"):
+    with pytest.raises(InputError, match="cannot be written to a calibration cache"):
         cache_text({name: 1.0})
 
 
