@@ -13,6 +13,7 @@ import numpy as np
 
 from hicom_edge.runtime.video.frame_number_rule import uniform_indices
 from hicom_edge.runtime.video.opening import open_container, open_data
+from hicom_edge.runtime.video.swscale import rgb_of
 from hicom_edge.shapes.scene import MovingObject, Scene
 
 FRAMES_PER_STEP = 3
@@ -98,7 +99,7 @@ def read_mp4(source: Path | BinaryIO, num_frames: int) -> np.ndarray:
     else:
         opened = open_data(source, "a clip in memory")
     with opened as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = [rgb_of(frame) for frame in container.decode(video=0)]
     return np.stack([frames[i] for i in uniform_indices(len(frames), num_frames)])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from hicom_edge.runtime.video.source import UInt8Array
+from hicom_edge.runtime.video.swscale import rgb_of, rgba_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -35,11 +36,9 @@ _MATRIX_OF_ORIENTATION: dict[int, DisplayMatrix] = {
 
 
 def upright_rgb(frame: VideoFrame, matrix: DisplayMatrix | None) -> UInt8Array:
-    """(h, w, 3) uint8 RGB through swscale's defaults, turned as the display matrix asks."""
-    if _has_alpha(frame.format.name):
-        pixels = on_background(np.asarray(frame.to_ndarray(format="rgba"), np.uint8))
-    else:
-        pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    """(h, w, 3) uint8 RGB as swscale gives by default, turned as the display matrix asks."""
+    is_opaque = not _has_alpha(frame.format.name)
+    pixels = rgb_of(frame) if is_opaque else on_background(rgba_of(frame))
     return pixels if matrix is None else turn(pixels, matrix)
 
 
