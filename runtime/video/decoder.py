@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hicom_edge.runtime.video.index import FrameIndex
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     VideoPacket = Packet[VideoStream]
 
-SKIP_MARGIN = 16
+SKIP_MARGIN = 8
 """A skip empties the decoder; it pays when it saves more than about this many frames."""
 
 DROPPABLE = frozenset({"h264", "mpeg2video", "mpeg1video", "mpeg4"})
@@ -47,79 +47,89 @@ class CountingDecoder:
 
 
 class SkippingDecoder:
-    """Frames numbered by timestamp; can skip to the last keyframe before a wanted frame.
+    """Frames numbered by timestamp, in runs: each run begins at a keyframe near its first frame."""
 
-    wanted: where given, frames of other numbers are left out if nothing depends on them.
-    """
-
-    def __init__(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        index: FrameIndex,
-        wanted: Collection[int] = (),
-    ) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, index: FrameIndex) -> None:
         self._container = container
         self._stream = stream
         self._index = index
-        droppable = stream.codec_context.name in DROPPABLE
-        self._wanted_pts = frozenset(index.pts[list(wanted)].tolist()) if droppable else frozenset()
         self._next = 0
         self._skipped_to: int | None = None
-        self._frames = decode(self._leaving_out(packets_of(container, stream)), stream)
-        self.leans_back = False
-        """Set when frames after a skip turn out to depend on frames before their keyframe."""
 
-    def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
-        return self
+    def all_frames(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Every frame from the beginning, with its number."""
+        return self._numbered(decode(packets_of(self._container, self._stream), self._stream))
 
-    def __next__(self) -> tuple[int, VideoFrame]:
-        for frame in self._frames:
+    def runs(self, wanted: list[int]) -> Iterator[list[int]]:
+        """The wanted numbers, ascending, parted where skipping to a keyframe saves decoding."""
+        run: list[int] = []
+        for number in wanted:
+            if run and self._key_to_skip_to(number, run[-1] + 1) is not None:
+                yield run
+                run = []
+            run.append(number)
+        yield run
+
+    def frames(self, run: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Frames up to the last of a run; others are left out where nothing depends on them.
+
+        Ends early where a frame turns out to depend on frames before the run's keyframe.
+        """
+        key = self._key_to_skip_to(run[0], self._next)
+        if key is not None and not self._skip_to(key):
+            return iter(())
+        packets = packets_of(self._container, self._stream)
+        if key is not None:
+            packets = _from_keyframe(packets, self._index, key)
+        needed = self._needed(packets, set(self._index.pts[run].tolist()))
+        return self._numbered(decode(needed, self._stream))
+
+    def _key_to_skip_to(self, number: int, reached: int) -> int | None:
+        """Position of the last keyframe before a frame, if that is well ahead of the decoder."""
+        key = self._index.keyframe_before(number)
+        if key is None or self._index.keyframes[key] <= reached + SKIP_MARGIN:
+            return None
+        return key
+
+    def _skip_to(self, key: int) -> bool:
+        """Go to a keyframe; False where the file cannot be sought."""
+        import av
+
+        self._next = self._skipped_to = int(self._index.keyframes[key])
+        dts = int(self._index.keyframe_dts[key])
+        try:
+            self._container.seek(dts, stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def _needed(self, packets: Iterator[VideoPacket], wanted: set[int]) -> Iterator[VideoPacket]:
+        """The packets up to the last one with a wanted timestamp, in the order of the file.
+
+        The decoder is set to drop each that is neither wanted nor needed by others. It is drained
+        after the last: what it holds back until more follow is known to come next.
+        """
+        context, drops = self._stream.codec_context, False
+        droppable = context.name in DROPPABLE
+        for packet in packets:
+            if droppable and drops != (packet.pts not in wanted):
+                drops = not drops
+                context.skip_frame = "NONREF" if drops else "DEFAULT"
+            yield packet
+            wanted.discard(packet.pts)
+            if not wanted:
+                return
+
+    def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        for frame in frames:
             number = self._index.number_of(frame.pts)
             # Shown before the keyframe but stored after it: depends on what was skipped.
             if number is None or number < (self._skipped_to or 0):
                 continue
             if not self._is_faithful(frame, number):
-                self.leans_back = True
-                break
+                return
             self._next = max(self._next, number + 1)
-            return number, frame
-        raise StopIteration
-
-    def skip_towards(self, number: int) -> bool:
-        """Go on at the last keyframe before a frame, where that saves decoding; whether it does."""
-        key = self._index.keyframe_before(number)
-        if key is None or self._index.keyframes[key] <= self._next + SKIP_MARGIN:
-            return False
-        self._skip_to(key)
-        return True
-
-    def _skip_to(self, key: int) -> None:
-        """Start anew at a keyframe; no frames follow where the file cannot be sought."""
-        import av
-
-        number, dts = int(self._index.keyframes[key]), int(self._index.keyframe_dts[key])
-        self._next = self._skipped_to = number
-        try:
-            self._container.seek(dts, stream=self._stream, backward=True)
-        except av.error.FFmpegError:
-            self._frames = iter(())
-            return
-        packets = packets_of(self._container, self._stream)
-        packets = _from_keyframe(packets, int(self._index.pts[number]), dts)
-        self._frames = decode(self._leaving_out(packets), self._stream)
-
-    def _leaving_out(self, packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
-        """The packets; the decoder is set to drop those that are neither wanted nor needed."""
-        if not self._wanted_pts:
-            yield from packets
-            return
-        context, drops = self._stream.codec_context, False
-        for packet in packets:
-            if drops != (packet.pts not in self._wanted_pts):
-                drops = not drops
-                context.skip_frame = "NONREF" if drops else "DEFAULT"
-            yield packet
+            yield number, frame
 
     def _is_faithful(self, frame: VideoFrame, number: int) -> bool:
         """False when a frame after a skip shows that its keyframe did not stand on its own."""
@@ -159,8 +169,11 @@ def decode(packets: Iterator[VideoPacket], stream: VideoStream) -> Iterator[Vide
         return
 
 
-def _from_keyframe(packets: Iterator[VideoPacket], pts: int, dts: int) -> Iterator[VideoPacket]:
-    """The packets from that keyframe on; none when reading began after it."""
+def _from_keyframe(
+    packets: Iterator[VideoPacket], index: FrameIndex, key: int
+) -> Iterator[VideoPacket]:
+    """The packets from a keyframe on; none when reading began after it."""
+    pts, dts = int(index.pts[index.keyframes[key]]), int(index.keyframe_dts[key])
     for packet in packets:
         if packet.is_keyframe and packet.pts == pts:
             yield packet

@@ -76,16 +76,16 @@ class VideoFile(FrameSource):
 
     def _found(self, wanted: list[int], window: Window, *, skip: bool) -> Iterator[Found]:
         """The wanted frames; skipping, up to one that is not reached, else the nearest ones."""
+        index = self.index.frames
         with open_video(self.location, self._reading.allow_protocols, self.index.rank) as opened:
-            if self.index.frames is None:
-                numbered = enumerate(CountingDecoder(*opened).all_frames())
-                yield from self._found_in(numbered, wanted, window)
+            if index is None:
+                counted = enumerate(CountingDecoder(*opened).all_frames())
+                yield from self._found_in(counted, wanted, window)
             elif skip:
-                decoder = SkippingDecoder(*opened, self.index.frames, wanted)
-                yield from _found_skipping(decoder, wanted)
+                yield from _found_in_runs(SkippingDecoder(*opened, index), wanted)
             else:
-                decoder = SkippingDecoder(*opened, self.index.frames)
-                yield from self._found_in(decoder, wanted, window)
+                numbered = SkippingDecoder(*opened, index).all_frames()
+                yield from self._found_in(numbered, wanted, window)
 
     def _found_in(
         self, numbered: Iterator[tuple[int, VideoFrame]], wanted: list[int], window: Window
@@ -109,12 +109,12 @@ def moves(location: str, reading: ReadingOptions) -> bool:
     return False
 
 
-def _found_skipping(decoder: SkippingDecoder, wanted: list[int]) -> Iterator[Found]:
-    finder = FrameFinder(decoder)
-    for number in wanted:
-        if not finder.has(number) and decoder.skip_towards(number):
-            finder.forget()
-        frame = finder.find(number)
-        if frame is None:
-            return
-        yield Found(number, frame)
+def _found_in_runs(decoder: SkippingDecoder, wanted: list[int]) -> Iterator[Found]:
+    """The wanted frames, up to one that is not reached."""
+    for run in decoder.runs(wanted):
+        finder = FrameFinder(decoder.frames(run))
+        for number in run:
+            frame = finder.find(number)
+            if frame is None:
+                return
+            yield Found(number, frame)

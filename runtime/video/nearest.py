@@ -33,10 +33,6 @@ class FrameFinder:
         self._ahead: dict[int, VideoFrame] = {}
         self._before: NumberedFrame | None = None
 
-    def has(self, number: int) -> bool:
-        """Whether this frame has been decoded already."""
-        return number in self._ahead
-
     def find(self, number: int) -> VideoFrame | None:
         """The frame of that number, or None when the decoder does not give it."""
         self._pass_to(number)
@@ -54,11 +50,6 @@ class FrameFinder:
             known.append(self._before)
         inside = [Found(*one) for one in known if window[0] <= one[0] <= window[1]]
         return min(inside, key=lambda one: (abs(one.number - number), one.number), default=None)
-
-    def forget(self) -> None:
-        """Drop what was decoded: the decoder is about to go on elsewhere."""
-        self._ahead.clear()
-        self._before = None
 
     def _pass_to(self, number: int) -> None:
         for passed in sorted(n for n in self._ahead if n < number):

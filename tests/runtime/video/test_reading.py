@@ -88,9 +88,9 @@ def skips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
     skip_to = SkippingDecoder._skip_to
 
-    def noting(self: SkippingDecoder, key: int) -> None:
+    def noting(self: SkippingDecoder, key: int) -> bool:
         taken.append(key)
-        skip_to(self, key)
+        return skip_to(self, key)
 
     monkeypatch.setattr(SkippingDecoder, "_skip_to", noting)
     return taken
