@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hicom_edge.verify.comparison import StageResult, compare
-from hicom_edge.verify.pipelines import LOGITS, TOKENS, Pipeline, Prompt
+from hicom_edge.verify.pipeline import LOGITS, TOKENS, Pipeline, Prompt
 from hicom_edge.verify.tolerances import Tolerances
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from hicom_edge.model.hicom import IMAGE_TOKEN_ID, VIDEO_TOKEN_ID
 from hicom_edge.runtime.features.encoding import frame_chunks
-from hicom_edge.verify.pipelines import Pipeline, Prompt
+from hicom_edge.verify.pipeline import Pipeline, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,8 @@ class CheckpointPipeline(Pipeline):
         self._embeddings = torch.cat(embeddings) if embeddings[0] is not None else None
 
     def maps(self) -> dict[str, Array]:
-        found = {"features": self._features, "embeddings": self._embeddings}
-        return {name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
+        maps = {"features": self._features, "embeddings": self._embeddings}
+        return {name: tensor.numpy() for name, tensor in maps.items() if tensor is not None}
 
     def guide(self, prompt: Prompt) -> Array | None:
         if prompt.guide_input_ids is None:
@@ -73,5 +73,5 @@ class CheckpointPipeline(Pipeline):
         return token_ids[: ends[0]] if ends else token_ids
 
     def _ids(self, prompt: Prompt) -> torch.Tensor:
-        place = PLACEHOLDERS[self._modality]
-        return torch.tensor([*prompt.prefix_ids, place, *prompt.suffix_ids], dtype=torch.int64)
+        parts, visual = prompt.parts, PLACEHOLDERS[self._modality]
+        return torch.tensor([*parts.prefix_ids, visual, *parts.suffix_ids], dtype=torch.int64)

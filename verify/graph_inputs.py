@@ -14,13 +14,12 @@ from hicom_edge.planning.profiles import PREFILL, STEP
 from hicom_edge.runtime.features.encoding import frame_chunks
 from hicom_edge.runtime.stages import compressor_graph
 from hicom_edge.runtime.token_embedding import open_token_embedding
-from hicom_edge.verify.pipelines import embed_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hicom_edge.bundle import Bundle
-    from hicom_edge.verify.pipelines import Pipeline, Prompt
+    from hicom_edge.verify.pipeline import Pipeline, Prompt
 
     Array = NDArray[Any]
     Feed = dict[str, Array]
@@ -74,7 +73,10 @@ def graph_inputs(
 def _decoder_inputs(bundle: Bundle, prompt: Prompt, visual_tokens: Array) -> Iterator[GraphInputs]:
     """The prefill, and a step whose KV cache ONNX Runtime computes on the CPU."""
     table: Array = open_token_embedding(bundle)
-    prefill = _rows(bundle, embed_prompt(table, prompt, visual_tokens), past={})
+    parts = prompt.parts
+    # (l, Dl): the visual tokens spliced into the token embeddings
+    rows = np.concatenate([table[parts.prefix_ids], visual_tokens, table[parts.suffix_ids]])
+    prefill = _rows(bundle, rows, past={})
     yield GraphInputs("decoder_prefill", CONCAT_GRAPH, prefill, PREFILL)
     with load_engine(bundle, CONCAT_GRAPH, "onnxruntime-cpu") as decoder:
         outputs = decoder.infer(prefill)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines import AUTO, choose_backend
 from hicom_edge.errors import InputError
-from hicom_edge.verify.pipelines import BundlePipeline, Pipeline
+from hicom_edge.verify.bundle_pipeline import BundlePipeline
+from hicom_edge.verify.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import numpy as np

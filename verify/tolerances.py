@@ -32,6 +32,14 @@ class Tolerances:
     equal_tokens: bool
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Tolerances of a comparison: of the stages up to the visual tokens, and of the answers."""
+
+    stages: Tolerances
+    answers: Tolerances
+
+
 TOLERANCES = {
     # float32 has 7 digits; sums over thousands of channels and dozens of layers leave at least 3
     "fp32": Tolerances(1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 0.99999, equal_tokens=True),

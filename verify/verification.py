@@ -24,12 +24,14 @@ from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling, VideoInput, read_frames
 from hicom_edge.verify.answer_comparison import AnswerComparison
+from hicom_edge.verify.bundle_pipeline import BundlePipeline
 from hicom_edge.verify.comparison import StageResult, compare
 from hicom_edge.verify.graph_inputs import graph_inputs
-from hicom_edge.verify.pipelines import BundlePipeline, Pipeline, Prompt
+from hicom_edge.verify.pipeline import Pipeline, Prompt
 from hicom_edge.verify.polygraphy_runs import save_polygraphy_runs
 from hicom_edge.verify.reference import EngineReference, Reference
 from hicom_edge.verify.tolerances import (
+    Limits,
     Tolerances,
     answer_precision,
     precision_of,
@@ -66,14 +68,6 @@ class VerifyOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """Tolerances of the stages before the language model, and of its logits and tokens."""
-
-    stages: Tolerances
-    answers: Tolerances
 
 
 def verify_bundle(
@@ -122,41 +116,33 @@ def verify_bundle(
             inputs = graph_inputs(bundle, expected, pixel_values, modality, prompts[0])
             remark(_saved(inputs_to, save_polygraphy_runs(bundle, inputs, inputs_to)))
         limits = _limits(bundle, reference, options)
-        return list(
-            compare_pipelines(
-                expected, tested, prompts, limits.stages, options.max_new_tokens, limits.answers
-            )
-        )
+        return list(compare_pipelines(expected, tested, prompts, limits, options.max_new_tokens))
 
 
 def compare_pipelines(
     reference: Pipeline,
     tested: Pipeline,
     prompts: Sequence[Prompt],
-    limits: Tolerances,
+    limits: Limits,
     max_new_tokens: int,
-    answer_limits: Tolerances | None = None,
 ) -> Iterator[StageResult]:
-    """The results of all stages: the maps first, then question by question.
-
-    answer_limits: for logits and tokens; by default those of the other stages.
-    """
-    actual = tested.maps()
+    """The results of all stages: the maps first, then question by question."""
+    actual, stages = tested.maps(), limits.stages
     for name, expected in reference.maps().items():
-        yield compare(name, actual[name], expected, getattr(limits, name), limits.min_cosine)
+        yield compare(name, actual[name], expected, getattr(stages, name), stages.min_cosine)
     for prompt in prompts:
         guides = reference.guide(prompt), tested.guide(prompt)
         tokens = reference.visual_tokens(guides[0]), tested.visual_tokens(guides[1])
-        yield from _compare_compression(guides, tokens, prompt.question, limits)
+        yield from _compare_compression(guides, tokens, prompt.question, stages)
         answers = AnswerComparison(reference, tested, prompt, tokens)
-        yield from answers.compare(answer_limits or limits, max_new_tokens)
+        yield from answers.compare(limits.answers, max_new_tokens)
 
 
-def _limits(bundle: Bundle, reference: Reference, options: VerifyOptions) -> _Limits:
+def _limits(bundle: Bundle, reference: Reference, options: VerifyOptions) -> Limits:
     if options.tolerances is not None:
-        return _Limits(options.tolerances, options.tolerances)
+        return Limits(options.tolerances, options.tolerances)
     sides = [bundle, reference.bundle] if isinstance(reference, EngineReference) else [bundle]
-    return _Limits(
+    return Limits(
         tolerances_for(map(precision_of, sides)), tolerances_for(map(answer_precision, sides))
     )
 
@@ -208,5 +194,5 @@ def _prompts(bundle: Bundle, questions: Sequence[str], modality: str) -> list[Pr
     for question in questions:
         parts = builder.build(question, modality)
         guide_ids = guides.encode(guide_text(question)) if guides is not None else None
-        prompts.append(Prompt(question, guide_ids, parts.prefix_ids, parts.suffix_ids))
+        prompts.append(Prompt(question, guide_ids, parts))
     return prompts

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from hicom_edge.engines import load_decoder, load_engine
+from hicom_edge.runtime.prompt import PromptParts
 from hicom_edge.runtime.token_embedding import open_token_embedding
+from hicom_edge.verify.bundle_pipeline import BundlePipeline
 from hicom_edge.verify.graph_inputs import GraphInputs, graph_inputs
-from hicom_edge.verify.pipelines import BundlePipeline, Prompt, embed_prompt
+from hicom_edge.verify.pipeline import Prompt
 
 CPU = "onnxruntime-cpu"
 FRAMES = 11  # more than the vision tower sees at once
-PROMPT = Prompt("?", np.arange(2, 9), np.arange(5), np.arange(7, 10))
+PROMPT = Prompt("?", np.arange(2, 9), PromptParts(np.arange(5), np.arange(7, 10)))
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
@@ -54,7 +56,8 @@ def test_the_decoder_is_given_what_generation_gives_it(bundle, source, runs):
     """The logits of prefill and step are those of a decoder that keeps its own cache."""
     _, pipeline = source
     table = open_token_embedding(bundle)
-    rows = embed_prompt(table, PROMPT, pipeline.visual_tokens(pipeline.guide(PROMPT)))
+    visual_tokens = pipeline.visual_tokens(pipeline.guide(PROMPT))
+    rows = np.concatenate([table[:5], visual_tokens, table[7:10]])
     with load_decoder(bundle, CPU) as decoder, load_engine(bundle, "decoder", CPU) as graph:
         sequence = decoder.start()
         prefill = sequence.append(rows.astype(decoder.dtype))

@@ -7,9 +7,10 @@ import pytest
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.writer import BundleWriter
 from hicom_edge.errors import InputError
-from hicom_edge.verify.pipelines import Pipeline, Prompt
+from hicom_edge.runtime.prompt import PromptParts
+from hicom_edge.verify.pipeline import Pipeline, Prompt
 from hicom_edge.verify.reference import CheckpointReference
-from hicom_edge.verify.tolerances import TOLERANCES
+from hicom_edge.verify.tolerances import TOLERANCES, Limits
 from hicom_edge.verify.verification import VerifyOptions, compare_pipelines, verify_bundle
 
 QUESTIONS = ["What is the man doing?", "How many dogs are there?"]
@@ -135,8 +136,8 @@ class Scripted(Pipeline):
 
 def compare_answers(answer, other, logits, precision):
     reference, tested = Scripted(answer, logits), Scripted(other, logits)
-    prompt = Prompt("?", None, np.array([1]), np.array([2]))
-    limits = TOLERANCES[precision]
+    prompt = Prompt("?", None, PromptParts(np.array([1]), np.array([2])))
+    limits = Limits(TOLERANCES[precision], TOLERANCES[precision])
     return list(compare_pipelines(reference, tested, [prompt], limits, 4))[-1]
 
 

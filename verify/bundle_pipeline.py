@@ -1,12 +1,9 @@
-"""Pipelines whose stages run one by one on NumPy arrays, so that any two can be compared."""
+"""The stages of a bundle in its engines, as one side of a comparison."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +11,8 @@ import numpy as np
 from hicom_edge.engines import AUTO
 from hicom_edge.engines.text_generator import TextGenerator
 from hicom_edge.errors import EngineError
-from hicom_edge.runtime.prompt import PromptParts
 from hicom_edge.runtime.stages import GUIDE, VISION, PromptRows, Stages, compressor_graph
+from hicom_edge.verify.pipeline import LOGITS, NOTHING_MISSING, TOKENS, Pipeline, Prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,51 +20,6 @@ if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
 
     Array = NDArray[Any]
-
-LOGITS, TOKENS = "prefill_logits", "greedy_tokens"
-NOTHING_MISSING: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question as token ids; the visual tokens go between prefix and suffix."""
-
-    question: str
-    guide_input_ids: NDArray[np.int64] | None
-    prefix_ids: NDArray[np.int64]
-    suffix_ids: NDArray[np.int64]
-
-
-class Pipeline(ABC):
-    """Runs the stages on one video.
-
-    Attributes:
-        missing: those of "prefill_logits" and "greedy_tokens" that cannot be run, with the reason.
-        remarks: lines about how it runs on this machine, for the user.
-    """
-
-    missing: Mapping[str, str] = NOTHING_MISSING
-    remarks: tuple[str, ...] = ()
-
-    @abstractmethod
-    def maps(self) -> dict[str, Array]:
-        """`features` (t, h, w, Dv) and, with a guide, `embeddings` (t, h, w, Dt)."""
-
-    @abstractmethod
-    def guide(self, prompt: Prompt) -> Array | None:
-        """The guide, (Dt) or (l, Dt); None for a model without one."""
-
-    @abstractmethod
-    def visual_tokens(self, guide: Array | None) -> Array:
-        """Visual tokens (n, Dl) of this pipeline's maps under a guide."""
-
-    @abstractmethod
-    def logits(self, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()) -> Array:
-        """Logits (vocab) float32 after the prompt and the beginning of an answer."""
-
-    @abstractmethod
-    def greedy(self, prompt: Prompt, visual_tokens: Array, max_new_tokens: int) -> list[int]:
-        """The answer's token ids without the stop token, and without repetition penalty."""
 
 
 class BundlePipeline(Pipeline):
@@ -91,8 +43,8 @@ class BundlePipeline(Pipeline):
         self._maps = stages.vision_of_pixels(pixel_values)
 
     def maps(self) -> dict[str, Array]:
-        found = {"features": self._maps.features, "embeddings": self._maps.embeddings}
-        return {name: np.asarray(array) for name, array in found.items() if array is not None}
+        maps = {"features": self._maps.features, "embeddings": self._maps.embeddings}
+        return {name: np.asarray(array) for name, array in maps.items() if array is not None}
 
     def guide(self, prompt: Prompt) -> Array | None:
         guide = self._stages.guide(prompt.guide_input_ids)
@@ -108,8 +60,7 @@ class BundlePipeline(Pipeline):
         return list(self._stages.greedy(self._rows(prompt, visual_tokens), max_new_tokens))
 
     def _rows(self, prompt: Prompt, visual_tokens: Array) -> PromptRows:
-        parts = PromptParts(prompt.prefix_ids, prompt.suffix_ids)
-        return self._stages.prompt(parts, visual_tokens)
+        return self._stages.prompt(prompt.parts, visual_tokens)
 
 
 def _missing(stages: Stages) -> Mapping[str, str]:
@@ -127,11 +78,3 @@ def _missing(stages: Stages) -> Mapping[str, str]:
     if isinstance(model, TextGenerator):
         return {LOGITS: "the runtime returns tokens alone"}
     return NOTHING_MISSING
-
-
-def embed_prompt(
-    table: Array, prompt: Prompt, visual_tokens: Array, answer: Sequence[int] = ()
-) -> Array:
-    """Rows (l, Dl) of a token embedding (V, Dl) with the visual tokens (n, Dl) spliced in."""
-    after = [*prompt.suffix_ids, *answer]
-    return np.concatenate([table[prompt.prefix_ids], visual_tokens, table[after]])
