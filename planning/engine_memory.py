@@ -127,7 +127,8 @@ def check_build(
         raise ResourceError(
             f"building {name} takes about {_gb(need)} of memory, {_gb(available)} are free; "
             f"{_smaller_weights(manifest)}close other programs, add swap on a disk, or build on a "
-            "machine with more memory and the same GPU"
+            "machine with more memory and the same GPU",
+            "dtype",
         )
 
 
@@ -146,7 +147,9 @@ def check_run(manifest: Manifest, need: RunNeed, limits: Limits, budget: int | N
     fewer = f"max_frames below {limits.max_frames}"
     raise ResourceError(
         f"the engines need about {_gb(need.total)} of device memory before activations ({parts}), "
-        f"{_gb(budget)} are available; {_smaller_weights(manifest)}use {fewer}, or a larger device"
+        f"{_gb(budget)} are available; {_smaller_weights(manifest)}use {fewer}, or a larger device",
+        "dtype",
+        "max_frames",
     )
 
 

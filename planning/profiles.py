@@ -87,7 +87,7 @@ def limits_from_manifest(manifest: Manifest, max_frames: int | None = None) -> L
         InputError: max_frames is below 1.
     """
     if max_frames is not None and max_frames < 1:
-        raise InputError(f"max_frames is {max_frames}; pass 1 or more")
+        raise InputError(f"max_frames is {max_frames}; pass 1 or more", "max_frames")
     frames, model = manifest.frames.num_frames, manifest.model
     most = max_frames or max(frames, DEFAULT_MAX_FRAMES)
     usual = min(frames, most)

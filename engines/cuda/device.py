@@ -114,7 +114,8 @@ class CudaDevice:
         if status == _OUT_OF_MEMORY:
             raise ResourceError(
                 f"{math.ceil(nbytes / 1e6)} MB of device memory are not free; build with a smaller "
-                "max_frames, or close other programs that use the GPU"
+                "max_frames, or close other programs that use the GPU",
+                "max_frames",
             )
         _check(self._driver, "cuMemAlloc_v2", status)
         self._blocks.add(address.value)

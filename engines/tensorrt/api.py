@@ -51,19 +51,6 @@ _RTX_LIBRARIES = "tensorrt_rtx_libs"
 _RTX_LINK, _RTX_LIBRARY = "libtensorrt_rtx.so", "libtensorrt_rtx.so.1"
 
 
-def flavour_named(name: str) -> Flavour:
-    """The flavour of an engine name.
-
-    Raises:
-        EngineError: the name is unknown.
-    """
-    if name not in FLAVOURS:
-        raise EngineError(
-            f"engines are not built for {name!r}; those that are: {', '.join(FLAVOURS)}"
-        )
-    return FLAVOURS[name]
-
-
 def takes_scatter(flavour: Flavour, version: str) -> bool:
     """Whether TensorScatter is supported: from TensorRT 10.15 on, and in TensorRT-RTX."""
     return flavour.portable or _numbers(version) >= (10, 15)

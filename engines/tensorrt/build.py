@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hicom_edge.engines.engine_files import BuiltEngine, explained_disk_errors
-from hicom_edge.engines.tensorrt.api import flavour_named
+from hicom_edge.engines.tensorrt.api import FLAVOURS
 from hicom_edge.engines.tensorrt.graph_build import EngineBuilder
 from hicom_edge.engines.tensorrt.network import BuilderSettings
 from hicom_edge.engines.tensorrt.target import choose_target
@@ -91,7 +91,7 @@ def build_engines(
         ResourceError: memory or disk is too small, by estimate, before anything is built.
     """
     settings, machine = options.settings, machine or this_machine()
-    target = choose_target(flavour_named(options.engine), settings, machine, remark)
+    target = choose_target(FLAVOURS[options.engine], settings, machine, remark)
     manifest, limits = bundle.manifest, limits_from_manifest(bundle.manifest, options.max_frames)
     names = graphs_to_run(manifest, target.takes_scatter)
     profiles = {name: profiles_of(name, manifest.graphs[name], limits) for name in names}

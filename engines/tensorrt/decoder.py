@@ -154,7 +154,8 @@ class TensorRtDecoder(DecoderEngine):
             raise ResourceError(
                 f"{self.name}: {rows} tokens after {length} exceed what the engine was "
                 f"built for ({self._max_prompt} at once, {capacity} in all); use fewer "
-                "frames, or hicom-edge build with a larger max_frames"
+                "frames, or hicom-edge build with a larger max_frames",
+                "max_frames",
             )
         most = self._step_rows if length and not self._fixed else self._max_prompt
         for start in range(0, rows, most):

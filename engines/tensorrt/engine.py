@@ -214,7 +214,8 @@ def check_covered(graph: str, name: str, shape: tuple[int, ...], covered: ShapeR
         advice = "hicom-edge build with a larger max_frames" if larger else "use another engine"
         raise EngineError(
             f"{graph}: input {name} is {shape}, its TensorRT engine was built for "
-            f"{covered.minimum} to {covered.maximum}; {advice}"
+            f"{covered.minimum} to {covered.maximum}; {advice}",
+            "max_frames",
         )
 
 

@@ -115,11 +115,15 @@ class EngineBuilder:
             if memory_ran_out(reason):
                 raise ResourceError(
                     f"{what}: {reason[:_LONGEST_REASON]}; close other programs that use the GPU, "
-                    "or try a smaller workspace_mib or max_frames"
+                    "or try a smaller workspace_mib or max_frames",
+                    "workspace_mib",
+                    "max_frames",
                 )
             raise EngineError(
                 f"{what}: {reason[:_LONGEST_REASON]}; try opset 20 at export, a "
-                "smaller max_frames, or a larger workspace_mib"
+                "smaller max_frames, or a larger workspace_mib",
+                "workspace_mib",
+                "max_frames",
             )
         return uses_plugin(api, network)
 

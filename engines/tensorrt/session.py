@@ -130,6 +130,7 @@ def _failure(what: str, errors: list[str]) -> EngineError | ResourceError:
     if memory_ran_out(reason):
         return ResourceError(
             f"{what}: not enough device memory; use fewer frames, build with a smaller "
-            "max_frames, or close other programs that use the GPU"
+            "max_frames, or close other programs that use the GPU",
+            "max_frames",
         )
     return EngineError(f"{what} in TensorRT: {reason[:_LONGEST_REASON]}")

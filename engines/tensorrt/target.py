@@ -93,7 +93,8 @@ def _gpu(flavour: Flavour, settings: BuilderSettings, machine: Machine) -> Gpu |
     if flavour.portable:
         if settings.version_compatible:
             raise EngineError(
-                f"{flavour.name} has no version-compatible engines; leave version_compatible out"
+                f"{flavour.name} has no version-compatible engines; leave version_compatible out",
+                "version_compatible",
             )
         return None
     gpu = machine.gpu
@@ -105,7 +106,8 @@ def _gpu(flavour: Flavour, settings: BuilderSettings, machine: Machine) -> Gpu |
     if settings.hardware_compatible and gpu.compute_capability < (8, 0):
         raise EngineError(
             f"{gpu.name} is older than the Ampere generation, for which hardware-compatible "
-            "engines are built; leave hardware_compatible out"
+            "engines are built; leave hardware_compatible out",
+            "hardware_compatible",
         )
     return gpu
 

@@ -78,7 +78,9 @@ class TensorRtLlmGenerator(TextGenerator):
                 f"the prompt has {prompt} tokens and {request.max_new_tokens} new ones were asked "
                 f"for; the engine was built for {limits.max_input_len} and {limits.max_seq_len} in "
                 "all: ask for fewer, take fewer frames, or build it with a larger max_frames or "
-                "max_new_tokens"
+                "max_new_tokens",
+                "max_frames",
+                "max_new_tokens",
             )
 
 

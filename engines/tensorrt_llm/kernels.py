@@ -50,5 +50,6 @@ def check_kernels(names: ApiNames, model: CheckpointConfig, gpu: Gpu) -> None:
     if names.version == "1.x" and quantised and first <= gpu.compute_capability < end:
         raise EngineError(
             f"TensorRT-LLM 1.x has no {' and '.join(quantised)} on {gpu.name}; export the language "
-            "model without quantization and INT8 KV cache, or build it on another kind of GPU"
+            "model without quantization and INT8 KV cache, or build it on another kind of GPU",
+            "quantization",
         )

@@ -184,6 +184,8 @@ def _as_our_error(error: object, what: str) -> EngineError | ResourceError:
     if "out of memory" in reason.lower():
         return ResourceError(
             f"{what}: {reason}; build the engine with a smaller max_frames or max_batch_size, or "
-            "free device memory"
+            "free device memory",
+            "max_frames",
+            "max_batch_size",
         )
     return EngineError(f"{what}: {reason}; build the engine again with hicom-edge build")

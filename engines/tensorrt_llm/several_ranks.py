@@ -31,7 +31,9 @@ def check_gpus(world_size: int, gpus: Sequence[Gpu]) -> None:
     if len(gpus) < world_size:
         raise EngineError(
             f"the language model is split over {world_size} GPUs, here are {len(gpus)}; export it "
-            "with a smaller tp_size and pp_size"
+            "with a smaller tp_size and pp_size",
+            "tp_size",
+            "pp_size",
         )
     kinds = {(gpu.name, gpu.compute_capability) for gpu in gpus[:world_size]}
     if len(kinds) > 1:
@@ -54,7 +56,9 @@ def parallel_arguments(api: Any, world_size: int) -> dict[str, Any]:
     if not worker.is_file():
         raise EngineError(
             f"TensorRT-LLM has no {worker}, which runs a rank of a language model that is split; "
-            "reinstall it, or export with tp_size and pp_size 1"
+            "reinstall it, or export with tp_size 1 and pp_size 1",
+            "tp_size",
+            "pp_size",
         )
     parallel = api.ParallelConfig(
         communication_type=api.CommunicationType.MPI,

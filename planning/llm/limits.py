@@ -57,7 +57,7 @@ def llm_limits(
         ("max_batch_size", max_batch_size),
     ):
         if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; pass 1 or more, or leave it out")
+            raise InputError(f"{name} is {value}; pass 1 or more, or leave it out", name)
     context, batch = manifest.model.max_context, max_batch_size or 1
     frames = max_frames or max(manifest.frames.num_frames, DEFAULT_MAX_FRAMES)
     visual = manifest.model.visual_tokens(frames)
@@ -67,7 +67,9 @@ def llm_limits(
         raise InputError(
             f"{frames} frames make {visual} visual tokens, which with {answer} new ones leave no "
             f"room for a question in the model's context of {context}; pass fewer max_frames or "
-            "max_new_tokens"
+            "max_new_tokens",
+            "max_frames",
+            "max_new_tokens",
         )
     return LlmLimits(
         max_batch_size=batch,

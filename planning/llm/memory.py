@@ -122,7 +122,10 @@ def check_device(
         f"the language model needs about {_gb(need.total)} of device memory (weights "
         f"{_gb(need.weights)}, KV cache {_gb(need.kv_cache)}, activations "
         f"{_gb(need.activations)}, CUDA {_gb(_DEVICE_BASE)}), {_gb(budget)} are available; "
-        f"{', '.join(advice)}"
+        f"{', '.join(advice)}",
+        "max_batch_size",
+        "max_frames",
+        "max_new_tokens",
     )
 
 

@@ -274,7 +274,7 @@ def test_several_ranks_need_as_many_equal_gpus(
 
 
 def test_options_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match=r"device_memory_gb is 0; pass a number above 0"):
+    with pytest.raises(InputError, match=r"device_memory_gb is 0; pass above 0"):
         LlmBuildOptions(device_memory_gb=0)
 
 
