@@ -10,24 +10,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from hicom_edge.bench.machine_limits import UNKNOWN, MachineLimits, measure_limits
+from hicom_edge.bench.stage_work import work_of_stages
 from hicom_edge.engines import AUTO, choose_backend
 from hicom_edge.engines.base import EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
 from hicom_edge.errors import ResourceError
 from hicom_edge.option_fields import check_fields, option
-from hicom_edge.planning.engine_memory import weight_bytes
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import VideoQA
-from hicom_edge.runtime.stages import DECODER
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
-    from hicom_edge.bundle.manifest import Manifest
     from hicom_edge.runtime.answer import Answer, Clip
     from hicom_edge.runtime.timings import Timings, WatchTimings
     from hicom_edge.runtime.video import VideoInput
-
-_ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -143,22 +139,21 @@ def time_stages(
         place = _on_gpu(clip), bundle.graph("vision").precision == "fp16"
         with suppress(ResourceError):
             machine = limits(*place)
-        runs: list[_Run] = []
+        runs: list[_Timings] = []
         for done in range(2, total + 1):
             # Only timings are kept: the maps of a clip are large.
             clip, answer = _run(qa, video, question, options)
             runs.append((clip.timings, answer.timings))
             progress("timing", done, total, "run")
-        work, remarks, frames = _work(bundle, clip, answer), qa.remarks, clip.num_frames
+        work, remarks, frames = work_of_stages(bundle, clip, answer), qa.remarks, clip.num_frames
     with suppress(ResourceError):  # times without limits are better than none
         machine = machine.or_faster(limits(*place))
+    least_ms = {stage: w.least_ms(machine) for stage, w in work.items()}
     return StageTimes(
         engine=choose_backend(options.engine, bundle).name,
         load_ms=1e3 * (loaded - started),
         first_answer_ms=1e3 * (first - loaded),
-        stages=tuple(
-            _stages(runs, frames, {stage: w.least_ms(machine) for stage, w in work.items()})
-        ),
+        stages=tuple(_stages(runs, frames, least_ms)),
         remarks=remarks,
     )
 
@@ -175,10 +170,12 @@ def _run(
     return clip, qa.ask(clip, question, max_new_tokens=options.max_new_tokens)
 
 
-_Run: TypeAlias = "tuple[WatchTimings, Timings]"
+_Timings: TypeAlias = "tuple[WatchTimings, Timings]"
 
 
-def _stages(runs: Sequence[_Run], frames: int, limits: dict[str, float | None]) -> list[StageTime]:
+def _stages(
+    runs: Sequence[_Timings], frames: int, limits: dict[str, float | None]
+) -> list[StageTime]:
     _, counted = runs[-1]
     units = {
         "decode": ("frame", frames),
@@ -196,44 +193,6 @@ def _stages(runs: Sequence[_Run], frames: int, limits: dict[str, float | None]) 
         for stage, ms in times.items()
         if units[stage][1] and max(ms)
     ]
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Bytes that a stage has to read, and multiply-adds that it has to compute."""
-
-    nbytes: float
-    multiply_adds: float = 0
-
-    def least_ms(self, machine: MachineLimits) -> float | None:
-        return machine.ms(self.nbytes, self.multiply_adds)
-
-
-def _work(bundle: Bundle, clip: Clip, answer: Answer) -> dict[str, _Work]:
-    """The work of the stages for which it is known."""
-    manifest, counted = bundle.manifest, answer.timings
-    maps = [m for m in (clip.maps.features, clip.maps.embeddings) if m is not None]
-    work = {"compress": _Work(sum(m.nbytes for m in maps))}
-    if (per_patch := _multiply_adds_per_row(manifest, "vision")) is not None:
-        weights = weight_bytes(manifest, "vision")
-        work["vision"] = _Work(weights, per_patch * clip.patch_tokens)
-    if DECODER not in manifest.graphs:
-        return work
-    weights = weight_bytes(manifest, DECODER)
-    work["generate"] = _Work(weights * counted.decode_steps)  # every step reads all weights
-    if (per_token := _multiply_adds_per_row(manifest, DECODER)) is not None:
-        # Of a prompt, only the last position goes through the output layer (Dl, vocab).
-        per_token -= manifest.model.vocab_size * answer.visual_tokens.shape[1]
-        work["prefill"] = _Work(weights, per_token * counted.prompt_tokens)
-    return work
-
-
-def _multiply_adds_per_row(manifest: Manifest, graph: str) -> float | None:
-    """For one patch or token: one per weight. None for a quantised graph."""
-    entry = manifest.graphs[graph]
-    if entry.quantization is not None:
-        return None
-    return weight_bytes(manifest, graph) / _ELEMENT_BYTES[entry.precision]
 
 
 def _on_gpu(clip: Clip) -> bool:
