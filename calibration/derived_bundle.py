@@ -72,7 +72,7 @@ def derive_bundle(
     """
     refuse_itself(bundle.path, Path(target))
     entries = dict(bundle.manifest.graphs)
-    gone = {file for graph in graphs for file in _files_of(bundle.graph(graph))}
+    gone = {file for graph in graphs for file in _replaced_files(bundle, graph)}
     _check_no_reader(bundle, entries.keys() - graphs.keys(), gone)
     remedy = "free some space or write to another disk"
     with BundleWriter(target, overwrite) as writer, explained_write_errors(Path(target), remedy):
@@ -107,6 +107,12 @@ def refuse_itself(source: Path, target: Path) -> None:
         raise InputError(
             f"{target} {where} the bundle that is being quantised; write to another path"
         )
+
+
+def own_files(bundle: Bundle, graph: str) -> list[str]:
+    """Files of a graph and its weights, without variants and without weights of another graph."""
+    file = bundle.graph(graph).file
+    return [name for name in bundle.manifest.files_of(graph) if name.startswith(file)]
 
 
 def _with_notes(manifest: Manifest, notes: Sequence[str]) -> Manifest:
@@ -178,11 +184,9 @@ def _save_beside(model: ir.Model, main: Path, path: Path) -> None:
     ir.save(own, path)
 
 
-def _files_of(entry: GraphEntry) -> Iterator[str]:
-    """The files of a graph, whether they exist or not."""
-    for file in (entry.file, *entry.variants.values()):
-        yield file
-        yield f"{file}.data"
+def _replaced_files(bundle: Bundle, graph: str) -> Iterator[str]:
+    yield from own_files(bundle, graph)
+    yield from bundle.graph(graph).variants.values()
 
 
 def _check_same_ends(model: ir.Model, entry: GraphEntry) -> None:

@@ -1,18 +1,19 @@
-"""What a changed graph does to visual tokens and to the answer's first token, on a few samples.
+"""Measure the effect of a modified graph on visual tokens and on the answer's first token.
 
-It knows which stages a graph can change, and runs those alone. It does not know what was changed.
+Only the stages from the modified graph on run again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from hicom_edge.calibration.layers.trial_engine import TrialDecoder, TrialEngine
+from hicom_edge.calibration.memory_engine import HostDecoder, MemoryEngine
 from hicom_edge.calibration.quality.comparison import kl_divergence, token_cosines
 from hicom_edge.runtime.stages import DECODER, GUIDE, VISION, Stages, compressor_graph
 from hicom_edge.runtime.trace import (
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.scales.absorbers import Array
     from hicom_edge.datasets.sample import Sample
-    from hicom_edge.engines.base import EngineOptions
+    from hicom_edge.engines.base import Engine, EngineOptions, FeedDict
+    from hicom_edge.engines.cancel import CancelToken
 
 OVERFLOW_KL = 1e6
 """Worse than any real divergence, and finite in JSON."""
@@ -36,9 +38,9 @@ OVERFLOW_KL = 1e6
 
 @dataclass(frozen=True)
 class EndEffect:
-    """Means over the samples: cosine of the visual tokens, KL of the first token's logits (nats).
+    """Means over samples: cosine of the visual tokens, and KL of the first token in nats.
 
-    A sample whose logits are not finite counts OVERFLOW_KL.
+    The KL of a sample whose logits are not finite counts as OVERFLOW_KL.
     """
 
     token_cosine: float
@@ -47,7 +49,7 @@ class EndEffect:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the floating-point bundle makes of one sample; its maps stay in memory."""
+    """What the floating-point bundle computed for one sample; its features stay in memory."""
 
     sample: Sample
     watched: Watched
@@ -57,11 +59,10 @@ class Reference:
 
 
 class EndEffectProbe:
-    """The floating-point bundle, what it made of the samples, and a place to try other graphs.
+    """Tries modified graphs in place of a bundle's own on a few samples.
 
-    The maps of all videos stay in memory, 215 MB for 32 frames of SigLIP so400m in fp32: a few
-    samples are meant. Engines run in ONNX Runtime on the CPU and are loaded once, those tried for
-    each trial.
+    The features of all videos stay in memory, 215 MB for 32 frames of SigLIP so400m in fp32, so use
+    few samples. The bundle's engines are loaded once, a modified graph for each trial.
     """
 
     def __init__(
@@ -75,37 +76,69 @@ class EndEffectProbe:
         self._references = [_refer(stages, sample) for sample in samples]
 
     def effect(self, graph_name: str, model: ir.Model) -> EndEffect | None:
-        """Run the graph in this form in place of the bundle's; None if no sample reaches it.
+        """The effect of this form of a graph; None if no sample reaches the graph.
 
         Raises:
-            EngineError: ONNX Runtime does not take the graph.
+            EngineError: ONNX Runtime cannot run the graph.
         """
         reached = [r for r in self._references if _reaches(self._bundle, graph_name, r)]
         if not reached:
             return None
-        if graph_name == DECODER:
-            with TrialDecoder(self._bundle, graph_name, model, self._options) as decoder:
-                stages = self._stages_with({}, decoder)
-                pairs = [_changed(stages, graph_name, r) for r in reached]
-        else:
-            with TrialEngine(self._bundle, graph_name, model, self._options) as engine:
-                stages = self._stages_with({graph_name: engine}, None)
-                pairs = [_changed(stages, graph_name, r) for r in reached]
+        with TrialEngine(self._bundle, graph_name, model, self._options) as engine:
+            stages = self._stages_with(engine)
+            pairs = [_changed(stages, graph_name, r) for r in reached]
         return _mean(reached, pairs)
 
-    def _stages_with(self, engines: dict[str, TrialEngine], decoder: TrialDecoder | None) -> Stages:
-        """Stages in the engines that are loaded already, except for those given."""
-        names = [name for name in self._bundle.manifest.graphs if name != DECODER]
+    def _stages_with(self, trial: TrialEngine) -> Stages:
+        """Stages that use the engines loaded already, except for the trial's graph."""
         own = self._stages.engines
-        loaded = {n: engines[n] if n in engines else own.engine(n) for n in names}
-        language_model = decoder or own.decoder
+        names = [name for name in self._bundle.manifest.graphs if name != DECODER]
+        engines: dict[str, Engine] = {
+            name: trial if name == trial.name else own.engine(name) for name in names
+        }
+        is_decoder = trial.name == DECODER
+        decoder = HostDecoder(self._bundle, trial) if is_decoder else own.decoder
         return Stages(
-            self._bundle,
-            DEFAULT_ENGINE,
-            self._options,
-            engines=loaded,
-            language_model=language_model,
+            self._bundle, DEFAULT_ENGINE, self._options, engines=engines, language_model=decoder
         )
+
+
+class TrialEngine(MemoryEngine):
+    """Runs a modified graph with the same inputs and outputs as the bundle's."""
+
+    def __init__(
+        self, bundle: Bundle, graph_name: str, model: ir.Model, options: EngineOptions | None = None
+    ) -> None:
+        super().__init__(bundle, graph_name, options)
+        self._model = model
+
+    def _infer(self, feed_dict: FeedDict, cancel: CancelToken | None) -> dict[str, Array]:
+        del cancel  # a trial is one short run
+        return self._outputs([spec.name for spec in self.outputs], feed_dict)
+
+    def _serialised(self) -> bytes:
+        serialised: bytes = ir.to_proto(self._model).SerializeToString()
+        return serialised
+
+    def _weights_folder(self) -> Path | None:
+        tensors = (value.const_value for value in self._model.graph.initializers.values())
+        folders = {Path(t.path).parent for t in tensors if isinstance(t, ir.ExternalTensor)}
+        assert len(folders) <= 1
+        return folders.pop() if folders else None
+
+
+def settled(model: ir.Model, directory: Path) -> ir.Model:
+    """The graph with computed weights written to a file once and mapped from there.
+
+    A graph in memory is limited to 2 GiB and needs all external weights in one folder. Graphs
+    without computed weights are returned unchanged.
+    """
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    if not any(isinstance(tensor, ir.LazyTensor) for tensor in tensors):
+        return model
+    path = directory / "graph.onnx"
+    ir.save(model, path, external_data=f"{path.name}.data")
+    return ir.load(path)
 
 
 def _refer(stages: Stages, sample: Sample) -> Reference:
@@ -115,7 +148,7 @@ def _refer(stages: Stages, sample: Sample) -> Reference:
 
 
 def _changed(stages: Stages, graph_name: str, reference: Reference) -> tuple[Array, Array]:
-    """Visual tokens and first logits when this graph is another; earlier stages are not run."""
+    """Visual tokens and first logits with the modified graph; earlier stages are not run."""
     sample, watched, guide = reference.sample, reference.watched, reference.guide
     tokens = reference.visual_tokens
     if graph_name == VISION:

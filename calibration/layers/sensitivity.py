@@ -22,8 +22,8 @@ from hicom_edge.calibration.graphs.integer_grids import (
 )
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.graphs.weight_only import block_sizes
+from hicom_edge.calibration.layers.end_effect import settled
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
-from hicom_edge.calibration.layers.trial_engine import settled
 from hicom_edge.calibration.scales.absorbers import Array
 from hicom_edge.calibration.scales.awq import limited
 

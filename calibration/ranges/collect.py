@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from hicom_edge.bundle import text_of
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
-from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine, Observer
+from hicom_edge.calibration.memory_engine import HostDecoder
+from hicom_edge.calibration.ranges.observed_engine import ObservedEngine, Observer
 from hicom_edge.calibration.ranges.statistics import (
     DEFAULT_ROWS,
     BundleStatistics,
@@ -191,9 +192,8 @@ def _observed_stages(
         engines, decoder = {}, None
         for tensors in observed:
             if tensors.graph == DECODER:
-                decoder = stack.enter_context(
-                    ObservedDecoder(bundle, tensors.all, observer, options)
-                )
+                engine = ObservedEngine(bundle, DECODER, tensors.all, observer, options)
+                decoder = stack.enter_context(HostDecoder(bundle, engine))
                 continue
             rows = _FRAMES_PER_RUN if tensors.graph == VISION else None
             engines[tensors.graph] = stack.enter_context(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.derived_bundle import own_files
 from hicom_edge.calibration.graphs.linears import Linear, find_linears
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.layers.sensitivity import LayerSensitivity, layer_key
@@ -51,9 +52,8 @@ def graph_reports(before: Bundle, after: Bundle) -> tuple[GraphReport, ...]:
 
 
 def graph_bytes(bundle: Bundle, name: str) -> int:
-    """Bytes of a graph and of the weights beside it, in files named after it; no variants."""
-    file = bundle.graph(name).file
-    return sum(entry.size for path, entry in bundle.manifest.files.items() if path.startswith(file))
+    """Bytes of a graph and its own weights, without variants."""
+    return sum(bundle.manifest.files[file].size for file in own_files(bundle, name))
 
 
 def layer_reports(

@@ -19,13 +19,14 @@ from hicom_edge.calibration.graphs.integer_grids import (
     sqnr_db,
 )
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.layers.end_effect import EndEffectProbe
+from hicom_edge.calibration.layers.end_effect import EndEffectProbe, TrialEngine, settled
 from hicom_edge.calibration.layers.graph_plan import GraphPlan
 from hicom_edge.calibration.layers.sensitivity import (
     LayerSensitivity,
     layer_noise,
     measure_sensitivities,
 )
+from hicom_edge.calibration.memory_engine import HostDecoder
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
 from hicom_edge.calibration.ranges.range_methods import RangeMethod
 from hicom_edge.calibration.scales.awq import search_clips
@@ -38,6 +39,7 @@ from hicom_edge.calibration.scales.smoothing import (
     smoothquant,
 )
 from hicom_edge.datasets.sample import Sample
+from hicom_edge.engines import load_decoder
 from hicom_edge.errors import EngineError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
 from hicom_edge.runtime.stages import Stages
@@ -213,30 +215,28 @@ def test_noise_is_told_in_finite_decibels():
     assert math.isfinite(sqnr_db(float("inf")))
 
 
-def test_a_trial_decoder_runs_prefills_alone(demo, plans):
-    from hicom_edge.calibration.layers.trial_engine import TrialDecoder
-
-    embeds = np.zeros((3, demo.manifest.model.llm_dim), np.float32)
-    with TrialDecoder(demo, "decoder", plans[-1].model) as decoder:
-        sequence = decoder.start()
-        assert sequence.append(embeds).shape == (demo.manifest.model.vocab_size,)
-        assert sequence.length == 3
-        assert decoder.start().append(embeds[:2]).dtype == np.float32
-        with pytest.raises(EngineError, match="a trial runs prefills alone, and one was run"):
-            sequence.append(embeds[:1])
+def test_a_trial_decoder_decodes_as_the_bundles_own(demo, plans):
+    embeds = np.random.default_rng(0).normal(size=(5, demo.manifest.model.llm_dim))
+    embeds = embeds.astype(np.float32)
+    trial = HostDecoder(demo, TrialEngine(demo, "decoder", plans[-1].model))
+    with (
+        trial,
+        load_decoder(demo, "onnxruntime-cpu") as plain,
+        trial.start() as one,
+        plain.start() as other,
+    ):
+        for part in (embeds[:3], embeds[3:4], embeds[4:]):
+            np.testing.assert_allclose(one.append(part), other.append(part), atol=1e-3)
+        assert one.length == other.length == 5
 
 
 def test_an_engine_that_is_not_loaded_says_so(demo, plans):
-    from hicom_edge.calibration.layers.trial_engine import TrialEngine
-
     engine = TrialEngine(demo, "guide", plans[1].model)
     with pytest.raises(EngineError, match="guide is not loaded; run it inside `with engine:`"):
         engine.infer({"guide_input_ids": np.zeros(4, np.int64)})
 
 
 def test_weights_in_files_are_read_from_there(demo, tmp_path: Path):
-    from hicom_edge.calibration.layers.trial_engine import TrialEngine, settled
-
     model = ir.load(demo.file(demo.graph("vision").file))
     assert settled(model, tmp_path) is model
     folded = fold(model, {"head.layernorm/LayerNormalization": np.full(128, 2, np.float32)})

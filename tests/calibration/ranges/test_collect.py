@@ -13,8 +13,9 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import find_linears
+from hicom_edge.calibration.memory_engine import HostDecoder
 from hicom_edge.calibration.ranges.collect import CollectOptions, collect_statistics
-from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine
+from hicom_edge.calibration.ranges.observed_engine import ObservedEngine
 from hicom_edge.calibration.ranges.range_methods import RangeMethod
 from hicom_edge.calibration.ranges.statistics import BundleStatistics
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
@@ -64,7 +65,8 @@ def everything(demo: Bundle, samples) -> dict[tuple[str, str], list[np.ndarray]]
             for name in GRAPHS
         }
         tensors = [*inputs(demo, "decoder"), *demo_cache(demo)]
-        decoder = stack.enter_context(ObservedDecoder(demo, tensors, keep))
+        observed = ObservedEngine(demo, "decoder", tensors, keep)
+        decoder = stack.enter_context(HostDecoder(demo, observed))
         stages = stack.enter_context(
             Stages(demo, "onnxruntime-cpu", engines=engines, language_model=decoder)
         )

@@ -11,7 +11,8 @@ import pytest
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.graphs.linears import find_linears
-from hicom_edge.calibration.ranges.observed_engine import ObservedDecoder, ObservedEngine
+from hicom_edge.calibration.memory_engine import HostDecoder
+from hicom_edge.calibration.ranges.observed_engine import ObservedEngine
 from hicom_edge.engines import load_decoder, load_engine
 from hicom_edge.errors import EngineError, InputError
 from hicom_edge.runtime.qa import DEMO_BUNDLE
@@ -134,7 +135,7 @@ def test_the_observed_decoder_decodes_as_the_bundles_own(bundle: Bundle) -> None
     linears = find_linears(model_of(bundle, "decoder"))
     tensors = [*(linear.input for linear in linears), "present.0.key"]
     with (
-        ObservedDecoder(bundle, tensors, seen) as observed,
+        HostDecoder(bundle, ObservedEngine(bundle, "decoder", tensors, seen)) as observed,
         load_decoder(bundle, CPU) as plain,
     ):
         embeds = rng.standard_normal((12, plain.llm_dim)).astype(plain.dtype)
