@@ -56,7 +56,7 @@ def load_decoder(
 
 
 def engine_names() -> tuple[str, ...]:
-    """The names that `--engine` takes besides "auto", best first."""
+    """Names of the engines in the order in which "auto" tries them."""
     return tuple(_BACKENDS)
 
 

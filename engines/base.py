@@ -1,7 +1,6 @@
-"""The contract of an engine: something that runs one graph of a bundle.
+"""Contracts of engines: `Engine` runs one graph of a bundle, `DecoderEngine` the language model.
 
-It knows names, dtypes and shapes, and checks them once. It does not know any backend: `Backend`
-says what one must offer, `hicom_edge.engines` lists those that exist.
+The base classes check names, dtypes and shapes, so that backends do not.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ if TYPE_CHECKING:
 
 
 MAX_THREADS = 1024
-"""Beyond any machine; a backend would start whatever number it is told."""
+"""More than any machine has; ONNX Runtime would start any number of threads."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How engines use the machine; every backend takes what applies to it.
+    """How engines use the machine; a backend ignores what does not apply to it.
 
     Attributes:
         threads: CPU threads of one graph; None leaves the choice to the backend.
@@ -67,10 +66,10 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run graphs, as the registry sees it.
+    """An entry of the registry: one way to run graphs.
 
     Attributes:
-        name: what `--engine` calls it.
+        name: such as "onnxruntime-cpu".
         unavailable: the reason why it cannot run on a machine, or None when it can.
         load_engine: makes the engine of one graph, not yet activated.
         load_decoder: makes the engine of the `decoder` graph, not yet activated.
@@ -86,10 +85,10 @@ class Backend:
 
 
 class Runner(ABC):
-    """What is loaded on `activate` and freed on `deactivate`; use as a context manager.
+    """Loaded by `activate` and freed by `deactivate`; use it as a context manager.
 
     Attributes:
-        remarks: what a user should know of how it runs here, a line each; known once it is active.
+        remarks: what a user should know about how it runs here, a line each; set by `activate`.
     """
 
     name: str
@@ -128,7 +127,7 @@ class Engine(Runner):
     only one run at a time makes them wait.
 
     Attributes:
-        memory: where its device arrays lie; known once it is active.
+        memory: of its device arrays; set by `activate`.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -153,13 +152,13 @@ class Engine(Runner):
         out: Mapping[str, DeviceArray] | None = None,
         cancel: CancelToken | None = None,
     ) -> dict[str, DeviceArray]:
-        """Run the graph and leave its outputs where they were computed.
+        """Run the graph and leave its outputs in the memory in which they were computed.
 
         Args:
             feed_dict: host arrays, which are copied to the device, and device arrays, which are
-                read where they lie when that is the engine's place.
-            out: outputs that are to be written to arrays of the caller's, in this engine's place;
-                the others are made, and are valid while the engine is active.
+                read without a copy if they are in this engine's memory.
+            out: arrays of the caller, in this engine's memory, for some or all outputs; the other
+                outputs are allocated, and are valid while the engine is active.
 
         Raises:
             EngineError: a name, dtype or fixed dimension does not fit the graph.
@@ -172,7 +171,7 @@ class Engine(Runner):
         return self._infer_on_device(feed_dict, out or {}, cancel)
 
     def input_dtype(self, name: str) -> str:
-        """The dtype that the graph takes for an input, such as "float16"."""
+        """The dtype of an input of the graph, such as "float16"."""
         return spec_named(self.name, self.inputs, name).dtype
 
     @abstractmethod
@@ -214,7 +213,7 @@ class DecoderEngine(Runner):
         dtype: dtype of the embeddings, such as "float32".
         max_batch: sequences that one run of the engine takes; `step_batch` cuts larger batches.
         max_sequences: sequences that can be open at once, or None where only memory limits them.
-        memory: where embeddings are read without a copy; known once it is active.
+        memory: from which embeddings are read without a copy; set by `activate`.
     """
 
     llm_dim: int

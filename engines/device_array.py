@@ -1,7 +1,6 @@
-"""Arrays that stay where an engine made them, so that the next stage reads them there.
+"""Arrays in device memory that are passed between engines without a copy to the host.
 
-It knows addresses, shapes, and how bytes get into and out of a memory. It does not know what runs
-there: ONNX Runtime and TensorRT both take inputs and outputs by address, and so each other's.
+ONNX Runtime and TensorRT both take inputs and outputs by address, and so each other's arrays.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ CPU_PLACE, CUDA_PLACE = "cpu", "cuda:0"
 
 
 class Memory(Protocol):
-    """Where arrays lie: all copies are complete on return, all addresses are plain numbers."""
+    """Allocates and copies bytes; copies are complete on return, addresses are plain integers."""
 
     @property
     def place(self) -> str:
-        """CPU_PLACE or CUDA_PLACE; what reads one memory of a place reads all of them."""
+        """CPU_PLACE or CUDA_PLACE; memories of the same place can read each other's addresses."""
 
     def allocate(self, nbytes: int) -> int:
-        """The address of `nbytes`; raises ResourceError when there are not so many."""
+        """The address of `nbytes` new bytes; raises ResourceError if memory is short."""
 
     def free(self, address: int) -> None: ...
 
@@ -45,12 +44,12 @@ class Memory(Protocol):
 class DeviceArray:
     """A C-ordered array at an address.
 
-    NumPy takes it where it takes an array: as a view in main memory, else as a copy.
+    `np.asarray` accepts it: a view of main memory, or a copy of device memory.
 
     Attributes:
         address: of its first element.
         shape, dtype: as NumPy's.
-        memory: where it lies.
+        memory: the memory that the address belongs to.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class DeviceArray:
         memory: Memory,
         owner: object,
     ) -> None:
-        """`owner` keeps the bytes alive as long as the array, or a part of it, lives."""
+        """`owner` keeps the bytes alive as long as the array or a part of it is referred to."""
         self.address, self.shape, self.dtype = address, tuple(shape), np.dtype(dtype)
         self.memory, self._owner = memory, owner
 
@@ -90,39 +89,39 @@ class DeviceArray:
         return DeviceArray(address, shape, self.dtype, self.memory, self._owner)
 
     def numpy(self) -> Array:
-        """The elements as a host array: a view in main memory, else a copy."""
+        """The elements as a host array: a view of main memory, or a copy of device memory."""
         return np.asarray(self)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What NumPy makes a view from; its base is this object."""
+        """NumPy makes a view of it whose base is this object."""
         if self.memory.place != CPU_PLACE:
             raise AttributeError(f"{self!r} is not in main memory")
         data, typestr = (self.address, False), self.dtype.str
         return {"version": 3, "shape": self.shape, "typestr": typestr, "data": data}
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        del copy  # only asked for where a copy is needed anyway
+        del copy  # NumPy passes it; a copy is made in any case
         host = np.empty(self.shape, self.dtype)
         self.memory.download(self.address, host)
         return host if dtype is None else host.astype(dtype)
 
 
 class Allocation:
-    """Bytes of a memory that are given back once, when released or no longer referred to."""
+    """Bytes that are freed once: by `release`, or when nothing refers to them any more."""
 
     def __init__(self, memory: Memory, nbytes: int) -> None:
         self.address = memory.allocate(nbytes)
         self._give_back = weakref.finalize(self, memory.free, self.address)
-        self._give_back.atexit = False  # the process takes its memory along
+        self._give_back.atexit = False  # memory is freed with the process
 
     def release(self) -> None:
-        """Give the bytes back now; arrays that still point to them must not be used."""
+        """Free the bytes now; arrays that still point to them must not be used."""
         self._give_back()
 
 
 class MainMemory:
-    """The memory that NumPy uses."""
+    """Main memory, allocated through NumPy."""
 
     place = CPU_PLACE
 
@@ -136,7 +135,7 @@ class MainMemory:
         return block.ctypes.data
 
     def free(self, address: int) -> None:
-        """Give a block back."""
+        """Free a block."""
         del self._blocks[address]
 
     def upload(self, array: Array, address: int) -> None:
@@ -157,13 +156,13 @@ MAIN_MEMORY = MainMemory()
 
 
 def empty(shape: Sequence[int], dtype: np.dtype[Any] | str, memory: Memory) -> DeviceArray:
-    """An array without content, whose bytes are its own."""
+    """A new array with undefined content."""
     owner = Allocation(memory, math.prod(shape) * np.dtype(dtype).itemsize)
     return DeviceArray(owner.address, shape, dtype, memory, owner)
 
 
 def placed(array: AnyArray, memory: Memory) -> DeviceArray:
-    """The array in that memory: itself where it lies there already, else a copy."""
+    """The array itself if it is in that memory, or a copy there."""
     if isinstance(array, DeviceArray) and array.memory.place == memory.place:
         return array
     host = np.ascontiguousarray(array)
@@ -175,7 +174,7 @@ def placed(array: AnyArray, memory: Memory) -> DeviceArray:
 
 
 def write(source: AnyArray, target: DeviceArray) -> None:
-    """Copy an array over another one of the same shape and dtype, wherever they lie."""
+    """Copy an array over another one of the same shape and dtype, in any memory."""
     if source.shape != target.shape or source.dtype != target.dtype:
         raise EngineError(f"{source.dtype.name} {source.shape} does not fit into {target!r}")
     if isinstance(source, DeviceArray) and source.memory.place == target.memory.place:
@@ -185,7 +184,7 @@ def write(source: AnyArray, target: DeviceArray) -> None:
 
 
 def joined(parts: Sequence[AnyArray], memory: Memory) -> AnyArray:
-    """Arrays one after the other along the first axis, in that memory; all of one dtype."""
+    """Arrays of one dtype concatenated along the first axis, in that memory."""
     if memory.place == CPU_PLACE:
         return np.concatenate([np.asarray(part) for part in parts])
     length = sum(len(part) for part in parts)
@@ -198,5 +197,5 @@ def joined(parts: Sequence[AnyArray], memory: Memory) -> AnyArray:
 
 
 def as_dtype(array: AnyArray, dtype: str) -> AnyArray:
-    """The array itself where it has that dtype, else a converted copy in main memory."""
+    """The array itself if it has that dtype, or a converted copy in main memory."""
     return array if array.dtype.name == dtype else np.asarray(array).astype(dtype)

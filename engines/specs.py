@@ -1,7 +1,4 @@
-"""Whether arrays are what the manifest promises of a graph's inputs and outputs.
-
-It knows names, dtypes and shapes. It does not know engines.
-"""
+"""Checks of arrays against the names, dtypes and shapes of a graph's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +15,10 @@ if TYPE_CHECKING:
 def check_feed(
     name: str, inputs: tuple[TensorSpec, ...], feed_dict: Mapping[str, AnyArray]
 ) -> None:
-    """Names, dtypes, ranks and fixed dimensions fit, and a dynamic axis has one size everywhere."""
+    """Raise EngineError unless names, dtypes and shapes fit.
+
+    A dynamic axis must have the same size in all inputs.
+    """
     expected = [spec.name for spec in inputs]
     if set(expected) != set(feed_dict):
         raise EngineError(f"{name}: got inputs {sorted(feed_dict)}, expected {sorted(expected)}")
@@ -33,7 +33,7 @@ def check_feed(
 
 
 def fits_spec(array: AnyArray, spec: TensorSpec, sizes: dict[str, int]) -> bool:
-    """Whether an array is what the manifest says; `sizes` collects those of the dynamic axes."""
+    """Whether an array fits its spec; `sizes` collects the sizes of dynamic axes, by name."""
     fits = array.dtype.name == spec.dtype and array.ndim == len(spec.shape)
     for size, dim in zip(array.shape, spec.shape, strict=False):
         fits = fits and size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
@@ -41,7 +41,7 @@ def fits_spec(array: AnyArray, spec: TensorSpec, sizes: dict[str, int]) -> bool:
 
 
 def spec_named(name: str, specs: tuple[TensorSpec, ...], wanted: str) -> TensorSpec:
-    """The spec of a tensor; raises EngineError, with the names that exist, when there is none."""
+    """The spec of a tensor; raises EngineError, which lists the names, if there is none."""
     for spec in specs:
         if spec.name == wanted:
             return spec

@@ -1,7 +1,6 @@
-"""The contract of a runtime that generates by itself: a prompt goes in, token ids come out.
+"""The contract of a runtime that has the decode loop, the KV cache and sampling inside.
 
-A `DecoderEngine` gives logits and leaves the loop to its caller; TensorRT-LLM keeps loop, cache and
-sampling inside. It knows what such a runtime is told. It does not know any.
+TensorRT-LLM is one. A `DecoderEngine` returns logits instead, and its caller runs the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from hicom_edge.engines.cancel import CancelToken
     from hicom_edge.planning.machine import Machine
 
-# The id of a position that has no token: a visual one.
+# The token id at positions of visual tokens, which have no id of their own.
 VISUAL = -1
 
 
@@ -30,14 +29,14 @@ class GenerationRequest:
     """One answer to generate.
 
     Attributes:
-        token_ids: (l,) int64, VISUAL where a visual token stands.
-        embeddings: (l, Dl), of every position, of the generator's dtype.
-        stop_token_ids: end the answer and are not part of it.
+        token_ids: (l,) int64, VISUAL at the positions of visual tokens.
+        embeddings: (l, Dl) of all positions, in the generator's dtype.
+        stop_token_ids: tokens that end the answer and are not part of it.
         max_new_tokens: the most tokens to generate.
         temperature: 0 is greedy.
-        top_k, top_p: limit a draw; 0 and 1.0 do not.
+        top_k, top_p: limit the draw; 0 and 1.0 switch them off.
         repetition_penalty: over the generated tokens only; 1.0 is off.
-        seed: of the draws; None takes a fresh one.
+        seed: of the draws; None: another one each time.
     """
 
     token_ids: Array
@@ -52,7 +51,7 @@ class GenerationRequest:
 
 
 class TextGenerator(Runner):
-    """A language model that generates by itself; several answers may be on their way at once.
+    """A language model with a decode loop of its own; it may run several requests at once.
 
     Attributes:
         llm_dim: size Dl of one embedding.
@@ -79,7 +78,7 @@ class TextGenerator(Runner):
     def _generate(
         self, request: GenerationRequest, cancel: CancelToken | None
     ) -> Generator[int, None, None]:
-        """Generate for a request that is consistent in itself."""
+        """Generate for a request whose shapes were checked."""
 
     def _check(self, request: GenerationRequest) -> None:
         ids, rows = request.token_ids, request.embeddings

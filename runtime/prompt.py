@@ -1,7 +1,6 @@
-"""Questions to the language model's token ids, with a gap where the visual tokens go.
+"""Token ids of a chat prompt, in two parts around the visual tokens.
 
-It knows the bundle's chat template and tokenizer. It does not know embeddings, nor how long a
-prompt may be. What people type stays text: neither `<video>` nor a control token in it acts.
+Questions and answers are ordinary text: `<video>` or a control token in them has no effect.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class PromptParts(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """A stretch of the chat text, and whether the template or a person wrote it."""
+    """A part of the chat text, and whether it comes from the template or from a message."""
 
     text: str
     is_template: bool
@@ -76,10 +75,10 @@ class PromptBuilder:
         history: Iterable[tuple[str, str]] = (),
         system: str | None = None,
     ) -> PromptParts:
-        """The prompt of `question` after `history`, (question, answer) pairs about the same clip.
+        """The prompt of `question` after `history`: (question, answer) pairs about the same clip.
 
-        The placeholder, `<video>` and a newline, stands before the first question, as in training;
-        the text before and after it is tokenised apart. `system` None is the template's own.
+        As in training, the visual tokens and a newline come before the first question, and the text
+        on each side is tokenised by itself. `system` None: the system prompt of the template.
 
         Raises:
             PromptError: an unknown modality, or text that is not valid Unicode.
@@ -95,7 +94,7 @@ class PromptBuilder:
     def _render(
         self, turns: Sequence[str], system: str | None
     ) -> tuple[list[Fragment], list[Fragment]]:
-        """The chat before and after the placeholder; questions and answers take turns."""
+        """The chat before and after the visual tokens; `turns` alternates questions and answers."""
         chat = self._chat
         before = [Fragment(chat.start, True)]
         system = chat.default_system if system is None else system
@@ -115,7 +114,7 @@ class PromptBuilder:
         return [Fragment(opening, True), Fragment(content, False), Fragment(closing, True)]
 
     def _encode(self, fragments: Sequence[Fragment]) -> NDArray[np.int64]:
-        """Ids of the joined text, where only the template's control tokens are control tokens."""
+        """Ids of the joined text; only control tokens of the template are encoded as such."""
         controls, control_ids = self._controls, set(self._controls.values())
         written = [part for f in fragments if f.is_template for part in self._split(f.text)[1::2]]
         text = "".join(fragment.text for fragment in fragments)
@@ -126,7 +125,7 @@ class PromptBuilder:
         return np.array(ids, np.int64)
 
     def _encode_literally(self, fragments: Sequence[Fragment]) -> list[int]:
-        """Ids when somebody typed a control token: ordinary text everywhere but in the template."""
+        """Ids of a chat with a control token in a message, which is encoded as ordinary text."""
         runs = [""]
         for fragment in fragments:
             parts = self._split(fragment.text) if fragment.is_template else [fragment.text]
@@ -144,7 +143,7 @@ class PromptBuilder:
         return ids
 
     def _split(self, text: str) -> list[str]:
-        """Ordinary text at even places, control tokens at odd ones."""
+        """Parts of a text: ordinary text at even indices, control tokens at odd ones."""
         return self._control_pattern.split(text) if self._controls else [text]
 
     @cached_property

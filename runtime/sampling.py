@@ -1,7 +1,6 @@
-"""From logits to a token: repetition penalty, temperature, top-k, top-p, greedy or drawn.
+"""The choice of a token from logits: repetition penalty, temperature, top-k, top-p.
 
-It knows the order and the meaning that Hugging Face's generation gives to these settings. It does
-not know where logits come from, nor when to stop.
+Order and meaning of the settings are those of Hugging Face's generation.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ class SamplingSettings:
     """How a token is chosen; temperature 0 is greedy.
 
     Attributes:
-        temperature: 0 takes the best token; above 0 draws, the flatter the higher.
+        temperature: 0 takes the best token; higher values make draws more random.
         top_k: draw among the k best; 0 means all.
         top_p: draw among the best that together reach this probability, in (0, 1].
         repetition_penalty: above 1 discourages tokens that were generated already; 1 is off.
-            From 0.001 to 1000: beyond, it only overflows.
-        seed: of the random draws; None takes a fresh one.
+            From 0.001 to 1000, because values beyond overflow.
+        seed: of the random draws; None: another one each time.
     """
 
     temperature: float = option(0.0, **TEMPERATURE)
@@ -80,10 +79,10 @@ def resolve_settings(
     repetition_penalty: float | None = None,
     seed: int | None = None,
 ) -> SamplingSettings:
-    """Settings with the checkpoint's own value wherever None is given.
+    """Settings in which None is replaced by the checkpoint's own value.
 
     Raises:
-        PromptError: a value that means nothing.
+        PromptError: a value out of range.
     """
     return SamplingSettings(
         temperature=temperature,
@@ -97,7 +96,7 @@ def resolve_settings(
 
 
 class Sampler:
-    """Chooses the tokens of one sequence, and remembers them for the repetition penalty."""
+    """Chooses the tokens of one answer, and remembers them for the repetition penalty."""
 
     def __init__(self, settings: SamplingSettings) -> None:
         self._settings = settings
@@ -108,13 +107,13 @@ class Sampler:
         """The next token id, given float32 logits (V), which are not changed.
 
         Raises:
-            EngineError: the logits are no numbers, as after an overflow in half precision.
+            EngineError: the logits are not finite, as after an overflow in half precision.
         """
         settings = self._settings
         if not np.isfinite(logits.max()):
             raise EngineError(
                 "the language model's logits are not finite numbers; its precision is too low for "
-                "these weights, export it with --dtype fp32"
+                "these weights, export it in fp32"
             )
         scores = penalise_repetition(logits, self._generated, settings.repetition_penalty)
         token_id = self._best(scores) if settings.temperature == 0 else self._draw(scores)
@@ -126,7 +125,7 @@ class Sampler:
 
     def _draw(self, scores: Logits) -> int:
         settings = self._settings
-        # From the best score down, so that a low temperature tends to -inf and never to inf - inf.
+        # Relative to the best score: a low temperature then gives -inf, and never inf - inf.
         with np.errstate(over="ignore"):
             below = scores.astype(np.float64) - scores.max()
             scores = (below / settings.temperature).astype(np.float32)
@@ -136,9 +135,10 @@ class Sampler:
 
 
 def penalise_repetition(logits: Logits, generated: set[int], penalty: float) -> Logits:
-    """Scores whose generated tokens are pushed down: s / penalty, or s * penalty when s < 0.
+    """Scores with those of generated tokens lowered: s / penalty, or s * penalty if s < 0.
 
-    The prompt does not count, as in generation from embeddings (arXiv 1909.05858, section 4.1).
+    Tokens of the prompt do not count (arXiv 1909.05858, section 4.1), because visual tokens have no
+    ids; Hugging Face does the same when it generates from embeddings.
     """
     if penalty == 1 or not generated:
         return logits

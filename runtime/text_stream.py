@@ -1,7 +1,4 @@
-"""Token ids to text, piece by piece, without ever cutting a character in half.
-
-It knows how tokenizers spell characters as bytes. It does not know where the ids come from.
-"""
+"""Decodes token ids to text incrementally, in pieces of whole characters."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 class _Decoder(Protocol):
     def push(self, token_id: int, token: str) -> str:
-        """The text that `token_id` completes."""
+        """The text that is complete with `token_id`; may be empty."""
 
     def finish(self) -> str:
-        """What was held back."""
+        """The text of the tokens held back."""
 
 
 class TextStream:
-    """Decodes one answer. The pieces joined equal `tokenizer.decode(all ids)`, in linear time.
+    """Decodes one answer in linear time. The joined pieces equal `tokenizer.decode(all ids)`.
 
-    Special tokens and ids that the tokenizer does not have give no text, as in its own decoding.
+    As in that method, special tokens and unknown ids give no text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -40,18 +37,18 @@ class TextStream:
         self._decoder: _Decoder = _ByteLevel() if byte_level else _Window(tokenizer)
 
     def push(self, token_id: int) -> str:
-        """The text that can be shown now that `token_id` is known; may be empty."""
+        """The text that is complete with `token_id`; may be empty."""
         token = self._tokenizer.id_to_token(token_id)
         if token is None or token_id in self._special:
             return ""
         return self._decoder.push(token_id, token)
 
     def finish(self) -> str:
-        """The rest: bytes of a character that never became whole, as U+FFFD."""
+        """The rest: bytes of an incomplete character, as U+FFFD."""
         return self._decoder.finish()
 
     def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
-        """All non-empty pieces of a whole stream of ids."""
+        """The non-empty pieces of all ids."""
         for token_id in token_ids:
             if piece := self.push(int(token_id)):
                 yield piece
@@ -69,7 +66,7 @@ class _ByteLevel:
         try:
             spelled = bytes(map(_BYTE_OF.__getitem__, token))
         except KeyError:
-            # An added token that holds a space, for example, stands for itself.
+            # Added tokens are not byte-encoded, for example those with a space.
             spelled = token.encode()
         return self._utf8.decode(spelled)
 
@@ -78,10 +75,11 @@ class _ByteLevel:
 
 
 class _Window:
-    """Any other decoder: decodes the newest tokens after those whose text is already out.
+    """Any other tokenizer: decodes new tokens together with those before them.
 
-    The context keeps decoders honest that treat the first token differently. Byte tokens <0xNN> are
-    held until their run ends, because one wrong byte changes the text of the whole run.
+    The tokens before are needed because some decoders treat the first token differently. Byte
+    tokens <0xNN> are held back until their run ends, because one wrong byte changes the text of the
+    whole run.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -102,7 +100,7 @@ class _Window:
 
 
 def _byte_of() -> dict[str, int]:
-    """GPT-2's spelling: printable Latin-1 stands for itself, the other bytes for U+0100 onwards."""
+    """GPT-2's byte encoding: printable Latin-1 is itself, other bytes are U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     spelled = {chr(byte): byte for byte in printable}

@@ -1,7 +1,4 @@
-"""The token embedding of a bundle, mapped into memory and checked.
-
-It knows the file. It does not know tokens.
-"""
+"""The token embedding of a bundle, memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from hicom_edge.errors import BundleError
 
 
 def open_token_embedding(bundle: Bundle) -> NDArray[Any]:
-    """The embedding table (V, Dl), read only where its rows are used.
+    """The embedding table (V, Dl), of which only used rows are read from disk.
 
     Raises:
-        BundleError: the file is not such a table.
+        BundleError: the file is not a float table of this shape.
     """
     path = bundle.file(bundle.manifest.token_embedding)
     try:
-        table: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # unpickles nothing
+        table: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # does not unpickle
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path} is not a NumPy array ({error}); export the bundle again"

@@ -1,7 +1,4 @@
-"""Arrays by address into and out of an ONNX Runtime session, without copies.
-
-It knows IOBinding and OrtValues. It does not know what a graph computes.
-"""
+"""Inputs and outputs of an ONNX Runtime session by address (IOBinding), without copies."""
 
 from __future__ import annotations
 
@@ -26,9 +23,9 @@ def bind_input(
     memory: Memory,
     shape: Sequence[int] | None = None,
 ) -> None:
-    """Let a run read an array: where it lies, if that is the session's place, else as a copy.
+    """Bind an input: by address if the array is in the session's memory, otherwise as a copy.
 
-    The array must live until the run is over. `shape` is another view of the same elements.
+    The array must live until the run is over. `shape` reshapes it.
     """
     if isinstance(array, DeviceArray) and array.memory.place == memory.place and array.nbytes:
         binding.bind_input(
@@ -47,7 +44,7 @@ def bind_input(
 def bind_output(
     binding: onnxruntime.IOBinding, name: str, target: DeviceArray | None, memory: Memory
 ) -> None:
-    """Let a run write an output to `target`, or to memory that ONNX Runtime takes on the device."""
+    """Bind an output to `target`, or to device memory that ONNX Runtime allocates."""
     if target is None or not target.nbytes:
         binding.bind_output(name, device_type(memory))
         return
@@ -62,5 +59,5 @@ def array_of(value: onnxruntime.OrtValue, dtype: str, memory: Memory) -> DeviceA
 
 
 def device_type(memory: Memory) -> str:
-    """What ONNX Runtime calls a place: "cpu" or "cuda"."""
+    """ONNX Runtime's name of a memory: "cpu" or "cuda"."""
     return "cpu" if memory.place == CPU_PLACE else "cuda"

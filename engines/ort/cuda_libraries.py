@@ -1,7 +1,4 @@
-"""The CUDA libraries that ONNX Runtime's GPU providers are linked to.
-
-It knows how they are found, in the system or in packages of pip. It does not know sessions.
-"""
+"""Finds the CUDA libraries of ONNX Runtime's GPU providers, in the system or in pip packages."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ import io
 import sys
 from functools import cache
 
-# cuDNN is what the vision graph's convolution runs in. Up to 1.26, for CUDA 12, the provider is
-# linked to cuFFT as well (1.27 too; its extra brings it).
+# The vision graph's convolution needs cuDNN. The providers for CUDA 12 (up to 1.26) are linked to
+# cuFFT as well; so is 1.27, whose pip extra installs it.
 _LIBRARIES = ("libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libcurand.so.10")
 _CUFFT = {"12": ("libcufft.so.11",)}
 _CUDNN = "libcudnn.so.9"
@@ -35,22 +32,24 @@ def driver_too_old(driver: str | None) -> str | None:
 def missing_library() -> str | None:
     """The first CUDA library that cannot be loaded, or None.
 
-    Those in packages of pip lie where the system does not look: they are loaded here, and a
-    provider that is linked to them takes what is loaded.
+    The system's loader does not search pip packages. Libraries from there are loaded here, and the
+    provider then uses the loaded ones.
     """
     import onnxruntime
 
     major = onnxruntime.cuda_version.partition(".")[0]
     if not major or sys.platform != "linux":
         return None
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+    with contextlib.redirect_stdout(
+        io.StringIO()
+    ):  # it prints the names of libraries that are missing
         onnxruntime.preload_dlls()
     names = (*(name.format(major) for name in _LIBRARIES), *_CUFFT.get(major, ()), _CUDNN)
     return next((name for name in names if not loads(name)), None)
 
 
 def loads(library: str) -> bool:
-    """Whether the system's loader finds a library, or has it already."""
+    """Whether a library is loaded or can be loaded."""
     try:
         ctypes.CDLL(library)
     except OSError:

@@ -1,8 +1,4 @@
-"""One graph in ONNX Runtime, on the CPU or through one of its GPU providers.
-
-It knows how a session is run, on host arrays and on arrays by address. It does not know what the
-graph computes.
-"""
+"""One graph in ONNX Runtime, on the CPU or through one of its GPU providers."""
 
 from __future__ import annotations
 

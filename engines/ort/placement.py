@@ -1,8 +1,7 @@
-"""Which nodes of a graph a GPU session left to the CPU.
+"""Nodes of a GPU session that ONNX Runtime placed on the CPU.
 
-ONNX Runtime gives a node that its CUDA provider has no kernel for to the CPU and says so in a log
-alone. It also leaves the arithmetic of shapes there, by its own rule, which is as it should be.
-This module tells the two apart. It does not know how a session is opened.
+ONNX Runtime runs a node on the CPU if its CUDA provider has no kernel for it, which only a log
+says. It also computes shapes on the CPU, on purpose. This module tells the two cases apart.
 """
 
 from __future__ import annotations
@@ -15,22 +14,26 @@ if TYPE_CHECKING:
 
     from hicom_edge.bundle.manifest import GraphEntry
 
-# ONNX Runtime heeds it from 1.24 on, and passes over it before.
+# Has an effect from ONNX Runtime 1.24 on; earlier versions ignore it.
 RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
-# What shapes are computed with. The CUDA provider has kernels for all of these, in every dtype of
-# our graphs: one of them on the CPU is there by the rule.
+# Operators that compute shapes. The CUDA provider has kernels for all of these, in every dtype of
+# our graphs, so if one of them runs on the CPU, it computes shapes.
 _OF_SHAPES = {
     *("Add", "Cast", "Concat", "Div", "Equal", "Expand", "Gather", "Less", "Max", "Min", "Mul"),
     *("Range", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
 }
 # docs/onnxruntime_gpu.md has the table.
-_MEND = "onnxruntime-gpu 1.27 and later have them all (Python 3.11, CUDA 13), or export --opset 20"
+_MEND = (
+    "onnxruntime-gpu 1.27 and later have it (Python 3.11, CUDA 13), or export the bundle with "
+    "opset 20"
+)
+_NO_KERNEL = "on the CPU, because its CUDA provider has no kernel for it"
 
 
 def left_to_cpu(session: onnxruntime.InferenceSession) -> Counter[str] | None:
-    """Operators on the CPU and how many nodes each, shape arithmetic aside; None if not known.
+    """Operators on the CPU with their number of nodes, without shape arithmetic; None if unknown.
 
-    The session was opened with RECORD_PLACEMENT.
+    The session must have been opened with RECORD_PLACEMENT.
     """
     try:
         groups = session.get_provider_graph_assignment_info()
@@ -46,18 +49,13 @@ def left_to_cpu(session: onnxruntime.InferenceSession) -> Counter[str] | None:
 
 
 def placement_remarks(session: onnxruntime.InferenceSession, entry: GraphEntry) -> tuple[str, ...]:
-    """What a user should know of where a graph's nodes run on a GPU: at most one line."""
+    """One line about nodes that run on the CPU in a GPU session, or nothing."""
     import onnxruntime
 
     left, version = left_to_cpu(session), onnxruntime.__version__
     if left is None and entry.opset >= 23:
-        return (
-            f"onnxruntime {version} runs Attention on the CPU, for want of a CUDA kernel: {_MEND}",
-        )
+        return (f"onnxruntime {version} runs Attention {_NO_KERNEL}: {_MEND}",)
     if not left:
         return ()
     nodes = ", ".join(f"{count} {operator}" for operator, count in left.most_common())
-    return (
-        f"{entry.file}: onnxruntime {version} runs {nodes} on the CPU, for want of a CUDA kernel: "
-        f"{_MEND}",
-    )
+    return (f"{entry.file}: onnxruntime {version} runs {nodes} {_NO_KERNEL}: {_MEND}",)

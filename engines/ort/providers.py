@@ -1,7 +1,4 @@
-"""ONNX Runtime's execution providers: their names, options and memory.
-
-It knows what each is told. It does not know whether it is installed.
-"""
+"""Names, options and memory of ONNX Runtime's execution providers."""
 
 from __future__ import annotations
 
@@ -24,24 +21,24 @@ ENGINES = {
     CUDA_PROVIDER: "onnxruntime-cuda",
     TENSORRT_PROVIDER: "onnxruntime-tensorrt",
 }
-# What a session of a provider is told besides (onnxruntime_session_options_config_keys.h).
+# Further settings of a session, by provider (onnxruntime_session_options_config_keys.h).
 SESSION_ENTRIES: dict[str, dict[str, str]] = {
     CPU_PROVIDER: {},
     CUDA_PROVIDER: {
-        # Else weights come out of the arena, which grows by doubling: it takes up to twice their
-        # size, and after them its next step is as large as they are, or all that is left. The
-        # arena keeps its doubling: grown to the size asked for, no freed block of a step's cache
-        # fits the next, longer one (69 MB of cache then take 23 GB; 0.27 GB as it is).
+        # Otherwise weights are allocated in the arena, which grows by doubling: it takes up to
+        # twice their size, and its next extension is as large as the weights, or all that is left.
+        # The arena still doubles for the rest: if it grew to the size asked for, no freed block of
+        # a step's KV cache would fit the next, longer one (23 GB for 69 MB of cache, not 0.27 GB).
         "session.use_device_allocator_for_initializers": "1",
         RECORD_PLACEMENT: "1",
     },
-    # A node that TensorRT does not take is an error, not a slow place in the graph.
+    # A node that TensorRT does not support is an error; it does not run slowly on the CPU.
     TENSORRT_PROVIDER: {"session.disable_cpu_ep_fallback": "1"},
 }
 
 
 def memory_of(provider: str) -> Memory:
-    """Where a provider's tensors lie.
+    """The memory of a provider's tensors.
 
     Raises:
         EngineError: there is no CUDA driver for a provider that needs it.
@@ -61,7 +58,7 @@ def session_providers(
     """The providers of a session with their options, first choice first."""
     if provider == CPU_PROVIDER:
         return [provider]
-    if provider == CUDA_PROVIDER:  # shape arithmetic is left to the CPU, by ONNX Runtime's rule
+    if provider == CUDA_PROVIDER:  # ONNX Runtime computes shapes on the CPU
         return [(provider, {"device_id": "0", "use_tf32": "0"}), CPU_PROVIDER]
     from hicom_edge.engines.ort.tensorrt_provider import provider_options
 
@@ -71,5 +68,5 @@ def session_providers(
 def first_gpu(machine: Machine) -> Gpu:
     """The GPU that graphs run on; raises EngineError when there is none."""
     if machine.gpu is None:
-        raise EngineError(f"{NO_GPU}; use --engine onnxruntime-cpu")
+        raise EngineError(f"{NO_GPU}; use the engine onnxruntime-cpu")
     return machine.gpu

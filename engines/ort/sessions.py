@@ -40,7 +40,7 @@ _FALLBACK_SIGN = "fallback to CPU EP"
 _TOO_OLD_SIGN = "NOT_IMPLEMENTED"
 _MEND_TOO_OLD = (
     "; onnxruntime 1.24 and later (Python 3.11) have more operators, or calibrate a bundle that "
-    "was exported with --opset 20"
+    "was exported with opset 20"
 )
 _LONGEST_REASON = 300
 
@@ -60,18 +60,18 @@ def open_session(
     entry = bundle.graph(graph_name)
     path = bundle.file(entry.file_for(ENGINES[provider]))
     if entry.quantization == "int8" and provider == CPU_PROVIDER and machine.byte_sums_saturate:
-        # ONNX Runtime then makes the weights unsigned, too: slower, and never wrong.
+        # Makes ONNX Runtime use unsigned weights: slower, but sums do not saturate.
         settings.add_session_config_entry("session.x64quantprecision", "1")
     for name, value in SESSION_ENTRIES[provider].items():
         settings.add_session_config_entry(name, value)
     try:
         with one_line_errors(f"{path} does not load"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a missing provider; it is an error below
+            warnings.simplefilter("ignore")  # about a missing provider, which is an error below
             session = onnxruntime.InferenceSession(
                 path,
                 sess_options=settings,
                 providers=session_providers(bundle, graph_name, provider, machine),
-                enable_fallback=0,  # else another provider takes over and says so on stdout alone
+                enable_fallback=0,  # otherwise another provider takes over, and only stdout says so
             )
     except EngineError as error:
         if _FALLBACK_SIGN in str(error):
@@ -86,7 +86,7 @@ def open_session(
 def remarks_of(
     session: onnxruntime.InferenceSession, entry: GraphEntry, provider: str
 ) -> tuple[str, ...]:
-    """What a user should know of how a session runs: which nodes were left to the CPU."""
+    """What a user should know about how a session runs, such as nodes that run on the CPU."""
     if provider != CUDA_PROVIDER:  # the others run all of a graph, or refuse it
         return ()
     from hicom_edge.engines.ort.placement import placement_remarks
@@ -100,17 +100,19 @@ def _other_provider(path: Path, provider: str) -> EngineError:
     return EngineError(
         f"{path}: onnxruntime {onnxruntime.__version__} could not run all of it in {provider} (it "
         "was built without it, its CUDA, cuDNN or TensorRT libraries are missing or of another "
-        "version, or it does not take a node); install them, or use another --engine"
+        "version, or it does not take a node); install them, or use another engine"
     )
 
 
 def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
-    """The settings of a session: threads, no spinning, no words of its own."""
+    """Settings of a session: threads that do not spin, and no log messages."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(4)  # the build for GPUs warns before a session is there
+    onnxruntime.set_default_logger_severity(
+        4
+    )  # the GPU build logs warnings before a session exists
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4  # errors are exceptions, and would be printed besides
+    settings.log_severity_level = 4  # errors are exceptions; do not print them, too
     settings.intra_op_num_threads = options.threads or _allowed_threads()
     # Threads that spin between two calls take the cores from video decoding, from the other
     # graphs' threads and from other programs: on two busy cores, 10-28 % slower than sleeping.
@@ -167,7 +169,7 @@ def stoppable(cancel: CancelToken | None, what: str) -> Iterator[onnxruntime.Run
 def _out_of_memory(what: str) -> ResourceError:
     return ResourceError(
         f"{what}: not enough memory; use fewer frames or a shorter question, a bundle with smaller "
-        "weights (export --dtype fp16), or close other programs"
+        "weights (exported in fp16), or close other programs"
     )
 
 

@@ -1,12 +1,11 @@
-"""What ONNX Runtime's TensorRT provider is told: precision, profiles, and where its engines lie.
+"""Options of ONNX Runtime's TensorRT provider: precision, profiles, and the engines' directory.
 
     BUNDLE/engines/onnxruntime-tensorrt-<device>/<versions>/<graph>-<digest>/
 
-What lies there ONNX Runtime writes. This module knows the provider's options (onnxruntime.ai,
-"TensorRT Execution Provider"). ONNX Runtime names an engine after the graph's file and nodes and
-its own version, not after the weights, nor after the TensorRT that it runs in, whose engines no
-other version reads: so a directory belongs to one digest of graph and weights, and to the versions
-of both. Not yet run on a device.
+ONNX Runtime writes the files in this directory (onnxruntime.ai, "TensorRT Execution Provider"). It
+names an engine after the graph's file, its nodes and the version of ONNX Runtime, but not after the
+weights or the version of TensorRT, whose engines no other version reads. So a directory belongs to
+one digest of graph and weights and to the versions of both. Not yet run on a device.
 """
 
 from __future__ import annotations
@@ -34,35 +33,35 @@ if TYPE_CHECKING:
     from hicom_edge.planning.gpus import Gpu
 
 ENGINE = "onnxruntime-tensorrt"
-# Of TensorRT 10, which ONNX Runtime's provider is linked to (up to 1.31), and no later one.
+# ONNX Runtime's provider is linked to TensorRT 10 (up to 1.31).
 _LIBRARIES = ("libnvinfer.so.10", "nvinfer_10.dll")
-# The provider hands TensorRT a graph as one protobuf message, weights included.
+# The provider passes a graph to TensorRT as one protobuf message, weights included.
 _LARGEST_GRAPH = 2**31 - 1
 
 
 def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
-    """The options of the TensorRT provider for one graph; its engine directory is made.
+    """The options of the TensorRT provider for one graph; creates its engine directory.
 
     Raises:
         EngineError: the bundle cannot be written, or the graph is too large for the provider.
     """
     too_large = why_too_large(bundle, graph)
     if too_large is not None:
-        raise EngineError(f"{too_large}; use --engine tensorrt or onnxruntime-cuda")
+        raise EngineError(f"{too_large}; use the engine tensorrt or onnxruntime-cuda")
     directory = cache_directory(bundle, graph, gpu)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EngineError(
             f"{directory} cannot be made ({error.strerror}); {ENGINE} keeps its engines in the "
-            "bundle: make it writable, or use another --engine"
+            "bundle: make it writable, or use another engine"
         ) from error
     entry = bundle.graph(graph)
     profile = _union(profiles_of(graph, entry, limits_from_manifest(bundle.manifest)))
     return {
         "device_id": "0",
-        "trt_fp16_enable": str(entry.precision == "fp16"),  # "True" or "False", and nothing else
-        "trt_int8_enable": str(entry.quantization == "int8"),  # else its Q/DQ nodes are refused
+        "trt_fp16_enable": str(entry.precision == "fp16"),  # must be "True" or "False"
+        "trt_int8_enable": str(entry.quantization == "int8"),  # needed for Q/DQ nodes
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(directory),
         "trt_timing_cache_enable": "True",
@@ -74,7 +73,7 @@ def provider_options(bundle: Bundle, graph: str, gpu: Gpu) -> dict[str, str]:
 
 
 def cache_directory(bundle: Bundle, graph: str, gpu: Gpu) -> Path:
-    """Where ONNX Runtime keeps the engines of one graph with these weights."""
+    """The directory of the engines of one graph with its present weights."""
     import onnxruntime
 
     versions = f"onnxruntime-{onnxruntime.__version__}-tensorrt-{_tensorrt_version()}"
@@ -83,20 +82,20 @@ def cache_directory(bundle: Bundle, graph: str, gpu: Gpu) -> Path:
 
 
 def why_too_large(bundle: Bundle, graph: str) -> str | None:
-    """Why the provider cannot hand a graph to TensorRT, or None when it can."""
+    """Why the provider cannot pass a graph to TensorRT, or None if it can."""
     size = weight_bytes(bundle.manifest, graph)
     if size <= _LARGEST_GRAPH:
         return None
-    return f"{graph} has {size / 1e9:.1f} GB, and {ENGINE} takes graphs of at most 2.1 GB"
+    return f"{graph} has {size / 1e9:.1f} GB; {ENGINE} takes graphs of at most 2.1 GB"
 
 
 def why_not_built(bundle: Bundle, gpu: Gpu) -> str | None:
-    """The first graph without an engine, as a reason, or None when all of them have one.
+    """A reason that names the first graph without an engine, or None if all have one.
 
     Engines of another ONNX Runtime or TensorRT do not count.
     """
     for graph in bundle.manifest.graphs:
-        if graph == SCATTER_GRAPH:  # of TensorRT's own engine; ONNX Runtime runs the other decoder
+        if graph == SCATTER_GRAPH:  # ONNX Runtime runs the other form of the decoder
             continue
         if not any(cache_directory(bundle, graph, gpu).glob("*.engine")):
             return f"{ENGINE} has built no engine of {graph} yet, which takes minutes"
@@ -125,9 +124,9 @@ def _tensorrt_version() -> str:
 
 
 def _union(profiles: Sequence[Profile]) -> Profile:
-    """One profile that covers all: the provider runs the first one only.
+    """One profile that covers all, because the provider uses only the first.
 
-    The last profile, the decoder's step, says what is typical.
+    Typical shapes are those of the last profile, the decoder's step.
     """
     return {
         name: ShapeRange(
@@ -140,6 +139,6 @@ def _union(profiles: Sequence[Profile]) -> Profile:
 
 
 def _shapes(profile: Profile, which: str) -> str:
-    """`name:1x2x3,other:4x5`, as the provider's options are written."""
+    """Shapes in the syntax of the provider's options: `name:1x2x3,other:4x5`."""
     pairs = ((name, getattr(shapes, which)) for name, shapes in profile.items())
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in pairs if shape)

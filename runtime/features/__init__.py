@@ -1,1 +1,1 @@
-"""Features of a video: encoding frames with the vision tower, and keeping the result."""
+"""Vision features of videos: encoding frames, and the store that keeps the results."""

@@ -119,7 +119,7 @@ def test_a_low_temperature_tends_to_greedy(temperature, limits) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_refused(temperature, bad) -> None:
     logits = np.array([0.0, bad, 1.0], np.float32)
-    with pytest.raises(EngineError, match=r"not finite numbers; .* export it with --dtype fp32"):
+    with pytest.raises(EngineError, match=r"not finite numbers; .* export it in fp32"):
         Sampler(SamplingSettings(temperature)).choose(logits)
 
 

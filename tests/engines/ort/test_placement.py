@@ -42,7 +42,10 @@ def test_nodes_on_the_cpu_are_one_line_with_what_mends_it(tiny_bundle) -> None:
     entry = tiny_bundle.graph("decoder")
     (line,) = placement_remarks(session(CPU=["Attention", "Sin", "Attention"]), entry)
     assert line.startswith(f"decoder.onnx: onnxruntime {onnxruntime.__version__} runs 2 Attention,")
-    assert "1 Sin on the CPU, for want of a CUDA kernel: onnxruntime-gpu 1.27 and later" in line
+    assert (
+        "1 Sin on the CPU, because its CUDA provider has no kernel for it: onnxruntime-gpu 1.27"
+        in line
+    )
     assert placement_remarks(session(CUDA=["Attention"], CPU=["Add"]), entry) == ()
 
 
