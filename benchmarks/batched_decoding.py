@@ -28,6 +28,7 @@ import real_sizes  # type: ignore[import-not-found]  # beside this script
 import torch
 
 from hicom_edge.bundle import Bundle
+from hicom_edge.bundle.manifest import FileEntry
 from hicom_edge.engines import load_decoder
 from hicom_edge.engines.base import DecoderEngine, EngineOptions
 from hicom_edge.engines.sequences import TokenSequence
@@ -95,7 +96,8 @@ def bundle_of(shape: str, directory: Path) -> Bundle:
         head_dim=plan.head_dim,
     )
     graphs = {GRAPH: graph_entry(model, file, Precision.FP32)}
-    return Bundle(directory, replace(demo.manifest, model=spec, graphs=graphs))
+    files = {path.name: FileEntry(path.stat().st_size, "") for path in directory.iterdir()}
+    return Bundle(directory, replace(demo.manifest, model=spec, graphs=graphs, files=files))
 
 
 def decoder_plan(sizes: dict[str, Any]) -> DecoderPlan:

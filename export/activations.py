@@ -1,7 +1,4 @@
-"""Activations by the names that transformers' configurations use.
-
-It knows names and formulas. It does not know which layer applies them.
-"""
+"""Activation functions by the names that transformers' configurations use."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from hicom_edge.export.graph_builder import GraphBuilder
 
 
 def activation(b: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
-    """The activation `name` of x.
+    """Apply the activation `name` elementwise.
 
     Raises:
-        ExportError: an activation that is not handled.
+        ExportError: an unknown activation.
     """
     if name not in _KNOWN:
-        raise ExportError(f"activation {name!r} is not handled; those that are: {sorted(_KNOWN)}")
+        raise ExportError(f"activation {name!r} is not supported; expected one of {sorted(_KNOWN)}")
     return _KNOWN[name](b, x)
 
 

@@ -1,8 +1,4 @@
-"""Multi-head attention in both operator families.
-
-It knows heads, groups of query heads per key head, and masks. It does not know where queries, keys
-and values come from.
-"""
+"""Multi-head attention, with grouped query heads and masks, in both operator families."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import onnx_ir as ir
 from hicom_edge.export.graph_builder import GraphBuilder
 from hicom_edge.export.opsets import Precision
 
-# Finite, so that a row without any visible key gives a mean instead of NaN.
+# Finite, because a softmax over a row of -inf would be NaN; such a row gives the mean instead.
 _HIDDEN = float(np.finfo(np.float32).min)
 
 
@@ -89,9 +85,11 @@ def _plain(
 ) -> ir.Value:
     grouped = heads != kv_heads
     q = b.op("Mul", q, b.scalar(float(head_dim) ** -0.5))
-    # The query heads of one key head become rows, so that keys and values are never repeated.
+    # The query heads that share a key head become rows, so that keys and values are not repeated:
+    # (batch, heads, l, head_dim) → (batch, kv_heads, groups · l, head_dim)
     q = b.reshape(q, (0, kv_heads, -1, head_dim)) if grouped else q
+    # (batch, kv_heads, groups · l, keys), in float32 because fp16 loses the sum of many small terms
     scores = b.to_float32(b.op("MatMul", q, b.op("Transpose", k, perm=(0, 1, 3, 2))))
     scores = scores if mask is None else b.op("Add", scores, mask)
-    mixed = b.op("MatMul", b.softmax(scores), v)
+    mixed = b.op("MatMul", b.softmax(scores), v)  # (batch, kv_heads, groups · l, head_dim)
     return b.reshape(mixed, (0, heads, -1, head_dim)) if grouped else mixed

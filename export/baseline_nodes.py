@@ -1,4 +1,7 @@
-"""Projectors without instruction as graph nodes; `hicom_edge.model.baselines` is their oracle."""
+"""Baseline projectors, which do not see the question, as graph nodes.
+
+`hicom_edge.model.baselines` computes the same in PyTorch; tests compare the two.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,11 @@ def _average_pooling(
     vision_dim: int,
     modality: str,
 ) -> ir.Value:
-    """A mean is attention under a query of zeros: every score is equal."""
+    """Mean over windows of patches, then the MLP.
+
+    A mean is attention with a query of zeros, which gives all keys the same score; so the grouped
+    attention node, for which engines have a kernel, computes it.
+    """
     kernel = (1, *spec.kernel[1:]) if modality == "image" else spec.kernel
     zeros = b.constant(np.zeros((1, vision_dim), b.precision.numpy), name="no_query")
     windows = Windows(kernel, grid)
@@ -55,13 +62,13 @@ def _projected_and_pooled(
     vision_dim: int,
     modality: str,
 ) -> ir.Value:
-    """The MLP on every patch, 2x2 pooling on video.
+    """The MLP on every patch, with 2x2 pooling for videos.
 
-    Pooling weights sum to one, so pooling commutes with the last linear layer and goes before it:
-    that layer sees a quarter of the rows.
+    Pooling weights sum to one, so pooling commutes with the last linear layer. It is done before
+    that layer, which then has a quarter of the rows.
     """
     h, w = grid
-    x = b.reshape(features, (0, h * w, vision_dim))
+    x = b.reshape(features, (0, h * w, vision_dim))  # (t, h·w, dv)
     for layer in range(spec.depth - 1):
         x = b.gelu(b.linear(x, str(2 * layer)))
     if modality == "video":

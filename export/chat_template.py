@@ -1,7 +1,7 @@
-"""A checkpoint's Jinja chat template, reduced to text around each message.
+"""Reduces a checkpoint's Jinja chat template to fixed text around each message.
 
-It knows where checkpoints keep the template and proves that the reduced form says the same. It does
-not know tokens. The runtime then needs no template engine.
+The runtime then needs no template engine. The reduced form is checked against the template on
+conversations of several shapes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Messages: TypeAlias = "Sequence[tuple[str, str]]"
 """(role, content) pairs; the roles are system, user and assistant."""
 Render: TypeAlias = "Callable[[Messages, bool], str]"
-"""The template: messages, and whether the answer is to be opened."""
+"""Renders the template: messages, and whether the start of the answer is added."""
 
 _SYSTEM, _USER, _ANSWER, _AGAIN = "sysprobe0", "userprobe1", "answerprobe2", "againprobe3"
 _TEXTS = (
@@ -70,10 +70,10 @@ def find_template(directory: Path, tokenizer_config: dict[str, Any]) -> tuple[st
 
 
 def jinja_renderer(template: tuple[str, dict[str, str]], where: Path) -> Render:
-    """Renders as transformers' apply_chat_template does, but without today's date.
+    """Renders as transformers' apply_chat_template does, but without `strftime_now`.
 
-    A template that writes the date falls back to its own fixed one, so that equal checkpoints give
-    equal bundles.
+    Templates that write today's date then use their own fixed date, so that exporting the same
+    checkpoint on two days gives the same bundle.
     """
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -112,7 +112,7 @@ def jinja_renderer(template: tuple[str, dict[str, str]], where: Path) -> Render:
 
 
 def reduce_template(render: Render) -> ChatSpec:
-    """Find the text around each message and prove it on conversations of several shapes.
+    """Find the text around each message, and check it on conversations of several shapes.
 
     Raises:
         ExportError: no such form reproduces the template.
@@ -122,13 +122,13 @@ def reduce_template(render: Render) -> ChatSpec:
         if spec is not None and _reproduces(render, spec):
             return spec
     raise ExportError(
-        "the chat template cannot be written as text around each message: its messages depend on "
-        "their place or neighbours; use a template of the ChatML or Llama 3 kind"
+        "the chat template cannot be written as fixed text around each message, because the text "
+        "depends on a message's position or neighbours; use a template like ChatML's or Llama 3's"
     )
 
 
 def render_reduced(spec: ChatSpec, messages: Messages) -> str:
-    """The chat text of `messages` with the answer opened, from the reduced form."""
+    """The chat text of `messages`, and the start of the answer, from the reduced form."""
     if messages[0][0] != "system" and spec.default_system is not None:
         messages = [("system", spec.default_system), *messages]
     around = {"system": spec.system, "user": spec.user, "assistant": spec.assistant}
@@ -140,7 +140,7 @@ def render_reduced(spec: ChatSpec, messages: Messages) -> str:
 
 
 def _probe(render: Render, trim: bool) -> ChatSpec | None:
-    """Read the text around each probe; None when the pieces do not fit together."""
+    """Read the text around each probe message; None if the pieces are inconsistent."""
     messages = [("system", _SYSTEM), ("user", _USER), ("assistant", _ANSWER), ("user", _AGAIN)]
     whole = _between(render(messages, True), [text for _, text in messages])
     answered = _between(render(messages[:3], False), [_SYSTEM, _USER, _ANSWER])
@@ -175,7 +175,7 @@ def _probe(render: Render, trim: bool) -> ChatSpec | None:
 
 
 def _default_system(bare: str, opening: str, closing: str) -> tuple[str | None, str]:
-    """(default system message, text at the start) from what a chat without system starts with."""
+    """(default system message, text at the start) from the beginning of a chat without system."""
     fits = len(bare) >= len(opening) + len(closing)
     if opening + closing and fits and bare.startswith(opening) and bare.endswith(closing):
         return bare[len(opening) : len(bare) - len(closing)], ""

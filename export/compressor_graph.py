@@ -1,6 +1,7 @@
 """The compressor graph: features, embeddings and guide in, visual tokens out.
 
-Written in HICom's exact cheap algebra; the PyTorch compressor in its plain form is the oracle.
+The graph uses an algebraic form of HICom's compression that gives the same values with far fewer
+operations. The PyTorch compressor, in the authors' form, is what tests compare it with.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def build_compressor_graph(
 ) -> ir.Model:
     """Build the graph of features, embeddings and guide → visual_tokens (n, dl).
 
-    The inputs are (t, h, w, dv), (t, h, w, dt) and (dt), or (l, dt) for fine injection; those that
-    this model does not look at are left out. `modality` "image" gives the graph for still images,
-    which differs only where `image_graph_differs` says so.
+    The inputs are (t, h, w, dv), (t, h, w, dt) and (dt), or (l, dt) for fine injection; the graph
+    has only those that the model uses. `modality` "image" gives the graph for still images, which
+    differs only if `image_graph_differs`.
     """
     sizes, spec = checkpoint.hicom.sizes, checkpoint.spec
     h, w = sizes.grid
@@ -59,8 +60,8 @@ def build_compressor_graph(
 def image_graph_differs(checkpoint: Checkpoint) -> bool:
     """Whether still images need a graph of their own.
 
-    A single frame is compressed like an image already; what can differ is 2x2 pooling, which is
-    for video alone, and the places of newline tokens.
+    A video of a single frame is compressed like an image. Two things can differ: 2x2 pooling, which
+    only videos have, and the positions of newline tokens.
     """
     baseline = checkpoint.spec.baseline
     if baseline is not None and baseline.kind == "mlp":
@@ -72,7 +73,7 @@ def image_graph_differs(checkpoint: Checkpoint) -> bool:
 def _guided_inputs(
     b: GraphBuilder, checkpoint: Checkpoint
 ) -> tuple[ir.Value | None, ir.Value | None]:
-    """The embeddings and the guide (as rows), each only if the model looks at it."""
+    """The embeddings (t, h, w, dt) and the guide as rows (l, dt); None where unused."""
     spec, sizes = checkpoint.spec, checkpoint.hicom.sizes
     if not checkpoint.uses_guide:
         return None, None
@@ -89,7 +90,7 @@ def _guided_inputs(
 
 
 def _clip_scale(checkpoint: Checkpoint, part: str) -> float | None:
-    """exp(logit_scale), or None without clip scale; the bias cancels in every softmax."""
+    """exp(logit_scale), or None without clip scale; logit_bias has no effect in a softmax."""
     stored = checkpoint.part("compressor").get(f"{part}_logit_scale")
     return None if stored is None else math.exp(float(stored.load().float().reshape(())))
 
@@ -111,7 +112,7 @@ def _with_newlines(
     _, rows, columns = _token_grid(checkpoint)
     row = {"grid": columns, "frame": rows * columns, "one_token": None}[place]
     shape = (1, -1, dim) if row is None else (-1, row, dim)
-    lines = b.reshape(tokens, shape)
+    lines = b.reshape(tokens, shape)  # (lines, tokens of a line, dl)
     count = b.op("Shape", lines, start=0, end=1)
     column = b.op("Expand", newline, b.op("Concat", count, b.constant([1, dim]), axis=0))
     return b.reshape(b.op("Concat", lines, column, axis=1), (-1, dim))

@@ -81,6 +81,8 @@ class ConcatCache(DecoderCache):
         return b.op("And", causal, b.op("Or", is_past, is_new))  # (batch, 1, l, keys)
 
     def append(self, past: ir.Value, new: ir.Value) -> ir.Value:
+        # This copies the whole past in every step. Attention needs past and new keys in one
+        # tensor, so the copy cannot be avoided in this form; the scatter form has none.
         return self._b.op("Concat", past, new, axis=2)
 
 

@@ -1,7 +1,7 @@
 """The decoder graph: embeddings and a KV cache → logits and a longer KV cache.
 
-It knows Qwen2 and Llama language models (Hugging Face's configuration keys and tensor names). How
-the cache goes in and out, `decoder_cache` knows. It does not know tokens, sampling or video.
+Language models of the Qwen2 and Llama families are supported, with Hugging Face's configuration
+keys and tensor names. `decoder_cache` holds the forms of the KV cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEAD = "lm_head"
 
 @dataclass(frozen=True)
 class DecoderPlan:
-    """The sizes and settings of a language model that a decoder graph needs."""
+    """Sizes and settings of a language model."""
 
     hidden_size: int
     num_layers: int
@@ -50,14 +50,14 @@ class DecoderPlan:
 
 
 def plan_decoder(config: Mapping[str, Any], weights: Mapping[str, WeightSource]) -> DecoderPlan:
-    """Read the sizes of the language model.
+    """Read a language model's configuration.
 
     Raises:
-        ExportError: a setting that the graph does not express.
+        ExportError: a setting that the graph cannot express.
     """
     if config.get("use_sliding_window") and config.get("sliding_window"):
         raise ExportError(
-            "use_sliding_window is true; export handles full attention alone, "
+            "use_sliding_window is true; only full attention is supported: "
             "set it to false if the context stays within the window"
         )
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
@@ -142,7 +142,7 @@ def _layer(
     turn: _Pair,
     mask: ir.Value,
 ) -> tuple[ir.Value, _Pair]:
-    """One decoder layer on x (1, l, hidden_size); also returns the layer's present."""
+    """One decoder layer on x (batch, l, hidden_size); also returns the layer's present."""
     name = f"model.layers.{index}"
     normed = b.rms_norm(x, f"{name}.input_layernorm", plan.rms_norm_eps)
     with b.scope(f"{name}.self_attn"):
@@ -165,9 +165,11 @@ def _self_attention(
     turn: _Pair,
     mask: ir.Value,
 ) -> tuple[ir.Value, _Pair]:
+    # q (batch, heads, l, head_dim); k and v (batch, kv_heads, l, head_dim)
     q = split_heads(b, b.linear(x, f"{name}.q_proj"), plan.num_heads, plan.head_dim)
     k = split_heads(b, b.linear(x, f"{name}.k_proj"), plan.num_kv_heads, plan.head_dim)
     v = split_heads(b, b.linear(x, f"{name}.v_proj"), plan.num_kv_heads, plan.head_dim)
+    # Keys are cached after RoPE: the past is never rotated again.
     key, value = cache.append(past[0], rotate(b, k, *turn)), cache.append(past[1], v)
     mixed = attention(
         b,
@@ -191,7 +193,10 @@ def _gated_mlp(b: GraphBuilder, x: ir.Value, name: str, plan: DecoderPlan) -> ir
 
 
 def _logits(b: GraphBuilder, x: ir.Value, indices: ir.Value, plan: DecoderPlan) -> ir.Value:
-    """(1, k, vocab) float32 of the rows asked for; the others never meet the vocabulary."""
+    """Logits (batch, k, vocab), float32, at the k requested positions of x (batch, l, hidden_size).
+
+    Selecting them before the output layer matters in a prefill: that layer has 152,000 columns.
+    """
     with b.scope(_HEAD):
         x = b.op("Gather", x, indices, axis=1)
     x = b.rms_norm(x, "model.norm", plan.rms_norm_eps)

@@ -1,7 +1,4 @@
-"""What a manifest says of a model, out of a checkpoint's configuration.
-
-It knows configuration keys and their defaults. It does not know files or graphs.
-"""
+"""The model and frame sections of a manifest, from a checkpoint's configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# What transformers' image processors use when a tower comes without preprocessor_config.json.
+# Defaults of transformers' image processors, for towers without preprocessor_config.json.
 _PROCESSORS: dict[str, dict[str, Any]] = {
     "siglip": {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3},
     "clip": {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD, "do_center_crop": True},
@@ -33,7 +30,7 @@ _PACKAGES = ("hicom-edge", "onnx", "onnx-ir", "torch", "transformers")
 
 
 def model_spec(checkpoint: Checkpoint, vision: VisionPlan, decoder: DecoderPlan) -> ModelSpec:
-    """Sizes of the model; a kernel or number of tokens of 0 says that the part does not exist."""
+    """Sizes of the model. A kernel or token count of 0 means that the part does not exist."""
     spec, config = checkpoint.spec, checkpoint.config
     temporal, spatial = _kernel(spec)
     return ModelSpec(
@@ -61,16 +58,16 @@ def model_spec(checkpoint: Checkpoint, vision: VisionPlan, decoder: DecoderPlan)
 def frame_spec(
     config: Mapping[str, Any], processor: Mapping[str, Any], vision: VisionPlan
 ) -> FrameSpec:
-    """How frames become pixel values: as the configuration and the tower's image processor say.
+    """Preprocessing of frames, from the configuration and the tower's image processor.
 
     Raises:
-        ExportError: a resampling filter that the runtime does not have.
+        ExportError: a resampling filter that the runtime does not support.
     """
     known = {**_PROCESSORS[vision.sizes.family], **processor}
     filter_number = known.get("resample", 3)
     if filter_number not in _RESAMPLE:
         raise ExportError(
-            f"preprocessor_config.json has resample {filter_number!r}; the runtime has {_RESAMPLE}"
+            f"preprocessor_config.json has resample {filter_number!r}; expected one of {_RESAMPLE}"
         )
     return FrameSpec(
         num_frames=config.get("num_frames") or _DEFAULT_NUM_FRAMES,
@@ -84,13 +81,13 @@ def frame_spec(
 
 
 def created_with() -> dict[str, str]:
-    """Versions of what wrote a bundle."""
+    """Versions of the packages that write the bundle."""
     versions = {name: _version(name) for name in _PACKAGES}
     return {**versions, "python": platform.python_version()}
 
 
 def _aspect(image_aspect_ratio: str | None, center_crop: bool) -> str:
-    """Only `pad` is the authors' own; every other value leaves it to the tower's processor."""
+    """`pad` is the authors' own preprocessing; with other values the tower's processor decides."""
     if image_aspect_ratio == "pad":
         return "pad"
     return "crop" if center_crop else "squash"

@@ -1,8 +1,8 @@
 """A checkpoint's language model → the checkpoint that TensorRT-Edge-LLM's exporter reads.
 
-It is Hugging Face's layout: config.json, model.safetensors with the checkpoint's own names, and the
-tokenizer. NVIDIA's exporter, which belongs to a release, makes the graph from it
-(`docs/llm_backends.md`). It knows files and names; weights pass one block at a time.
+It has Hugging Face's layout: config.json, model.safetensors with the checkpoint's own tensor names,
+and the tokenizer. The exporter that comes with each release of TensorRT-Edge-LLM makes its graph
+from these files (`docs/llm_backends.md`). Weights are converted block by block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hicom_edge.export.tensorrt_llm.safetensors_writer import SafetensorsWriter
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.planning.llm.layout import Layout
 
-# the release whose exporter has read such a checkpoint
+# The release whose exporter was tried on such a checkpoint.
 _VERSION = "0.11"
 _ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 _TEXT_FILES = (
@@ -41,11 +41,11 @@ def write_edge_llm_checkpoint(
     """Write the language model in float16 into a new directory.
 
     Args:
-        directory: must not exist; its name is the entry's.
+        directory: must not exist; its name becomes the manifest entry's.
         progress: called as progress(tensor, bytes) before each block of rows is written.
 
     Raises:
-        ExportError: a value that float16 does not hold.
+        ExportError: a value that is beyond float16's range.
     """
     directory.mkdir()
     layouts = _layouts(checkpoint)
@@ -63,7 +63,7 @@ def write_edge_llm_checkpoint(
 
 
 def edge_llm_bytes(checkpoint: Checkpoint) -> int:
-    """The bytes of all tensors that are written."""
+    """Size of all tensors that are written."""
     return sum(layout.nbytes for layout in _layouts(checkpoint).values())
 
 

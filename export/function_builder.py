@@ -1,4 +1,4 @@
-"""Building a model-local function: as a graph, but with constants as nodes and untyped inputs."""
+"""Building the body of a model-local ONNX function."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class FunctionBuilder(GraphBuilder):
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def parameter(self, name: str) -> ir.Value:
-        """An input of the function; its type is the caller's."""
+        """An input of the function; its type comes from the calling node."""
         value = ir.Value(name=name)
         self._inputs.append(value)
         return value
 
     def result(self, name: str, value: ir.Value) -> None:
-        """Make `value` the output `name`."""
+        """Make `value` an output of the function under `name`."""
         value.name = name
         self._outputs.append(value)
 
     def constant(self, value: np.ndarray | Sequence[int] | int, name: str = "") -> ir.Value:
-        """A constant as a node: functions have no initialisers. Equal ones are shared."""
+        """A Constant node, because functions have no initialisers; equal constants are shared."""
         del name
         array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
         key = (array.dtype.name, array.shape, array.tobytes())
@@ -39,11 +39,11 @@ class FunctionBuilder(GraphBuilder):
         return self._constants[key]
 
     def _unique(self, name: str) -> str:
-        """Names of its own, so that an inlined body repeats none of the main graph's."""
+        """Names with the function's as prefix: an inlined body must not repeat a graph's names."""
         return super()._unique(f"{self.name}/{name}")
 
     def build_function(self, domain: str, attributes: Sequence[ir.Attr]) -> ir.Function:
-        """The finished function, with the attributes that its nodes carry."""
+        """The finished function; `attributes` are those that calling nodes carry."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,

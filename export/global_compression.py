@@ -1,9 +1,10 @@
-"""Global compression in its exact cheap form (HICOM, exact algebra).
+"""Global compression, rearranged so that no projection runs over all patches.
 
-With few queries and many patches, the key and value projections move to the side of the queries:
-scores are (Wkᵀ q)·x, the key bias cancels in the softmax, and the weighted sum is taken over x
-before Wv. x = V + P never exists: P is a sum of three small tables, and its part of the scores and
-of the weighted sum is computed on those.
+There are few queries and many patches. Therefore the key projection is applied to the queries,
+scores = (Wkᵀ q)·x, where the key bias is left out because it cancels in the softmax; and the value
+projection is applied after the weighted sum of x. x = V + P, the features with their positions, is
+never formed: P is a sum of three small tables (frames, rows, columns), whose share of the scores
+and of the weighted sum is computed from the tables.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from hicom_edge.export.position_nodes import frame_table, spatial_table
 from hicom_edge.model.layers import head_count
 from hicom_edge.model.projector_type import GlobalSpec
 
-# Under fp16 a softmax weight of one patch in 20,000 would be subnormal; scaled ones are not, and
-# their weighted sum still stays far below 65504.
+# With 20,000 patches a softmax weight is about 5e-5, which is subnormal in fp16. Scaled by 32 it is
+# not, and the weighted sum stays far below fp16's largest value, 65504.
 _WEIGHT_SCALE = 32.0
 
 
@@ -40,13 +41,13 @@ class GlobalCompression:
         self.head_dim = vision_dim // self.heads
 
     def tokens(self, features: ir.Value, guide: ir.Value | None) -> ir.Value:
-        """(G, dl). Under direct injection all queries are equal: one is computed and repeated."""
+        """Visual tokens (G, dl). Under direct injection all queries are equal: one is computed."""
         b = self.b
         queries = inject(
             b, self.spec.injection, self._learned(), guide, f"{self.prefix}.guide_injector"
         )
         tables = self._tables(features)
-        rows = b.reshape(features, (-1, self.dim))
+        rows = b.reshape(features, (-1, self.dim))  # (patches = t·h·w, dv)
         q = self._split(b.linear(queries, f"{self.prefix}.attn_layer.q_proj"))
         if self.clip_scale is None:
             scores = self._absorbed_scores(q, rows, tables)
@@ -65,7 +66,7 @@ class GlobalCompression:
         return self.b.weight(f"{self.prefix}.query")
 
     def _tables(self, features: ir.Value) -> list[ir.Value]:
-        """p(t), p(h), p(w)."""
+        """Position tables of frames (t, dv), rows (h, dv) and columns (w, dv)."""
         b, (h, w) = self.b, self.grid
         num_frames = b.op("Shape", features, start=0, end=1)
         return [
@@ -92,7 +93,7 @@ class GlobalCompression:
         return self._summed(rows, tables, columns)
 
     def _summed(self, rows: ir.Value, tables: list[ir.Value], columns: ir.Value) -> ir.Value:
-        """(V + P) · columns without V + P: (columns, patches), float32."""
+        """(V + P) · columns (dv, n) as the sum of four products: (n, patches), float32."""
         b, (h, w) = self.b, self.grid
         parts = [b.to_float32(b.op("MatMul", x, columns)) for x in (rows, *tables)]
         video = self._unflattened(b.op("Transpose", parts[0], perm=(1, 0)), (-1, h, w))
@@ -111,7 +112,10 @@ class GlobalCompression:
         return self.b.reshape(x, (0, -1))
 
     def _normalised_scores(self, q: ir.Value, rows: ir.Value, tables: list[ir.Value]) -> ir.Value:
-        """Clip scale normalises k over all its channels, so k has to exist; the bias cancels."""
+        """Scores (heads · queries, patches), float32, of L2-normalised queries and keys.
+
+        Clip scale normalises each key over all channels, so here the keys must be computed.
+        """
         b, (h, w) = self.b, self.grid
         assert self.clip_scale is not None
         weight = b.weight(f"{self.prefix}.attn_layer.k_proj.weight", lambda x: x.t())
@@ -131,7 +135,7 @@ class GlobalCompression:
         return b.op("Concat", b.constant([-1]), b.op("Shape", scores, start=2), axis=0)
 
     def _weighted_sum(self, weights: ir.Value, rows: ir.Value, tables: list[ir.Value]) -> ir.Value:
-        """Σ weight · (V + P), in the precision: (heads · queries, dv)."""
+        """Σ weight · (V + P) over the patches: (heads · queries, dv) in the graph's precision."""
         b, (h, w) = self.b, self.grid
         scaled = b.op("Mul", weights, b.scalar(_WEIGHT_SCALE, Precision.FP32))
         grid = self._unflattened(scaled, (-1, h, w))
@@ -142,7 +146,7 @@ class GlobalCompression:
         return b.op("Mul", total, b.scalar(1 / _WEIGHT_SCALE))
 
     def _project_values(self, mixed: ir.Value) -> ir.Value:
-        """The value projection of each head, after the weighted sum; then the output one."""
+        """(heads · queries, dv) → (queries, dv): value projection by head, then the output's."""
         b, heads, head_dim = self.b, self.heads, self.head_dim
         name = f"{self.prefix}.attn_layer"
         value = b.weight(f"{name}.v_proj.weight", lambda w: w.unflatten(0, (heads, head_dim)).mT)

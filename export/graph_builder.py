@@ -1,7 +1,6 @@
-"""Building ONNX graphs node by node, with names that do not change from run to run.
+"""Builds ONNX graphs node by node, with names that are the same in every run.
 
-It knows operator families, precisions and lazily read weights, and the layers that all of HICom's
-graphs are made of. It does not know any model.
+The layers that all of HICom's graphs consist of (linear, norms, GELU, softmax) are methods here.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ _SPELT_OUT = 8
 class GraphBuilder:
     """Records the nodes of one graph; `build` returns it as a model.
 
-    Every floating-point value is in the graph's precision unless a method says otherwise. Weights
-    are found by name in `weights`, keep that name as initialisers, and are read when the model is
+    Floating-point values have the graph's precision unless a method says otherwise. Weights are
+    looked up by name in `weights`, keep that name as initialisers, and are read when the model is
     saved.
     """
 
@@ -92,7 +91,7 @@ class GraphBuilder:
         return self._node(op_type, inputs, domain, attributes, outputs=1)[0]
 
     def add_function(self, function: ir.Function) -> None:
-        """Carry a model-local function, for nodes of its domain."""
+        """Add a model-local function, which nodes of its domain call."""
         self._functions.append(function)
 
     def build(self) -> ir.Model:
@@ -126,7 +125,7 @@ class GraphBuilder:
         return self.constant(np.asarray(value, (dtype or self.precision).numpy))
 
     def has_weight(self, name: str) -> bool:
-        """Whether the checkpoint's part holds a tensor of that name."""
+        """Whether the checkpoint's part has a tensor of that name."""
         return name in self._weights
 
     def weight(
@@ -282,7 +281,7 @@ class GraphBuilder:
 
 
 def _label(array: np.ndarray) -> str:
-    """Small constants say their values in their names, larger ones a hash of them."""
+    """Name of a constant: its values if there are few, otherwise a hash of them."""
     if array.size <= _SPELT_OUT:
         text = "_".join(repr(v) for v in array.ravel().tolist())
     else:

@@ -1,14 +1,15 @@
 """`hicom.edge::GroupedAttention`: attention inside windows of frames and patches, as one ONNX node.
 
-The node stands for a kernel that reads keys and values where they lie; the function of the same
-name that travels with the model says the same in standard operators. The softmax is in float32.
+An engine with a kernel for the node reads keys and values without copying windows together. For all
+others the model carries a function of the same name in standard operators. The softmax is in
+float32.
 
     inputs    query (1, dk) for all groups, or (groups, dk); key (t, h, w, dk); value (t, h, w, dv)
     output    (groups, dv), groups in (t, h, w) order
     attributes
               kernel            window sizes (kt, kh, kw)
               scale             factor of the scores
-              plugin_version, plugin_namespace   how TensorRT finds a plugin for the node
+              plugin_version, plugin_namespace   by which TensorRT looks up a plugin
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over a grid whose number of frames is only known when the graph runs."""
+    """Windows over frames and patches; the number of frames is known only when the graph runs."""
 
     kernel: tuple[int, int, int]
     grid: tuple[int, int]
 
     @property
     def spatial(self) -> np.ndarray:
-        """Positions in a frame of the members of each window: int64 (windows, members)."""
+        """Patch indices, inside one frame, of each window: int64 (windows, members)."""
         (_, kh, kw), (h, w) = self.kernel, self.grid
         return np.array(
             [
@@ -97,7 +98,10 @@ def _function(
 
 
 def _shared_scores(b: GraphBuilder, query: ir.Value, key: ir.Value, index: ir.Value) -> ir.Value:
-    """One query for all groups: one dot product a patch, then the scores are regrouped."""
+    """One query for all groups: one dot product for each patch, then regrouped.
+
+    Returns (groups, members).
+    """
     scores = b.op("MatMul", flattened_rows(b, key, 4), b.op("Transpose", query, perm=(1, 0)))
     return b.op("Gather", b.reshape(scores, (-1,)), index)
 
@@ -109,9 +113,9 @@ def _own_scores(b: GraphBuilder, query: ir.Value, key: ir.Value, index: ir.Value
 
 
 def group_members(b: GraphBuilder, key: ir.Value, windows: Windows) -> ir.Value:
-    """Flat positions of the members of each group: int64 (groups, members).
+    """Indices into the flattened patches of each group: int64 (groups, members).
 
-    The rule on the axis of frames is `hicom_edge.model.windows.window_starts`.
+    The windows along the frame axis follow `hicom_edge.model.windows.window_starts`.
     """
     h, w = windows.grid
     frames = temporal_windows(b, b.op("Shape", key, start=0, end=1), windows.kernel[0])
@@ -123,7 +127,11 @@ def group_members(b: GraphBuilder, key: ir.Value, windows: Windows) -> ir.Value:
 
 
 def temporal_windows(b: GraphBuilder, num_frames: ir.Value, kernel: int) -> ir.Value:
-    """Frames of each window for a number of frames int64 (1): int64 (windows, frames)."""
+    """Frame indices of each temporal window: int64 (windows, frames); num_frames int64 (1).
+
+    Frames that do not fill a whole number of windows make some windows overlap by a frame; which
+    ones is the authors' rule, computed here with integer operators on a dynamic frame count.
+    """
     one, k = b.constant([1]), b.constant([kernel])
     count = b.op("Div", b.op("Add", num_frames, b.constant([kernel - 1])), k)
     short = b.op("Sub", b.op("Mul", count, k), num_frames)

@@ -1,7 +1,6 @@
 """The guide graph: token ids of the instruction → the guide that steers the compression.
 
-It knows SigLIP's and CLIP's text towers. It does not know the tokenizer, nor how the guide is
-injected.
+The text towers of SigLIP and of CLIP are supported.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LEGACY_CLIP_EOS = 2
 
 @dataclass(frozen=True)
 class GuidePlan:
-    """What of the text tower is exported: pooled (direct, coarse), or every token (fine)."""
+    """Sizes of the text tower, and its output: pooled (direct, coarse), or every token (fine)."""
 
     sizes: TowerSizes
     max_length: int
@@ -82,7 +81,7 @@ def _embed_tokens(b: GraphBuilder, ids: ir.Value) -> ir.Value:
 
 
 def _causal_mask(b: GraphBuilder, ids: ir.Value) -> ir.Value:
-    """(l, l): a token sees itself and those before it."""
+    """(l, l): a token attends to itself and to those before it."""
     with b.scope("mask"):
         length = b.op("Squeeze", b.op("Shape", ids))
         places = b.op("Range", b.constant(0), length, b.constant(1))

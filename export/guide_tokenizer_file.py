@@ -1,9 +1,8 @@
-"""The tower's text tokenizer as one tokenizer.json, for SigLIP and for CLIP.
+"""The text tokenizer of a SigLIP or CLIP tower as one tokenizer.json.
 
-It knows the towers' files, not how text is cut. SigLIP's SentencePiece model becomes a Unigram
-tokenizer.json: the `tokenizers` library reads it and gives the same ids for ordinary text; the
-runtime reads it with SentencePiece's exact rules and gives the same ids for any text. In it a score
-of 0 marks a piece that no text matches.
+SigLIP's SentencePiece model becomes a Unigram tokenizer.json. The `tokenizers` library reads it and
+gives the same ids for ordinary text; the runtime applies SentencePiece's exact rules to it and
+gives the same ids for any text. A score of 0 marks pieces that are never matched in text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, TypeAlias
 from hicom_edge.bundle.manifest import GuideSpec
 from hicom_edge.errors import ExportError
 
-ModelProto: TypeAlias = Any  # sentencepiece's class is made at run time
+ModelProto: TypeAlias = Any  # sentencepiece creates this class at run time
 
 GUIDE_FILE = "guide_tokenizer.json"
 _DEFAULT_LENGTH = {"siglip": 64, "clip": 77}
@@ -27,7 +26,7 @@ _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # SentencePiece's piece types
 def write_guide_tokenizer(
     tower_directory: Path, tower_config: dict[str, Any], directory: Path
 ) -> GuideSpec:
-    """Write `guide_tokenizer.json` into `directory` and say how it is used.
+    """Write `guide_tokenizer.json` into `directory`; returns the manifest's guide section.
 
     Raises:
         ExportError: the tower's text tokenizer is missing or of another kind.
@@ -46,7 +45,7 @@ def write_guide_tokenizer(
 
 
 def _max_length(family: str, config: dict[str, Any], tower_config: dict[str, Any]) -> int:
-    """What the tokenizer pads to, and never more than the text tower has positions for."""
+    """The length that the tokenizer pads to, limited to the positions of the text tower."""
     default = _DEFAULT_LENGTH[family]
     positions = tower_config.get("text_config", {}).get("max_position_embeddings", default)
     return min(int(config.get("model_max_length", default)), int(positions))
@@ -97,7 +96,7 @@ def _siglip_json(tower: Path, config: dict[str, Any]) -> tuple[str, int]:
 
 
 def _normalizers(model: ModelProto, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """SigLIP's canonical text, then the model's own map, then ▁ for spaces."""
+    """SigLIP's canonicalisation, then the model's own character map, then ▁ for spaces."""
     compiled = model.normalizer_spec.precompiled_charsmap
     mapped = {
         "type": "Precompiled",
@@ -131,7 +130,7 @@ def _sentencepiece_model(path: Path) -> ModelProto:
 
 
 def _check_supported(tower: Path, model: ModelProto) -> None:
-    """Refuse what the runtime's reading of the file does not cover."""
+    """Refuse models that the runtime's tokenizer cannot reproduce."""
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     kinds = {piece.type for piece in model.pieces}
     problems = {
@@ -153,7 +152,7 @@ def _check_supported(tower: Path, model: ModelProto) -> None:
 
 
 def _added_tokens(tower: Path, config: dict[str, Any], ids: dict[str, int]) -> list[dict[str, Any]]:
-    """The tokens that are found in text as they are, in the order of their ids."""
+    """Special tokens, which are matched in text before anything else, in the order of their ids."""
     whole = {"single_word": False, "lstrip": True, "rstrip": True, "normalized": False}
     tokens = {
         int(index): {"id": int(index), **whole, **token, "special": True}
@@ -179,7 +178,7 @@ def _added_tokens(tower: Path, config: dict[str, Any], ids: dict[str, int]) -> l
 
 
 def _clip_json(tower: Path, config: dict[str, Any]) -> tuple[str, int]:
-    """transformers' own fast CLIP tokenizer."""
+    """The tokenizer.json of transformers' fast CLIP tokenizer, and the id of its padding token."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 

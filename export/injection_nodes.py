@@ -1,4 +1,4 @@
-"""Instruction injection as graph nodes; `hicom_edge.model.injection` is what it must equal."""
+"""Instruction injection as graph nodes; `hicom_edge.model.injection` is the PyTorch original."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hicom_edge.model.layers import head_count
 def inject(
     b: GraphBuilder, kind: str | None, queries: ir.Value | None, guide: ir.Value | None, name: str
 ) -> ir.Value:
-    """Queries that carry the guide.
+    """Inject the guide (1, dt), or (l, dt) for fine injection, into queries (n, d).
 
-    Direct injection needs no queries and gives one row (1, d), which stands for all of them;
-    otherwise queries (n, d) keep their shape. The guide is (1, dt), or (l, dt) for fine.
+    Returns (n, d). Direct injection uses no queries and returns a single row (1, d), because all n
+    would be equal.
     """
     if kind in (None, "off"):
         assert queries is not None

@@ -1,6 +1,7 @@
-"""Linear interpolation as gathers: only the rows that carry weight are read.
+"""Linear interpolation as gathers of rows, without rows whose weight is 0.
 
-Sample points are PyTorch's (align_corners false); frames are a dynamic axis, patches are static.
+ONNX's Resize cannot be used: engines round differently, and the frame axis is dynamic. Sample
+points are those of PyTorch with align_corners=False.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from hicom_edge.export.opsets import Precision
 
 @dataclass(frozen=True)
 class Taps:
-    """Weighted sources of every output: index int64 (outputs, taps), weight (outputs, taps)."""
+    """Source rows of every output and their weights: index int64 and weight (outputs, taps)."""
 
     index: np.ndarray
     weight: np.ndarray
 
 
 def axis_taps(size: int, out: int) -> Taps:
-    """The one or two neighbours of each output on one axis, without those that weigh nothing."""
+    """The one or two source positions of each output on one axis, without weights of 0."""
     numerator = np.maximum(0, (2 * np.arange(out) + 1) * size - out)
     low = numerator // (2 * out)
     high = np.minimum(low + 1, size - 1)
@@ -34,7 +35,7 @@ def axis_taps(size: int, out: int) -> Taps:
 
 
 def grid_taps(grid: tuple[int, int], out: tuple[int, int]) -> Taps:
-    """Both spatial axes together: outputs and sources in (h, w) order."""
+    """Bilinear taps on (h, w) grids, outputs and sources flattened in (h, w) order."""
     rows, columns = axis_taps(grid[0], out[0]), axis_taps(grid[1], out[1])
     index = rows.index[:, None, :, None] * grid[1] + columns.index[None, :, None, :]
     weight = rows.weight[:, None, :, None] * columns.weight[None, :, None, :]
@@ -56,7 +57,7 @@ def resized_frames(b: GraphBuilder, x: ir.Value, taps: Taps) -> ir.Value:
 def temporal_taps(
     b: GraphBuilder, num_frames: ir.Value, kernel: int
 ) -> tuple[list[ir.Value], ir.Value]:
-    """Neighbouring frames of ceil(t / kernel) outputs, for a number of frames int64 (1).
+    """The two source frames of each of ceil(t / kernel) outputs; num_frames is int64 (1).
 
     Returns [low, high], int64 (outputs), and the weight of `high`, (outputs) in the precision.
     """
@@ -64,6 +65,7 @@ def temporal_taps(
     out = b.op("Div", b.op("Add", num_frames, b.constant([kernel - 1])), b.constant([kernel]))
     limit = b.op("Squeeze", out, zero)
     i = b.op("Range", b.constant(np.array(0, np.int64)), limit, b.constant(np.array(1, np.int64)))
+    # Integer arithmetic up to the last division, so that sample points on a frame are exact.
     odd = b.op("Add", b.op("Mul", i, two), one)
     numerator = b.op("Max", b.op("Sub", b.op("Mul", odd, num_frames), out), zero)
     denominator = b.op("Mul", out, two)

@@ -1,4 +1,4 @@
-"""The small layers of the compressor as graph nodes; `hicom_edge.model.layers` is their oracle."""
+"""Small layers of the compressor as graph nodes; `hicom_edge.model.layers` has the originals."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def layer_norm(b: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
 
 
 def adapted(b: GraphBuilder, x: ir.Value, projected: ir.Value, norm: str, alpha: str) -> ir.Value:
-    """(1 - a) x + a LN(projected)."""
+    """(1 - a) x + a LN(projected), where a is a learned weight for each channel."""
     rest = b.derived_weight(f"{alpha}.rest", [alpha], lambda a: 1 - a)
     change = b.op("Mul", layer_norm(b, projected, norm), b.weight(alpha))
     return b.op("Add", b.op("Mul", x, rest), change)
 
 
 def l2_normalised(b: GraphBuilder, x: ir.Value) -> ir.Value:
-    """x over its Euclidean norm on the last axis, computed in float32."""
+    """x divided by its Euclidean norm over the last axis, computed in float32."""
     wide = b.to_float32(x)
     squares = b.op("ReduceSum", b.op("Mul", wide, wide), b.constant([-1]), keepdims=1)
     return b.from_float32(b.op("Div", wide, b.op("Sqrt", squares)))
 
 
 def flattened_rows(b: GraphBuilder, x: ir.Value, rank: int) -> ir.Value:
-    """All axes but the last of a tensor of `rank` axes joined: (…, d) → (n, d)."""
+    """Flatten a tensor of `rank` axes to rows: (…, d) → (n, d)."""
     shape = b.op("Concat", b.constant([-1]), b.op("Shape", x, start=rank - 1), axis=0)
     return b.op("Reshape", x, shape)

@@ -1,6 +1,6 @@
 """Local compression as graph nodes around `hicom.edge::GroupedAttention`.
 
-Under direct injection the query is the guide alone: no interpolation, one query for all groups.
+Under direct injection the guide is the query of all groups, so that nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LocalCompression:
     def tokens(
         self, features: ir.Value, embeddings: ir.Value | None, guide: ir.Value | None
     ) -> ir.Value:
-        """(groups, dl)."""
+        """Visual tokens (groups, dl)."""
         b = self.b
         if embeddings is not None and self.clip_scale is not None:
             embeddings = l2_normalised(b, embeddings)
@@ -52,7 +52,7 @@ class LocalCompression:
         return mlp(b, mixed, f"{self.prefix}.readout")
 
     def _video_query(self, features: ir.Value) -> ir.Value:
-        """V at the resolution of the windows: (groups, dv)."""
+        """V interpolated to one row for each window: (groups, dv)."""
         b, (h, w) = self.b, self.grid
         _, ks, _ = self.windows.kernel
         out = group_counts((1, h, w), (1, ks, ks))[1:]

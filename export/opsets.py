@@ -18,7 +18,7 @@ class Family:
 
     - `current` (opset 23): Attention, RMSNormalization and RotaryEmbedding, which TensorRT ≥ 10.15
       maps to fused layers and ONNX Runtime runs as kernels.
-    - `plain` (opsets 18 to 20): the same mathematics out of MatMul, Softmax and elementwise
+    - `plain` (opsets 18 to 20): the same mathematics with MatMul, Softmax and elementwise
       operators, for older TensorRT such as JetPack 6's 10.3.
     """
 
@@ -51,7 +51,7 @@ def with_tensor_scatter(family: Family) -> Family:
 
 
 class Precision(str, Enum):
-    """What weights and activations are stored in; statistics stay in float32."""
+    """Data type of weights and activations; statistics (norms, softmax) stay in float32."""
 
     FP32 = "fp32"
     FP16 = "fp16"

@@ -1,7 +1,8 @@
-"""The position table of global compression as graph nodes, one small table per axis.
+"""Sinusoidal positions of global compression as graph nodes, one small table for each axis.
 
-Rows for frames come from two tables by angle addition, sin(a + b) and cos(a + b), so that a video
-may have up to 65,536 frames and every value is still rounded from float64.
+The number of frames is dynamic. Its rows are computed from two tables of 256 entries by angle
+addition, sin(a + b) and cos(a + b): this allows 65,536 frames, and is more precise than Sin and Cos
+nodes on large float32 angles.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ _FINE = 256
 
 
 def spatial_table(b: GraphBuilder, length: int, dim: int, axis: str) -> ir.Value:
-    """p(h) or p(w): (length, dim) in the precision."""
+    """Positions of rows or columns: (length, dim) in the graph's precision."""
     return b.constant(axis_table(length, dim).astype(b.precision.numpy), name=f"positions/{axis}")
 
 
 def frame_table(b: GraphBuilder, num_frames: ir.Value, dim: int) -> ir.Value:
-    """p(t) for a number of frames int64 (1): (t, dim) in the precision."""
+    """Positions of frames for num_frames int64 (1): (t, dim) in the graph's precision."""
     limit = b.op("Squeeze", num_frames, b.constant([0]))
     zero, one = b.constant(np.array(0, np.int64)), b.constant(np.array(1, np.int64))
     t = b.op("Range", zero, limit, one)
@@ -40,7 +41,7 @@ def frame_table(b: GraphBuilder, num_frames: ir.Value, dim: int) -> ir.Value:
 def _sine_and_cosine(
     b: GraphBuilder, rows: ir.Value, positions: np.ndarray, dim: int, name: str
 ) -> tuple[ir.Value, ir.Value]:
-    """Sine and cosine of every channel's angle, float32 (t, dim)."""
+    """Sine and cosine of every channel's angle at `rows` int64 (t): float32 (t, dim) each."""
     angle = positions[:, None] / np.power(BASE, 2 * (np.arange(dim) // 2) / dim)
     tables = (("sin", np.sin(angle)), ("cos", np.cos(angle)))
     sine, cosine = (

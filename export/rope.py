@@ -1,7 +1,7 @@
-"""Rotary position embedding: frequencies out of a configuration, rotation in a graph.
+"""Rotary position embedding: frequencies from a configuration, rotation as graph nodes.
 
-It knows the rope types of Qwen2 and Llama configurations, old keys (`rope_theta`, `rope_scaling`)
-and new (`rope_parameters`). It does not know attention.
+Both the old configuration keys (`rope_theta`, `rope_scaling`) and the new one (`rope_parameters`)
+are read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The rope settings of a language model: `rope_type`, `rope_theta` and the type's own keys.
 
     Raises:
-        ExportError: a rope type that is not handled, or a partial rotation.
+        ExportError: a rope type that is not supported, or a partial rotation.
     """
     settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     settings.setdefault("rope_theta", config.get("rope_theta", _DEFAULT_THETA))
     settings["rope_type"] = settings.get("rope_type") or settings.get("type") or "default"
     if settings["rope_type"] not in ROPE_TYPES:
         raise ExportError(
-            f"rope type {settings['rope_type']!r} is not handled; export handles "
+            f"rope type {settings['rope_type']!r} is not supported; expected "
             f"{', '.join(ROPE_TYPES)}"
         )
     if settings.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise ExportError("partial_rotary_factor is not 1; export handles whole heads alone")
+        raise ExportError("partial_rotary_factor is not 1; expected 1: whole heads are rotated")
     return settings
 
 
@@ -51,7 +51,7 @@ def inverse_frequencies(settings: Mapping[str, Any], head_dim: int) -> np.ndarra
 
 
 def _llama3(plain: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """Long wavelengths slowed by `factor`, short ones kept, a linear blend between (Llama 3.1)."""
+    """Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between."""
     low, high = settings["low_freq_factor"], settings["high_freq_factor"]
     turns = settings["original_max_position_embeddings"] * plain / (2 * math.pi)
     kept = np.clip((turns - low) / (high - low), 0, 1)
@@ -59,9 +59,9 @@ def _llama3(plain: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
 
 
 def cos_sin(b: GraphBuilder, position_ids: ir.Value, frequencies: np.ndarray) -> list[ir.Value]:
-    """cos and sin (1, l, head_dim / 2) of position_ids (1, l), computed in float32.
+    """cos and sin (batch, l, head_dim / 2) of position_ids (batch, l), computed in float32.
 
-    The plain family gets them as (1, 1, l, head_dim), ready to multiply heads with.
+    In the plain family they are (batch, 1, l, head_dim), to be multiplied with heads.
     """
     with b.scope("rope"):
         positions = b.op("Unsqueeze", b.cast(position_ids, ir.DataType.FLOAT), b.constant((2,)))
@@ -74,7 +74,7 @@ def cos_sin(b: GraphBuilder, position_ids: ir.Value, frequencies: np.ndarray) ->
 
 
 def rotate(b: GraphBuilder, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:
-    """Rotate x (1, heads, l, head_dim); channel i is paired with i + head_dim / 2."""
+    """Rotate x (batch, heads, l, head_dim); channel i is paired with i + head_dim / 2."""
     if b.family.fused:
         return b.op("RotaryEmbedding", x, cos, sin, interleaved=0)
     first, second = b.split(x, 2)

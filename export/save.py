@@ -1,7 +1,4 @@
-"""Writing a built graph to disk and describing it for the manifest.
-
-It knows ONNX files and external data. It does not know what a graph computes.
-"""
+"""Writes a built graph to disk, with external data, and describes it for the manifest."""
 
 from __future__ import annotations
 
@@ -14,16 +11,18 @@ from hicom_edge.bundle.manifest import GraphEntry, TensorSpec
 from hicom_edge.errors import ExportError
 from hicom_edge.export.opsets import Precision
 
-# Protobuf files end at 2 GiB; below this, one file is handier than two.
+# Protobuf messages are limited to 2 GiB, so large weights go to a second file. Small graphs stay
+# in one file, which is easier to handle.
 _INLINE_BYTES = 4 << 20
-# Inside a model with external data, small tensors stay in the graph for those who read it.
+# In a model with external data, smaller tensors stay in the graph: shape inference needs some of
+# them, and viewers show them.
 _KEPT_INSIDE_BYTES = 1 << 10
 
 TensorProgress = Callable[[str, int], None]
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """The bytes that a model's initialisers take on disk."""
+    """Size of a model's initialisers on disk."""
     values = model.graph.initializers.values()
     return sum(v.const_value.nbytes for v in values if v.const_value is not None)
 
@@ -75,7 +74,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """onnx_ir wraps what a lazy tensor raises: find our own error inside."""
+    """Our own error inside the exception in which onnx_ir wraps what a lazy tensor raises."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ExportError):

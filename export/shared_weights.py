@@ -1,7 +1,4 @@
-"""A second graph over the weights of one that is saved already.
-
-It knows external data. It does not know what the graphs compute.
-"""
+"""Saves a second graph over the external weights of a graph that is saved already."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ import onnx_ir as ir
 
 
 def save_beside(model: ir.Model, path: Path, saved: Path) -> None:
-    """Write `path` with those weights that the graph `saved` keeps in a file beside it left there.
+    """Write `path`, whose weights refer to the external data file of the graph `saved`.
 
-    A weight is the same when its name, shape and dtype are. What is not there is written into
-    `path` itself.
+    Weights are shared if name, shape and dtype are equal. Others are written into `path` itself.
     """
     kept = ir.load(saved).graph.initializers
     for name, value in model.graph.initializers.items():

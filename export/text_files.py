@@ -1,7 +1,4 @@
-"""Everything that turns text into token ids, written into a bundle.
-
-It knows a checkpoint's tokenizer files and generation settings. It does not know graphs.
-"""
+"""Writes a checkpoint's tokenizers into a bundle, and reads its chat and generation settings."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 _TOKENIZER_SOURCES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.model")
-_DEFAULT_TOP_K = 50  # transformers', where generation_config.json says nothing
-# What else changes which token comes next, in transformers; none of it is in the runtime.
+_DEFAULT_TOP_K = 50  # transformers' default, if generation_config.json has none
+# Further settings of transformers that change the next token; the runtime supports none of them.
 _NOT_APPLIED = (
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -48,7 +45,7 @@ _NEUTRAL: tuple[object, ...] = (None, 0, 1, [], {})
 
 
 class TextSource(Protocol):
-    """What this module needs of a checkpoint."""
+    """The part of a checkpoint that this module uses."""
 
     @property
     def text_directory(self) -> Path: ...
@@ -65,7 +62,7 @@ class TextSource(Protocol):
 
 
 class TextFiles(NamedTuple):
-    """What the manifest says about text."""
+    """The manifest's sections about text."""
 
     tokenizer: str
     guide: GuideSpec | None
@@ -95,7 +92,7 @@ def write_text_files(checkpoint: TextSource, directory: Path) -> TextFiles:
 
 
 def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> GenerationSpec:
-    """The checkpoint's generation settings; what it leaves out is as in transformers.
+    """The checkpoint's generation settings, with transformers' defaults for missing ones.
 
     Stop tokens: generation_config.json's, else config.json's, else the tokenizer's end token.
 
@@ -123,11 +120,12 @@ def generation_spec(checkpoint: TextSource, end_token_id: int | None) -> Generat
 
 
 def generation_notes(settings: dict[str, Any]) -> tuple[str, ...]:
-    """One line on the settings of a generation_config.json that the runtime does not have."""
+    """A note on settings of generation_config.json that the runtime does not support, if any."""
     found = [f"{n} {settings[n]}" for n in _NOT_APPLIED if settings.get(n) not in _NEUTRAL]
     if not found:
         return ()
-    return (f"generation_config.json asks for {', '.join(found)}, which the runtime has not",)
+    asked = ", ".join(found)
+    return (f"generation_config.json asks for {asked}, which the runtime does not support",)
 
 
 def _token_ids(stops: object, directory: Path) -> tuple[int, ...]:
@@ -147,7 +145,7 @@ def _number(settings: dict[str, Any], name: str) -> float:
 
 
 def _write_tokenizer(source: Path, target: Path) -> Tokenizer:
-    """Copy tokenizer.json, or make it of the vocabulary files; the opened tokenizer."""
+    """Copy tokenizer.json, or convert the vocabulary files; returns the tokenizer."""
     from tokenizers import Tokenizer
 
     original = source / TOKENIZER_FILE
@@ -178,7 +176,7 @@ def _converted(source: Path) -> str:
             f"{source} has no tokenizer; expected tokenizer.json or one of {list(_VOCABULARIES)}: "
             "copy the files from the base language model"
         )
-    # Without config.json beside them, whose model_type transformers does not know.
+    # In a folder without config.json, whose model_type transformers would not recognise.
     with tempfile.TemporaryDirectory() as apart:
         for name in (*_TOKENIZER_SOURCES, *_VOCABULARIES):
             if (source / name).is_file():

@@ -1,8 +1,4 @@
-"""What the vision and text towers of SigLIP and CLIP have in common: pre-norm encoder layers.
-
-It knows transformers' configuration keys and the tensor names inside a tower. It does not know how
-patches or tokens are embedded, nor what is made of the last layer.
-"""
+"""Pre-norm encoder layers, which the vision and text towers of SigLIP and CLIP share."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ def tower_family(config: Mapping[str, Any]) -> str:
     family = str(config.get("model_type"))
     if family not in TOWER_TYPES:
         raise ExportError(
-            f"the tower's model_type is {family!r}; export handles {', '.join(TOWER_TYPES)}"
+            f"the tower's model_type is {family!r}; expected {', '.join(TOWER_TYPES)}"
         )
     return family
 

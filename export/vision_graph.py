@@ -1,7 +1,6 @@
 """The vision graph: pixel values → features V, and embeddings E when a guide is used.
 
-It knows SigLIP's and CLIP's vision towers. It does not know how frames were made, nor what the
-compressor does with the maps.
+The vision towers of SigLIP and of CLIP are supported.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hicom_edge.export.weights import WeightSource
 
 @dataclass(frozen=True)
 class VisionPlan:
-    """What of the tower is exported: sizes, and the hidden state that becomes the features."""
+    """Sizes of the tower, and the hidden state that becomes the features."""
 
     sizes: TowerSizes
     image_size: int
@@ -38,14 +37,14 @@ class VisionPlan:
 
     @property
     def num_layers(self) -> int:
-        """Layers that something needs: without embeddings, those after the features are dead."""
+        """Layers to export: without embeddings, those after the features are not used."""
         return self.sizes.num_layers if self.embeddings else self.feature_layer
 
 
 def plan_vision(
     tower_config: Mapping[str, Any], select_layer: int, select_feature: str, embeddings: bool
 ) -> VisionPlan:
-    """Decide what to export.
+    """Read the sizes of the tower and the layer of the features.
 
     `select_layer` indexes the hidden states as in Python: 0 is the embedded patches, -1 the last
     layer's output.
@@ -57,13 +56,11 @@ def plan_vision(
     count = sizes.num_layers
     if not -count - 1 <= select_layer <= count:
         raise ExportError(
-            f"mm_vision_select_layer is {select_layer}, the tower has hidden states "
+            f"mm_vision_select_layer is {select_layer}; expected a hidden state of the tower, "
             f"{-count - 1} to {count}; correct config.json"
         )
     if select_feature != "patch":
-        raise ExportError(
-            f"mm_vision_select_feature is {select_feature!r}; export handles 'patch' alone"
-        )
+        raise ExportError(f"mm_vision_select_feature is {select_feature!r}; expected 'patch'")
     clip = sizes.family == "clip"
     return VisionPlan(
         sizes=sizes,
@@ -110,7 +107,7 @@ def _embed_patches(b: GraphBuilder, pixels: ir.Value, plan: VisionPlan) -> ir.Va
 
 
 def _room_for_class_token(b: GraphBuilder, x: ir.Value) -> ir.Value:
-    """A row of zeros in front of the patches: the class token itself is in the positions."""
+    """Add a row of zeros before the patches; the class token is part of the position table."""
     return b.op("Pad", x, b.constant((0, 1, 0, 0, 0, 0)))
 
 
@@ -126,7 +123,7 @@ def _clip_positions(b: GraphBuilder) -> ir.Value:
 def _embeddings(b: GraphBuilder, last: ir.Value, plan: VisionPlan) -> ir.Value:
     """SigLIP's pooling-head MLP, or CLIP's projection, on every patch of the last layer.
 
-    transformers normalises SigLIP's last_hidden_state and leaves CLIP's as the last layer wrote it.
+    transformers applies the final norm to SigLIP's last_hidden_state, but not to CLIP's.
     """
     if plan.sizes.family == "clip":
         return b.linear(_patches(b, last, plan), "visual_projection")

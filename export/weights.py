@@ -1,7 +1,6 @@
-"""Weights on their way from a checkpoint into a graph: read late, converted, written in blocks.
+"""Weights that are read from the checkpoint only when a graph is saved, and converted in blocks.
 
-It knows stored tensors, precisions and bytes. It does not know what a weight is for. At no time is
-more than one stored tensor in memory, plus one converted block of it.
+In memory are one stored tensor at a time and one converted block of it.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class WeightSource(Protocol):
 class StreamedTensor(ir.LazyTensor):
     """A weight of a graph that is loaded, converted and written block by block on saving.
 
-    `load` may return a view (a transposed weight, say): rows of the view are converted one block
-    at a time, so that no second copy of the whole tensor exists.
+    `load` may return a view, such as a transposed weight: its rows are converted one block at a
+    time, so that the whole tensor is never copied.
     """
 
     def __init__(
@@ -102,7 +101,8 @@ def _rows_per_block(rows: torch.Tensor, dtype: ir.DataType) -> int:
 
 def _convert(block: torch.Tensor, name: str, dtype: ir.DataType) -> np.ndarray:
     converted = block.to(_TORCH_DTYPES[dtype]).contiguous()
-    # One pass without temporaries, and NaN comes through: isfinite costs as much as the writing.
+    # aminmax is one pass without temporaries and propagates NaN; isfinite would take as long as
+    # writing the file.
     extremes = torch.stack(torch.aminmax(converted))
     if not torch.isfinite(extremes).all():
         raise ExportError(_why_not_finite(block, name))
@@ -116,5 +116,5 @@ def _why_not_finite(block: torch.Tensor, name: str) -> str:
     largest = float(block.abs().max())
     return (
         f"{name} holds {largest:g}, which is beyond float16's largest value 65504; "
-        "export with --dtype fp32"
+        "export with dtype fp32"
     )

@@ -1,7 +1,4 @@
-"""A stored tensor, a few rows at a time, in the dtype that is written.
-
-It knows blocks, dtypes and values that do not fit. It does not know names in files.
-"""
+"""Blocks of rows of a stored tensor, converted to the dtype that is written."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch.nn.functional import pad
 from hicom_edge.errors import ExportError
 
 _BLOCK_BYTES = 8 << 20
-# float32 copies are made of a block
+# Blocks are converted to float32.
 _WORKING_BYTES = 4
 
 
@@ -26,9 +23,9 @@ def row_blocks(rows: Tensor) -> Iterator[Tensor]:
 
 
 def filled_blocks(stored: Tensor, rows: slice, columns: int) -> Iterator[Tensor]:
-    """Some rows of a matrix like `row_blocks`; zeros follow where it ends before the slice does.
+    """Blocks of the rows in a slice, padded with zeros below and to the right.
 
-    columns: how wide the blocks are; zeros follow where the matrix is narrower.
+    rows: may end after the matrix. columns: width of the blocks, which may exceed the matrix's.
     """
     first, last = rows.start or 0, stored.shape[0] if rows.stop is None else rows.stop
     step = _rows_of_a_block(columns)
@@ -61,5 +58,5 @@ def _why_not_finite(block: Tensor, name: str) -> str:
     largest = float(block.abs().max())
     return (
         f"{name} holds {largest:g}, which is beyond float16's largest value 65504; "
-        "export with --dtype bf16 or fp32"
+        "export with dtype bf16 or fp32"
     )

@@ -1,9 +1,8 @@
-"""config.json of a TensorRT-LLM checkpoint: every key, for each version.
+"""config.json of a TensorRT-LLM checkpoint: all keys, for each version.
 
-It knows which keys which version reads. Unknown keys of the top level are ignored with a warning by
-TensorRT-LLM; unknown ones inside `quantization` and `mapping` end its build, and keys left out
-take defaults that are wrong here (norm_epsilon 1e-5, learned positions). So all are written, and
-none that a version of the line does not know. It does not know tensors.
+TensorRT-LLM ignores unknown top-level keys with a warning, but unknown keys inside `quantization`
+and `mapping` make its build fail, and missing keys take defaults that are wrong here (norm_epsilon
+1e-5, learned positions). So every key is written that all releases of a version line know.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _MAPPING: dict[str, dict[str, Any]] = {"0.12": {}, "1.x": {"cp_size": 1}}
 
 
 def checkpoint_config(model: LanguageModel, options: TensorRTLLMOptions) -> dict[str, Any]:
-    """What config.json says of a language model written with these options."""
+    """The config.json of a language model written with these options."""
     decoder, version = model.decoder, options.version
     family = _qwen2 if model.family == "qwen2" else _llama
     return {
@@ -104,7 +103,7 @@ def _llama(_: LanguageModel, version: str) -> dict[str, Any]:
 
 
 def _rotary_scaling(model: LanguageModel) -> dict[str, Any] | None:
-    """The kind stands under both of its names: older releases read `type`, newer `rope_type`."""
+    """The type is written under two names: older releases read `type`, newer `rope_type`."""
     rope = model.decoder.rope
     kind = rope["rope_type"]
     if kind == "default":

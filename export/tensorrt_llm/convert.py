@@ -1,7 +1,7 @@
 """A checkpoint's language model → a TensorRT-LLM checkpoint.
 
-It knows the order of the work. `docs/tensorrt_llm_checkpoint.md` says what is written. No part of
-TensorRT-LLM is used; at no time is more than one stored tensor in memory.
+`docs/tensorrt_llm_checkpoint.md` specifies the files. TensorRT-LLM itself is not needed. Only one
+stored tensor is in memory at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def convert_language_model(
     """Write the language model of a checkpoint into a new directory; nothing is left on failure.
 
     Args:
-        directory: must not exist; its name is the entry's.
+        directory: must not exist; its name becomes the manifest entry's.
         progress: called as progress(tensor, bytes) before each block of rows is written.
 
     Raises:
@@ -80,7 +80,7 @@ def plan_conversion(checkpoint: Checkpoint, options: TensorRTLLMOptions) -> dict
     if unknown:
         raise ExportError(
             f"the language model has {len(unknown)} tensors such as {unknown[0]} for which "
-            f"TensorRT-LLM's {config['architecture']} has no place; export without --llm"
+            f"TensorRT-LLM's {config['architecture']} has no parameter; export it as ONNX"
         )
     return config
 

@@ -1,4 +1,4 @@
-"""Which encoder a linear layer gets: its quantisation together with its calibrated scales."""
+"""The encoder of a linear layer, by quantisation and calibrated scales."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def encoder_for(
 ) -> LinearEncoder:
     """The encoder of a layer that stacks the linears `sources` of a checkpoint.
 
-    in_features: input channels that the checkpoint has, and with those of zeros after them.
+    in_features: input channels in the checkpoint, and with zero padding.
 
     Raises:
-        ExportError: its scales are missing or unfit.
+        ExportError: its scales are missing or do not fit.
     """
     dtype, kind = TORCH_DTYPES[config["dtype"]], config["quantization"]["quant_algo"]
     if kind not in (AWQ, SMOOTH_QUANT):
         return FloatEncoder(dtype)
-    assert scales is not None, "options without scales were let through"
+    assert scales is not None, "checked by TensorRTLLMOptions.scales_path"
     stored, filled = in_features
     smoothing = pad(scales.smoothing(sources, stored), (0, filled - stored), value=1.0)
     prequant = prequant_of(smoothing, dtype, sources[0])

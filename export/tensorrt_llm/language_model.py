@@ -1,8 +1,4 @@
-"""The language model of a checkpoint as TensorRT-LLM's networks see it.
-
-It knows which settings TensorRT-LLM's Qwen2 and Llama networks have and refuses those they lack.
-It does not know files or ranks.
-"""
+"""Settings of a language model for TensorRT-LLM's Qwen2 and Llama networks."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from hicom_edge.export.decoder_graph import DecoderPlan, plan_decoder
 from hicom_edge.model.checkpoint import Checkpoint
 
 FAMILIES = {"hicom_qwen2": "qwen2", "hicom_llama": "llama"}
-# what transformers' Qwen configuration lacks, and TensorRT-LLM's own converter then assumes
+# The default of TensorRT-LLM's own converter, for Qwen configurations without seq_length.
 _SEQ_LENGTH = 8192
 
 
@@ -34,7 +30,7 @@ class LanguageModel:
 
 
 def read_language_model(checkpoint: Checkpoint) -> LanguageModel:
-    """Read the language model's configuration and look at which tensors it has.
+    """Read the language model's configuration, and which biases it has from its tensors.
 
     Raises:
         ExportError: a setting that TensorRT-LLM's network does not have.
@@ -43,8 +39,8 @@ def read_language_model(checkpoint: Checkpoint) -> LanguageModel:
     decoder = plan_decoder(config, tensors)
     if decoder.hidden_act != "silu":
         raise ExportError(
-            f"activation {decoder.hidden_act!r} is not handled for TensorRT-LLM, expected 'silu'; "
-            "export without --llm"
+            f"TensorRT-LLM does not support the activation {decoder.hidden_act!r}, only 'silu'; "
+            "export the language model as ONNX"
         )
     return LanguageModel(
         family=FAMILIES[checkpoint.config["model_type"]],

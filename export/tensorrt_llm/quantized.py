@@ -1,8 +1,8 @@
-"""How a linear layer's weight becomes the tensors of its quantisation.
+"""Converts a linear layer's weight into the tensors of its quantisation.
 
-It knows the forms that NVIDIA's ModelOpt writes and TensorRT-LLM's build reads: floating point,
-W4A16_AWQ and W8A8_SQ_PER_CHANNEL. W8A16 and W4A16 are floating point here: the build makes their
-packed layout with its own kernels. It does not choose scales: they come from a calibration.
+The formats are those that NVIDIA's ModelOpt writes and TensorRT-LLM's build reads: floating point,
+W4A16_AWQ and W8A8_SQ_PER_CHANNEL. W8A16 and W4A16 are written as floating point, because the build
+quantises and packs them itself. Scales come from a calibration.
 
 A weight W (out, in) with smoothing s (in) is quantised as W diag(s); TensorRT-LLM multiplies the
 input by the prequant scale 1/s.
@@ -26,17 +26,17 @@ class LinearEncoder(Protocol):
     """Turns blocks of a weight's rows (r, in) into rows of the tensors that are stored."""
 
     def rows(self, block: Tensor, columns: slice, name: str) -> Mapping[str, Tensor]:
-        """The rows' tensors on a rank that holds these input channels."""
+        """The tensors of these rows, for a rank with these input channels."""
         ...
 
     def whole(self, columns: slice) -> Mapping[str, Tensor]:
-        """The tensors that a layer has once."""
+        """Tensors of the whole layer, which do not depend on its rows."""
         ...
 
 
 @dataclass(frozen=True)
 class FloatEncoder:
-    """The weight as it is, in another dtype."""
+    """The weight in another dtype, not quantised."""
 
     dtype: torch.dtype
 
@@ -79,7 +79,7 @@ class SmoothQuantEncoder:
 
     def rows(self, block: Tensor, columns: slice, name: str) -> Mapping[str, Tensor]:
         weight = _smoothed(block, self.prequant, name)
-        # over all channels, so that the ranks of a layer share a row's scale
+        # Over all input channels, because the ranks of a layer share the scale of a row.
         scales = _nonzero(weight.abs().amax(1) / _INT8_MAX, torch.float32)
         values = torch.round(weight[:, columns] / scales[:, None]).clamp(-_INT8_MAX, _INT8_MAX)
         return {"weight": values.to(torch.int8), "weights_scaling_factor": scales}
@@ -92,7 +92,7 @@ class SmoothQuantEncoder:
 
 
 def pack_int4(values: Tensor) -> Tensor:
-    """Rows in pairs: (out, in) of -8 to 7 → (out / 2, in) int8, the low nibble the even row."""
+    """Pack rows in pairs: (out, in) of -8 to 7 → (out / 2, in) int8, even rows in low nibbles."""
     low, high = values[0::2] & 0xF, values[1::2] & 0xF
     return (low | high << 4).to(torch.uint8).view(torch.int8)
 
@@ -104,12 +104,12 @@ def prequant_of(smoothing: Tensor, dtype: torch.dtype, name: str) -> Tensor:
 
 
 def _smoothed(block: Tensor, prequant: Tensor, name: str) -> Tensor:
-    """W diag(s), with the s that the stored 1/s stands for: its rounding then cancels."""
+    """W diag(s), computed from the rounded 1/s that is stored, so that its rounding cancels."""
     return converted(block.float() / prequant.float(), torch.float32, name)
 
 
 def _group_scales(weight: Tensor, group_size: int, dtype: torch.dtype) -> Tensor:
-    groups = weight.reshape(weight.shape[0], -1, group_size)
+    groups = weight.reshape(weight.shape[0], -1, group_size)  # (out, groups, group_size)
     return _nonzero(groups.abs().amax(2) / _INT4_MAX, dtype)
 
 
@@ -120,5 +120,5 @@ def _int4(weight: Tensor, scales: Tensor, group_size: int) -> Tensor:
 
 
 def _nonzero(scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rounded to the dtype that is stored; rows of zeros get the smallest normal scale."""
+    """Scales in the stored dtype; rows of zeros get the smallest normal number instead of 0."""
     return converted(scales, dtype, "a weight's scales").clamp_min(torch.finfo(dtype).tiny)

@@ -1,8 +1,8 @@
-"""A safetensors file written tensor by tensor.
+"""Writes a safetensors file block by block.
 
-It knows the file format (github.com/huggingface/safetensors, "Format": 8 bytes with the header's
-length, a JSON header, the tensors' bytes without gaps). The library's own writer takes all tensors
-at once. It does not know what a tensor is for. At no time is more than one block of rows held.
+The library's own writer needs all tensors in memory at once. Format
+(github.com/huggingface/safetensors, "Format"): 8 bytes with the header's length, a JSON header, and
+the tensors' bytes without gaps.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _DTYPES = {
 
 
 class SafetensorsWriter:
-    """Writes a file whose tensors are known in advance; each tensor's rows come in order.
+    """Writes a file whose tensors' names, dtypes and shapes are known in advance.
 
-    Use as a context manager. Tensors may take turns: every one has a place in the file.
-    `progress(name, bytes)` is called before each write.
+    Use as a context manager. The rows of a tensor are appended in order; different tensors may be
+    appended alternately. `progress(name, bytes)` is called before each write.
     """
 
     def __init__(self, path: Path, layouts: Mapping[str, Layout], progress: TensorProgress) -> None:
         self._layouts, self._progress = layouts, progress
-        # wide elements first, so that every tensor starts at a multiple of its element's size
+        # Tensors with wide elements first, so that each starts at a multiple of its element size.
         order = sorted(layouts, key=lambda name: -layouts[name].item_bytes)
         self._places, end = {}, 0
         for name in order:

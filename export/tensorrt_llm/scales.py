@@ -1,8 +1,7 @@
-"""Calibrated scales of a language model, as a calibrated bundle carries them.
+"""Calibrated scales of a language model, read from a calibrated bundle.
 
-It knows `calibration/decoder_scales.safetensors` (float32): `<linear>.smoothing` (in) and
-`<linear>.input_amax` () by a checkpoint's names, and `<layer>.self_attn.qkv_amax` (). It does not
-know what TensorRT-LLM makes of them.
+`calibration/decoder_scales.safetensors` (float32) holds `<linear>.smoothing` (in) and
+`<linear>.input_amax` () under a checkpoint's tensor names, and `<layer>.self_attn.qkv_amax` ().
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _AGAIN = "calibrate this checkpoint's bundle again"
 
 @dataclass(frozen=True)
 class DecoderScales:
-    """The scales of one file: vectors and scalars, a few megabytes for a model of any size."""
+    """The scales of one file: vectors and scalars, at most a few megabytes."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -84,8 +83,8 @@ def _file_in_bundle(path: Path, checkpoint: Checkpoint) -> Path:
     bundle = Bundle.open(path)
     if SCALES_FILE not in bundle.manifest.files:
         raise BundleError(
-            f"{path} has no {SCALES_FILE}; pass a bundle that hicom-edge calibrate wrote with "
-            "--decoder int8 or int4"
+            f"{path} has no {SCALES_FILE}; pass a bundle whose decoder hicom-edge calibrate "
+            "quantised to int8 or int4"
         )
     if bundle.manifest.provenance.checkpoint_sha256 != checkpoint.sha256():
         raise ExportError(

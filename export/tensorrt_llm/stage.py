@@ -1,7 +1,6 @@
-"""The rank files of one pipeline stage, written side by side.
+"""Writes the rank files of one pipeline stage together.
 
-It knows the order of a stage's tensors and that a stored tensor is read once for all ranks. How
-values are encoded, and what a rank holds of them, the sibling modules know.
+All ranks of a stage are written at the same time, so that each stored tensor is read only once.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _INT8_MAX = 127
 
 @dataclass(frozen=True)
 class StageSource:
-    """Where a stage's values come from."""
+    """The inputs of a stage: target configuration, stored tensors, scales and progress."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, WeightSource]
@@ -54,7 +53,7 @@ def write_stage(source: StageSource, ranks: Sequence[Rank], directory: Path) -> 
     """Write the files of all ranks of one stage.
 
     Raises:
-        ExportError: a value that does not fit the dtype, or scales that are missing or unfit.
+        ExportError: a value that does not fit the dtype, or scales that are missing or do not fit.
     """
     with ExitStack() as stack:
         writers = {}
@@ -99,7 +98,7 @@ class _StageWriter:
             self._write_kv_scale(target, source)
 
     def _write_linear(self, target: str, source: str, linears: Sequence[Linear]) -> None:
-        """One linear layer, given as each rank holds it."""
+        """Write one linear layer; `linears` describes each rank's share of it."""
         name = f"{target}.{linears[0].target}"
         names = [f"{source}.{part.source}" for part in linears[0].parts]
         _, columns = linears[0].whole_size(self.first_rank.tp_size)
@@ -119,14 +118,14 @@ class _StageWriter:
             _append_all(writer, name, encoder.whole(linear.columns))
 
     def _write_bias(self, name: str, stored: str, parts: Sequence[Part]) -> None:
-        """Rows follow the weight's; where columns are shared, every rank has the whole bias."""
+        """A bias is split like the weight's rows; if columns are split, each rank has all of it."""
         bias = converted(self._load(stored), self.dtype, stored)[:, None]
         for part, writer in zip(parts, self.writers.values(), strict=True):
             for block in filled_blocks(bias, part.shard.rows, 1):
                 writer.append(f"{name}.bias", block[:, 0])
 
     def _write_head(self) -> None:
-        """Every rank's rows of the output layer, with zeros after the vocabulary's end."""
+        """Every rank's rows of the output layer, padded with zeros after the vocabulary."""
         target, stored = HEAD
         tied = stored not in self.source.tensors
         weight = self._load(EMBEDDING[1] if tied else stored)
@@ -136,7 +135,7 @@ class _StageWriter:
                 writer.append(target, converted(block, self.dtype, stored))
 
     def _write_kv_scale(self, target: str, source: str) -> None:
-        assert self.source.scales is not None, "options without scales were let through"
+        assert self.source.scales is not None, "checked by TensorRTLLMOptions.scales_path"
         scale = torch.tensor([self.source.scales.qkv_amax(source) / _INT8_MAX])
         for writer in self.writers.values():
             writer.append(f"{target}.{KV_SCALE}", scale)

@@ -130,7 +130,7 @@ def test_rendering_equals_that_of_transformers(reference_checkpoint: Path) -> No
 
 @pytest.mark.parametrize("source", [LLAMA2, NUMBERED, "{{ messages | length }}"])
 def test_a_template_that_cannot_be_reduced_is_refused(source: str) -> None:
-    with pytest.raises(ExportError, match="cannot be written as text around each message"):
+    with pytest.raises(ExportError, match="cannot be written as fixed text around each message"):
         reduced(source)
 
 

@@ -193,11 +193,11 @@ def test_old_and_new_rope_keys_mean_the_same(config):
     [
         (
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
-            "rope type 'yarn' is not handled; export handles default, linear, llama3",
+            "rope type 'yarn' is not supported; expected default, linear, llama3",
         ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is not 1"),
         ({"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window is true"),
-        ({"hidden_act": "relu6"}, "activation 'relu6' is not handled; those that are: .*'silu'"),
+        ({"hidden_act": "relu6"}, "activation 'relu6' is not supported; expected one of .*'silu'"),
     ],
 )
 def test_what_the_graph_does_not_express_is_refused(part_of, change, message):

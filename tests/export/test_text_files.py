@@ -107,7 +107,8 @@ def test_settings_that_the_runtime_has_not_are_noted() -> None:
     applied = {"repetition_penalty": 1.05, "do_sample": True, "num_beams": 1, "min_p": None}
     assert generation_notes(applied) == ()
     assert generation_notes(applied | {"min_p": 0.1, "suppress_tokens": [3], "min_length": 0}) == (
-        "generation_config.json asks for min_p 0.1, suppress_tokens [3], which the runtime has not",
+        "generation_config.json asks for min_p 0.1, suppress_tokens [3], which the runtime does "
+        "not support",
     )
 
 

@@ -75,7 +75,9 @@ def test_frames_do_not_influence_each_other(siglip, run):
 
 @pytest.mark.parametrize("select_layer", [4, -5])
 def test_a_layer_that_does_not_exist_is_refused(siglip, select_layer):
-    message = rf"mm_vision_select_layer is {select_layer}, the tower has hidden states -4 to 3"
+    message = (
+        rf"mm_vision_select_layer is {select_layer}; expected a hidden state of the tower, -4 to 3"
+    )
     with pytest.raises(ExportError, match=message):
         plan_vision(siglip.config, select_layer, "patch", embeddings=True)
 
@@ -86,5 +88,5 @@ def test_only_patch_features_are_handled(siglip):
 
 
 def test_a_foreign_tower_is_refused(siglip):
-    with pytest.raises(ExportError, match="model_type is 'dinov2'; export handles siglip, clip"):
+    with pytest.raises(ExportError, match="model_type is 'dinov2'; expected siglip, clip"):
         plan_vision({**siglip.config, "model_type": "dinov2"}, -2, "patch", embeddings=False)

@@ -88,7 +88,7 @@ def test_a_value_beyond_float16_names_its_tensor(value):
     tensor = StreamedTensor("layers.0.mlp.weight", lambda: stored, (4, 4), FLOAT16)
     message = (
         rf"layers\.0\.mlp\.weight holds {abs(value):g}, which is beyond float16's largest value "
-        "65504; export with --dtype fp32"
+        "65504; export with dtype fp32"
     )
     with pytest.raises(ExportError, match=message.replace("+", r"\+")):
         tensor.tofile(io.BytesIO())

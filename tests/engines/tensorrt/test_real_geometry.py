@@ -20,6 +20,7 @@ from hicom_edge.export.exporter import export_bundle
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, SCATTER_GRAPH
 from hicom_edge.planning.machine import Machine
 from hicom_edge.planning.profiles import limits_from_manifest, profiles_of
+from hicom_edge.progress import no_progress
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.slow]
 pytest.importorskip(
@@ -64,7 +65,7 @@ def built_sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes of the engine of every graph, of both forms of the decoder."""
     settings = BuilderSettings()
     target = choose_target(TENSORRT_RTX, settings, Machine())
-    builder = EngineBuilder(bundle, settings, target, None)
+    builder = EngineBuilder(bundle, settings, target, no_progress)
     limits = limits_from_manifest(bundle.manifest, 128)
     return {
         name: builder.build(name, profiles_of(name, entry, limits), None).size_bytes

@@ -213,7 +213,7 @@ HALF_BILLION = replace(
         (
             {"quantization": "W4A16_AWQ", "tp_size": 2},
             r"attention\.qkv has 1152 outputs, expected a multiple of 256 for W4A16_AWQ on 2 "
-            "ranks; pass a smaller --tp-size or --group-size 64 or another --quantization",
+            "ranks; pass a smaller tp_size or group_size 64 or another quantization",
         ),
         ({"quantization": "W4A16_AWQ", "tp_size": 2, "group_size": 64}, None),
         ({"quantization": "W8A16", "tp_size": 2}, None),
@@ -266,7 +266,7 @@ def test_key_heads_that_ranks_can_neither_share_nor_repeat_are_refused(tmp_path)
 def test_an_activation_without_a_network_is_refused(tmp_path):
     model = random_model("hicom_llama", hidden_act="gelu")
     checkpoint = checkpoint_of(model, "hicom_llama", tmp_path)
-    with pytest.raises(ExportError, match="activation 'gelu' is not handled for TensorRT-LLM"):
+    with pytest.raises(ExportError, match="does not support the activation 'gelu'"):
         plan_conversion(checkpoint, TensorRTLLMOptions())
 
 

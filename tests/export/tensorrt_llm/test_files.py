@@ -221,7 +221,7 @@ def test_an_existing_directory_is_not_written_into(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("value", "dtype", "message"),
     [
-        (1e5, "fp16", r"holds 100000, .*float16's largest value 65504; export with --dtype bf16"),
+        (1e5, "fp16", r"holds 100000, .*float16's largest value 65504; export with dtype bf16"),
         (float("nan"), "bf16", "holds NaN or infinity"),
     ],
 )
