@@ -26,26 +26,6 @@ WITHHOLDING = frozenset({"hevc"})
 """Decoders that keep back sound frames after a cut, until the next keyframe, unless asked."""
 
 
-class CountingDecoder:
-    """Frames in the order of the decoder, for streams without usable timestamps."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._frames = decode(packets_of(container, stream), stream)
-
-    def all_frames(self) -> Iterator[VideoFrame]:
-        """Every frame."""
-        return self._frames
-
-    def frames(self, wanted: list[int]) -> Iterator[VideoFrame]:
-        """The wanted frames, counted as they are decoded; stops at the end of the stream."""
-        numbered = enumerate(self._frames)
-        for number in wanted:
-            frame = next((frame for found, frame in numbered if found == number), None)
-            if frame is None:
-                return
-            yield frame
-
-
 class SkippingDecoder:
     """Frames numbered by timestamp, in runs: each run begins at a keyframe near its first frame."""
 
@@ -58,7 +38,7 @@ class SkippingDecoder:
 
     def all_frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """Every frame from the beginning, with its number."""
-        return self._numbered(decode(packets_of(self._container, self._stream), self._stream))
+        return self._numbered(decoded_frames(self._container, self._stream))
 
     def runs(self, wanted: list[int]) -> Iterator[list[int]]:
         """The wanted numbers, ascending, parted where skipping to a keyframe saves decoding."""
@@ -138,6 +118,11 @@ class SkippingDecoder:
         if number == self._next == self._skipped_to:
             return frame.key_frame and not frame.is_corrupt
         return self._next > self._skipped_to and not frame.is_corrupt
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every frame from the beginning, in the order of the decoder."""
+    return decode(packets_of(container, stream), stream)
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hicom_edge.errors import VideoError
 from hicom_edge.runtime.video.clock import Clock, Int64Array
-from hicom_edge.runtime.video.decoder import CountingDecoder, SkippingDecoder
+from hicom_edge.runtime.video.decoder import SkippingDecoder, decoded_frames
 from hicom_edge.runtime.video.file_index import FileIndex, read_index
 from hicom_edge.runtime.video.nearest import Found, FrameFinder
 from hicom_edge.runtime.video.opening import open_video
@@ -79,7 +79,7 @@ class VideoFile(FrameSource):
         index = self.index.frames
         with open_video(self.location, self._reading.allow_protocols, self.index.rank) as opened:
             if index is None:
-                counted = enumerate(CountingDecoder(*opened).all_frames())
+                counted = enumerate(decoded_frames(*opened))
                 yield from self._found_in(counted, wanted, window)
             elif skip:
                 yield from _found_in_runs(SkippingDecoder(*opened, index), wanted)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hicom_edge.errors import VideoError
 from hicom_edge.runtime.video.clock import Clock, Int64Array, clock_from_timestamps
-from hicom_edge.runtime.video.decoder import CountingDecoder, decode, packets_of
+from hicom_edge.runtime.video.decoder import decode, decoded_frames, packets_of
 from hicom_edge.runtime.video.index import (
     NO_TIMESTAMP,
     FrameIndex,
@@ -181,7 +181,7 @@ def _decoded_pts(location: str, reading: ReadingOptions, rank: int) -> Int64Arra
     """Timestamps of all frames that the decoder gives, by decoding everything once."""
     found = array("q")
     with open_video(location, reading.allow_protocols, rank) as (container, stream):
-        for frame in CountingDecoder(container, stream).all_frames():
+        for frame in decoded_frames(container, stream):
             found.append(NO_TIMESTAMP if frame.pts is None else frame.pts)
     return np.array(found, np.int64)
 
