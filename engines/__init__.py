@@ -14,6 +14,7 @@ from hicom_edge.errors import EngineError
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Backend, DecoderEngine, Engine, EngineOptions
+    from hicom_edge.engines.text_generator import TextGenerator
     from hicom_edge.planning.machine import Machine
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "engine_names",
     "load_decoder",
     "load_engine",
+    "load_text_generator",
     "why_not",
     "why_not_built",
 ]
@@ -53,6 +55,26 @@ def load_decoder(
     """
     options = _resolved(options)
     return choose_backend(engine, bundle, options.machine).load_decoder(bundle, options)
+
+
+def load_text_generator(bundle: Bundle, machine: Machine | None = None) -> TextGenerator:
+    """The language model of a bundle that another runtime runs, not yet activated.
+
+    Raises:
+        EngineError: the bundle has none, its runtime is not supported or not installed, or its
+            engine was not built.
+    """
+    entry = bundle.manifest.language_model
+    if entry is None:
+        raise EngineError(f"{bundle.path} has no language model for another runtime")
+    if entry.runtime != "tensorrt-llm":
+        raise EngineError(
+            f"{bundle.path} has a language model for {entry.runtime!r}; this hicom-edge runs "
+            "tensorrt-llm only"
+        )
+    from hicom_edge.engines.tensorrt_llm.generator import load_generator
+
+    return load_generator(bundle, machine)
 
 
 def engine_names() -> tuple[str, ...]:

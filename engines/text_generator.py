@@ -15,10 +15,8 @@ from hicom_edge.engines.cancel import check_cancelled
 from hicom_edge.errors import EngineError
 
 if TYPE_CHECKING:
-    from hicom_edge.bundle import Bundle
     from hicom_edge.engines.base import Array
     from hicom_edge.engines.cancel import CancelToken
-    from hicom_edge.planning.machine import Machine
 
 # The token id at positions of visual tokens, which have no id of their own.
 VISUAL = -1
@@ -88,22 +86,3 @@ class TextGenerator(Runner):
                 f"{self.name}: {ids.shape} token ids with {rows.dtype.name} {rows.shape} "
                 f"embeddings, expected (l,) with {self.dtype} (l, {self.llm_dim})"
             )
-
-
-def load_text_generator(bundle: Bundle, machine: Machine | None = None) -> TextGenerator:
-    """The language model of a bundle that is for another runtime; not yet activated.
-
-    Raises:
-        EngineError: the bundle holds none, its runtime is not here, or its engine was not built.
-    """
-    entry = bundle.manifest.language_model
-    if entry is None:
-        raise EngineError(f"{bundle.path} has no language model for another runtime")
-    if entry.runtime != "tensorrt-llm":
-        raise EngineError(
-            f"{bundle.path} has a language model for {entry.runtime!r}; this hicom-edge runs "
-            "tensorrt-llm only"
-        )
-    from hicom_edge.engines.tensorrt_llm.generator import load_generator
-
-    return load_generator(bundle, machine)

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
-from hicom_edge.engines import AUTO, load_decoder, load_engine, why_not_built
+from hicom_edge.engines import AUTO, load_decoder, load_engine, load_text_generator, why_not_built
 from hicom_edge.engines.base import DecoderEngine, Runner
-from hicom_edge.engines.text_generator import TextGenerator, load_text_generator
+from hicom_edge.engines.text_generator import TextGenerator
 from hicom_edge.errors import EngineError
 from hicom_edge.planning.decoder_form import CONCAT_GRAPH, DECODER_GRAPHS
 

@@ -50,12 +50,6 @@ ROOMS: dict[str, set[str]] = {
 
 KNOWN_CIRCLES = (
     # Being removed. Delete an entry with its circle; add none.
-    {"engines/tensorrt_llm", "engines/text_generator.py"},
-    {
-        "engines/tensorrt_llm/generator.py",
-        "engines/tensorrt_llm/session.py",
-        "engines/text_generator.py",
-    },
     {"model/checkpoint.py", "model/loading.py"},
 )
 
@@ -193,7 +187,6 @@ USES_TENSORRT = {
     "commands": "the build command",
     "verify/polygraphy_hooks.py": "Polygraphy calls it with TensorRT's objects",
     "engines/__init__.py": "the registry",
-    "engines/text_generator.py": "the registry of language models",
     "engines/ort/tensorrt_provider.py": "asks whether TensorRT is installed",
 }
 """Who may import from engines/tensorrt and engines/tensorrt_llm, besides these two."""

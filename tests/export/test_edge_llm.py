@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.cli import main
-from hicom_edge.engines.text_generator import load_text_generator
+from hicom_edge.engines import load_text_generator
 from hicom_edge.errors import EngineError
 from hicom_edge.export.edge_llm import write_edge_llm_checkpoint
 from hicom_edge.model.checkpoint import Checkpoint

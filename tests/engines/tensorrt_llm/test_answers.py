@@ -21,7 +21,7 @@ from tensorrt_llm_stand_in import TORCH, HostExecutor, arguments_of, bindings, r
 from hicom_edge import VideoQA
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import LanguageModelEntry
-from hicom_edge.engines import load_decoder
+from hicom_edge.engines import load_decoder, load_text_generator
 from hicom_edge.engines.tensorrt_llm.api import names_of
 from hicom_edge.engines.tensorrt_llm.generator import TensorRtLlmGenerator
 from hicom_edge.engines.tensorrt_llm.prompt import table_prompt
@@ -30,7 +30,7 @@ from hicom_edge.engines.tensorrt_llm.session import (
     cache_arguments,
     sampling_arguments,
 )
-from hicom_edge.engines.text_generator import VISUAL, GenerationRequest, load_text_generator
+from hicom_edge.engines.text_generator import VISUAL, GenerationRequest
 from hicom_edge.errors import Cancelled, EngineError, InputError, PromptError, ResourceError
 from hicom_edge.planning.llm.config import CheckpointConfig
 from hicom_edge.planning.llm.limits import LlmLimits, llm_limits
