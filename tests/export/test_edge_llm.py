@@ -83,7 +83,7 @@ def test_a_whole_checkpoints_language_model_is_read_as_a_plain_one(exported):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--dtype", "bf16"], "dtype for tensorrt-edge-llm is 'bf16'; expected fp16"),
+        (["--dtype", "bf16"], "--dtype is 'bf16'; pass one of fp16"),
         (["--tp-size", "2"], "tp_size: no option of the language model 'tensorrt-edge-llm'"),
         (
             ["--decoder-form", "scatter"],
