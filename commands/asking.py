@@ -118,6 +118,10 @@ def chat(
     with _open_qa(bundle, engine, threads) as qa:
         clip = _watch(qa, video, num_frames, fps, start, end, strict)
         _say_who_answers(bundle)
+        if bundle is None and not no_history:
+            terminal.remark(
+                "note: it was trained on single questions; --no-history asks each by itself"
+            )
         conversation = qa.conversation(clip, guide)
         for question in terminal.questions():
             with terminal.errors_do_not_end_the_conversation():

@@ -149,6 +149,25 @@ def test_chat_as_json_is_one_line_for_each_question(video, bundle, capsys, monke
     assert [answer["timings"]["vision_reused"] for answer in answers] == [False, True]
 
 
+def test_chat_remembers_unless_told_not_to(video, bundle, capsys, monkeypatch) -> None:
+    answers = {}
+    for history in ([], ["--no-history"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("What is there?\nAnd then?\n"))
+        options = ["--bundle", bundle, "--num-frames", "4", "--max-new-tokens", "3", "--json"]
+        assert main(["chat", str(video), *options, *history]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        answers[bool(history)] = [json.loads(line) for line in lines]
+    remembered, single = answers[False], answers[True]
+    assert remembered[0]["token_ids"] == single[0]["token_ids"]
+    lengths = [
+        [answer["timings"]["prompt_tokens"] for answer in both] for both in (remembered, single)
+    ]
+    assert lengths[0][0] == lengths[1][0]
+    assert lengths[0][1] > lengths[1][1]
+    assert remembered[1]["timings"]["reused_tokens"] > 0
+    assert single[1]["timings"]["reused_tokens"] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
