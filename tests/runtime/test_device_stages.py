@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tensorrt_stand_in import OpenMemory, stand_in_backend
 
-from hicom_edge import engines
 from hicom_edge.bundle import Bundle
 from hicom_edge.engines.device_array import DeviceArray
 from hicom_edge.engines.ort import engine as onnxruntime_engine
+from hicom_edge.engines.tensorrt import backend as tensorrt_backend
 from hicom_edge.errors import EngineError
 from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.runtime.qa import VideoQA
@@ -50,7 +50,7 @@ def test_answers_through_device_memory_are_those_of_the_cpu(bundle, monkeypatch)
     """The TensorRT engines' own code, ONNX Runtime for kernels, and memory that is elsewhere."""
     memory = OpenMemory()
     backend = stand_in_backend(STAND_IN, lambda: memory, max_frames=8)
-    monkeypatch.setitem(engines._BACKENDS, STAND_IN, lambda: backend)
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_BACKEND", backend)
     with VideoQA(bundle, CPU) as qa:
         clip = qa.watch(FRAMES)
         expected = [qa.ask(clip, q, max_new_tokens=6).token_ids for q in QUESTIONS]
@@ -75,7 +75,7 @@ def one_cache_qa(bundle, monkeypatch):
     """A VideoQA whose language model has one KV cache, as TensorRT's has."""
     memory = OpenMemory()
     backend = stand_in_backend(STAND_IN, lambda: memory, max_frames=8)
-    monkeypatch.setitem(engines._BACKENDS, STAND_IN, lambda: backend)
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_BACKEND", backend)
     with VideoQA(bundle, STAND_IN) as qa:
         yield qa
 

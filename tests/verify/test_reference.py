@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorrt_stand_in import HostMemory, stand_in_backend
 
-from hicom_edge import engines
+from hicom_edge.engines.tensorrt import backend as tensorrt_backend
 from hicom_edge.errors import InputError
 from hicom_edge.verify.reference import (
     CheckpointReference,
@@ -36,7 +36,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> str:
     """The TensorRT engines' own code, over a stand-in for TensorRT's context."""
 
     backend = stand_in_backend(STAND_IN, HostMemory, 8)
-    monkeypatch.setitem(engines._BACKENDS, STAND_IN, lambda: backend)
+    monkeypatch.setattr(tensorrt_backend, "TENSORRT_BACKEND", backend)
     return STAND_IN
 
 
