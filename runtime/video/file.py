@@ -65,7 +65,7 @@ class VideoFile(FrameSource):
         for skip in (True, False) if self.index.frames is not None else (False,):
             for found in self._found(list(remaining), window, skip=skip):
                 self.replaced += found.number != remaining[0]
-                yield upright_rgb(found.frame, self.index.first.matrix)
+                yield upright_rgb(found.frame, self.index.first.matrix, self._reading)
                 remaining = remaining[1:]
             if not remaining:
                 return

@@ -27,7 +27,12 @@ from hicom_edge.runtime.video.reading_options import ReadingOptions
 from hicom_edge.runtime.video.source import without_password
 from hicom_edge.runtime.video.streams import ranked_streams
 from hicom_edge.runtime.video.truncation import missing_bytes
-from hicom_edge.runtime.video.upright import DisplayMatrix, display_matrix, upright_rgb
+from hicom_edge.runtime.video.upright import (
+    DisplayMatrix,
+    display_matrix,
+    display_notes,
+    upright_rgb,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -42,12 +47,14 @@ CHECKED_FRAMES, MOST_CHECKED = 3, 24
 class FirstFrames:
     """The beginning of a video, decoded.
 
-    shape: (height, width), upright. as_indexed: the decoder gives the frames of the index.
+    shape: (height, width), upright. as_indexed: the decoder gives the frames of the index. notes:
+    of how the frames are shown.
     """
 
     matrix: DisplayMatrix | None
     shape: tuple[int, int]
     as_indexed: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +107,7 @@ def read_index(location: str, reading: ReadingOptions) -> FileIndex:
             f"{name}: the file is truncated, {header.truncation} can be decoded; copy or download "
             "it again, or re-encode what is left"
         )
-    notes = (f"{name}: the file is truncated, {header.truncation} are there",)
+    truncated = f"{name}: the file is truncated, {header.truncation} are there"
     frames = None if header.guesses_times else index_from_scan(header.scan)
     first = _first_frames(location, reading, header, frames)
     if frames is not None and first.as_indexed:
@@ -115,7 +122,7 @@ def read_index(location: str, reading: ReadingOptions) -> FileIndex:
         fps=_mean_rate(header.fps, clock),
         first=first,
         rank=header.rank,
-        notes=notes if header.truncation else (),
+        notes=((truncated,) if header.truncation else ()) + first.notes,
         is_picture=len(pts) == 1 and header.format.endswith(("_pipe", "image2")),
     )
 
@@ -157,8 +164,9 @@ def _first_frames(
             )
         as_indexed = index is not None and _begins_with(index, chain((first,), frames))
         matrix = display_matrix(first, packet)
-        height, width = upright_rgb(first, matrix).shape[:2]
-    return FirstFrames(matrix, (height, width), as_indexed)
+        height, width = upright_rgb(first, matrix, reading).shape[:2]
+        notes = display_notes(first, reading)
+    return FirstFrames(matrix, (height, width), as_indexed, notes)
 
 
 def _begins_with(index: FrameIndex, frames: Iterator[VideoFrame]) -> bool:

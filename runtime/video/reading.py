@@ -43,7 +43,7 @@ class Frames:
     indices: (n,) int64 frame numbers. timestamps: (n,) float64 seconds from the first frame, None
     without a clock (image, array). source_fps: mean rate, 0.0 without a clock. width, height:
     upright, after rotation. window: first and last frame number that were chosen from. fingerprint:
-    equal only for the same frames of an unchanged source, read equally strictly.
+    equal only for the same frames of an unchanged source, read with the same options.
     """
 
     indices: Int64Array
@@ -121,7 +121,6 @@ def read_frames(
     frames = open_source(source, options, reading)
     sampled = _sampled(frames, options)
     indices = sampled.indices
-    strictness = "strict" if reading.strict else ""
     return Frames(
         indices=indices,
         window=(sampled.first, sampled.last),
@@ -132,7 +131,7 @@ def read_frames(
         width=frames.width,
         height=frames.height,
         modality=frames.modality,
-        fingerprint=digest(_identity(frames, indices), indices.tobytes(), strictness),
+        fingerprint=digest(_identity(frames, indices), indices.tobytes(), repr(reading)),
         source=frames,
         progress=progress,
     )
@@ -184,7 +183,7 @@ def _open_url(url: str, options: FrameSampling, reading: ReadingOptions) -> Fram
     with fetched.origin.named():
         frames = _open_path(fetched.origin.path, reading)
     frames.origin = fetched.origin
-    frames.notes = frames.notes if fetched.whole else ()
+    frames.notes = fetched.notes(frames.notes)
     return frames
 
 

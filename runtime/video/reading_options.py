@@ -18,6 +18,9 @@ class ReadingOptions:
     strict: refuse a source that is damaged, instead of replacing frames that cannot be decoded by
         the nearest that can and reading what is left of a truncated file.
 
+    deinterlace: show the top field of each frame at full height, for interlaced video.
+    tone_map: bring HDR video (PQ, HLG) to the ordinary range.
+
     Raises InputError for a name that is no protocol's.
     """
 
@@ -29,6 +32,8 @@ class ReadingOptions:
     strict: bool = option(
         False, "Refuse a damaged source instead of replacing frames that cannot be decoded."
     )
+    deinterlace: bool = option(False, "Show one field of each frame, for interlaced video.")
+    tone_map: bool = option(False, "Bring HDR video (PQ, HLG) to the ordinary range.")
 
     def __post_init__(self) -> None:
         check_fields(self)

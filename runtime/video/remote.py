@@ -42,6 +42,12 @@ class Fetched:
     origin: Origin
     whole: bool = True
 
+    def notes(self, notes: tuple[str, ...]) -> tuple[str, ...]:
+        """Notes on the local file as notes on the URL; a beginning is not called truncated."""
+        path = str(self.origin.path)
+        own = (note for note in notes if self.whole or not note.startswith(path))
+        return tuple(note.replace(path, self.origin.name) for note in own)
+
 
 def fetch(url: str, end: float | None, allow_protocols: tuple[str, ...]) -> Fetched | None:
     """A URL as a local file, or None where FFmpeg can read the URL itself like a file.

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from hicom_edge.runtime.video.fields import at_full_height, top_field
+from hicom_edge.runtime.video.reading_options import ReadingOptions
 from hicom_edge.runtime.video.source import UInt8Array
 from hicom_edge.runtime.video.swscale import rgb_of, rgba_of
+from hicom_edge.runtime.video.tone_mapping import hdr_name, sdr_rgb
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -35,11 +38,40 @@ _MATRIX_OF_ORIENTATION: dict[int, DisplayMatrix] = {
 }
 
 
-def upright_rgb(frame: VideoFrame, matrix: DisplayMatrix | None) -> UInt8Array:
-    """(h, w, 3) uint8 RGB as swscale gives by default, turned as the display matrix asks."""
-    is_opaque = not _has_alpha(frame.format.name)
-    pixels = rgb_of(frame) if is_opaque else on_background(rgba_of(frame))
+def upright_rgb(
+    frame: VideoFrame, matrix: DisplayMatrix | None, reading: ReadingOptions
+) -> UInt8Array:
+    """(h, w, 3) uint8 RGB as swscale gives by default, turned as the display matrix asks.
+
+    reading: says whether frames are deinterlaced and tone-mapped.
+    """
+    if _has_alpha(frame.format.name):
+        pixels = on_background(rgba_of(frame))
+    elif reading.deinterlace:
+        pixels = at_full_height(_opaque(top_field(frame), reading), frame.height)
+    else:
+        pixels = _opaque(frame, reading)
     return pixels if matrix is None else turn(pixels, matrix)
+
+
+def _opaque(frame: VideoFrame, reading: ReadingOptions) -> UInt8Array:
+    return sdr_rgb(frame) if reading.tone_map and hdr_name(frame) else rgb_of(frame)
+
+
+def display_notes(frame: VideoFrame, reading: ReadingOptions) -> tuple[str, ...]:
+    """What a user should know of how the frames of a video are shown, by one of them."""
+    notes = []
+    if frame.interlaced_frame and not reading.deinterlace:
+        notes.append(
+            "the video is interlaced and may look combed where it moves; deinterlace=True shows "
+            "one field of each frame"
+        )
+    if (name := hdr_name(frame)) is not None and not reading.tone_map:
+        notes.append(
+            f"the video is HDR ({name}) and looks pale and dim as it is; tone_map=True brings it "
+            "to the range that models are trained on"
+        )
+    return tuple(notes)
 
 
 def on_background(rgba: UInt8Array) -> UInt8Array:

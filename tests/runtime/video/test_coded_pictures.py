@@ -45,10 +45,10 @@ def assert_every_frame(path: Path, count: int | None = None) -> None:
     assert count in (None, len(expected))
     for num_frames in (1, 4, len(expected)):
         frames = read_frames(path, FrameSampling(num_frames))
-        assert (frames.num_available, frames.remarks) == (len(expected), ())
+        assert frames.num_available == len(expected)
         for index, frame in zip(frames.indices.tolist(), frames, strict=True):
             np.testing.assert_array_equal(frame, expected[index], err_msg=f"frame {index}")
-        assert frames.remarks == ()
+        assert [remark for remark in frames.remarks if "is interlaced" not in remark] == []
 
 
 def copied(source: Path, target: Path, packets: Iterable[Any] | None = None) -> Path:
