@@ -1,10 +1,8 @@
-"""Pixels as the vision tower wants them, bit for bit as in training.
+"""Preprocessing of frames for the vision tower: made square, resized and normalised.
 
-Knows the three ways to make a frame square, Pillow's resampling, and normalisation. Knows nothing
-of videos or models.
-
-Rows are resized before columns in two calls: Pillow 10, which made the reference, always works in
-that order, later versions swap the two for tall frames, which changes the last bit.
+The result is bit-identical to the processor used in training. Rows and columns are resized in two
+separate calls, rows first: Pillow 10, which produced the reference values, always works in that
+order, while later versions swap the two for tall frames, which changes the last bit.
 """
 
 from __future__ import annotations
@@ -29,19 +27,21 @@ Aspect = Literal["pad", "squash", "crop"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 STRIP_PIXELS = 1 << 20
-"""Pixels resized at a time: an 8K frame needs no second copy of itself."""
+"""Pixels resized at a time, so that an 8K frame is never copied as a whole."""
 TALL = 16
-"""Above this ratio of sides ``crop`` never makes the rows that it would cut away."""
+"""Height in units of the target size above which ``crop`` resizes only the rows that it keeps."""
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Turns a frame (h, w, 3) uint8 RGB into pixel_values (3, S, S) float32.
+    """Converts a frame (h, w, 3) uint8 RGB to pixel_values (3, S, S) float32.
 
-    size: S. mean, std: one number or one per channel. rescale_factor: of the processor, 1/255.
-    aspect: "pad" centres the frame on a square of colour int(mean·255), as the authors do;
-    "squash" ignores its proportions; "crop" resizes the shorter edge to S and cuts the centre out
-    (CLIP). Raises InputError for values out of range.
+    size: S. mean, std: for all channels, or one value per channel. rescale_factor: applied before
+    normalisation. aspect: "pad" centres the frame on a square of the colour int(mean·255), as
+    HICom's authors do; "squash" ignores the aspect ratio; "crop" resizes the shorter edge to S and
+    keeps the centre (CLIP).
+
+    Raises InputError for values out of range.
     """
 
     size: int
@@ -70,10 +70,10 @@ class Preprocessor:
         return out
 
     def batch(self, frames: Iterable[UInt8Array], out: Float32Array | None = None) -> Float32Array:
-        """pixel_values (t, 3, S, S) float32; each frame is let go before the next is asked for.
+        """pixel_values (t, 3, S, S) float32; holds one frame at a time.
 
-        frames: anything iterable; with a length, the result is allocated once. out: an array to
-        write into, of that shape, which is returned. Raises InputError when the shapes differ.
+        frames: any iterable; if it has a length, the result is allocated once. out: an array of the
+        result's shape to write into and return. Raises InputError when the shapes differ.
         """
         if out is None:
             if not isinstance(frames, Sized):
@@ -95,7 +95,7 @@ class Preprocessor:
         return out
 
     def resize(self, frame: UInt8Array) -> UInt8Array:
-        """The frame made square and resized, (S, S, 3) uint8, before normalisation."""
+        """The square, resized frame before normalisation, (S, S, 3) uint8. Raises InputError."""
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.dtype != np.uint8:
             raise InputError(
                 f"a frame of shape {frame.shape} and type {frame.dtype} was given; expected "
@@ -107,15 +107,15 @@ class Preprocessor:
 
     @property
     def background(self) -> tuple[int, int, int]:
-        """The colour around a padded frame."""
+        """RGB colour of the padding."""
         red, green, blue = (int(mean * 255) for mean in _per_channel(self.mean))
         return red, green, blue
 
     @cached_property
     def _table(self) -> Float32Array:
-        """(3, 256): the value of every byte in every channel.
+        """(3, 256) float32: the normalised value of each byte, per channel.
 
-        The order of roundings is the processor's: scale in float64, then all in float32.
+        Rounded as the processor does: rescaled in float64, everything else in float32.
         """
         scaled = (np.arange(256, dtype=np.float64) * self.rescale_factor).astype(np.float32)
         mean = np.array(_per_channel(self.mean), np.float32)[:, None]
@@ -125,7 +125,7 @@ class Preprocessor:
     def _write(self, frame: UInt8Array, out: Float32Array) -> None:
         resized = self.resize(frame)
         for channel in range(3):
-            # Every byte is in range: "clip" spares the check and its buffer.
+            # All indices are in range; mode="clip" avoids the check and its buffer.
             np.take(self._table[channel], resized[:, :, channel], out=out[channel], mode="clip")
 
     def _stack(self, frames: Iterable[UInt8Array]) -> Float32Array:
@@ -138,7 +138,7 @@ class Preprocessor:
         return self._vertical(self._horizontal(frame, self.size), self.size)
 
     def _pad(self, frame: UInt8Array) -> UInt8Array:
-        """As resizing the padded square, without making it: rows are resized, then columns."""
+        """Equal to resizing the padded square, which is never built."""
         height, width = frame.shape[:2]
         side = max(height, width)
         left, top = (side - width) // 2, (side - height) // 2
@@ -162,8 +162,11 @@ class Preprocessor:
     def _horizontal(
         self, frame: UInt8Array, columns: int, padded_width: int = 0, left: int = 0
     ) -> UInt8Array:
-        """Resize the rows only, (h, columns, 3), strip by strip, each row first set into
-        ``padded_width`` columns of background from ``left`` on."""
+        """Resize each row, (h, columns, 3), strip by strip.
+
+        Rows are first padded with background to ``padded_width`` columns, ``left`` of them before
+        the row.
+        """
         from PIL import Image
 
         height, width = frame.shape[:2]
@@ -183,7 +186,7 @@ class Preprocessor:
     def _vertical(
         self, frame: UInt8Array, rows: int, window: tuple[float, float] | None = None
     ) -> UInt8Array:
-        """Resize the columns only; of the rows in ``window`` when given."""
+        """Resize each column, (rows, w, 3); with a window, only from those rows of the frame."""
         from PIL import Image
 
         image = Image.fromarray(np.ascontiguousarray(frame))
@@ -193,7 +196,7 @@ class Preprocessor:
 
     def _canvas(self, height: int, width: int) -> UInt8Array:
         """(height, width, 3) of background."""
-        if len(set(self.background)) == 1:  # several times faster than three values
+        if len(set(self.background)) == 1:  # filling with one value is several times faster
             return np.full((height, width, 3), self.background[0], np.uint8)
         return np.tile(np.array(self.background, np.uint8), (height, width, 1))
 

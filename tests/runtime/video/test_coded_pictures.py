@@ -258,3 +258,42 @@ def test_the_headers_of_vp9(codec: str, data: bytes, coded: Coded) -> None:
 
     stream_: Any = Stream()
     assert packet_reader(stream_)(av.Packet(data)) is coded
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no encoder")
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("cut", range(26, 31))
+def test_a_recording_joined_where_pictures_depend_on_what_was_cut(
+    tmp_path: Path, suffix: str, cut: int
+) -> None:
+    """The decoder gives frames out of the order of their times there, or none."""
+    source = tmp_path / "whole.mp4"
+    options = {"x265-params": "log-level=none:open-gop=1:keyint=25:bframes=3"}
+    with av.open(str(source), "w") as container:
+        out: Any = container.add_stream("libx265", rate=25, options=options)
+        out.width, out.height, out.pix_fmt = 64, 64, "yuv420p"
+        for k in range(80):
+            image = np.full((64, 64, 3), 20 + 2 * k, np.uint8)
+            image[:, 2 * k % 64] = 255
+            container.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(out.encode())
+    with av.open(str(source)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        second = [number for number, packet in enumerate(packets) if packet.is_keyframe][1]
+        joined = []
+        for at, number in enumerate([*range(cut), *range(second, 80)]):
+            packet, step = av.Packet(bytes(packets[number])), 512
+            packet.dts = step * at
+            packet.pts = packet.dts + packets[number].pts - packets[number].dts
+            packet.time_base, packet.duration = packets[number].time_base, step
+            packet.is_keyframe = packets[number].is_keyframe
+            joined.append(packet)
+    path = copied(source, tmp_path / f"joined.{suffix}", joined)
+    expected = decode_all(path)
+    frames = read_frames(path, FrameSampling(cut + 80 - second))
+    shown = list(frames)
+    assert len(expected) <= frames.num_available <= cut + 80 - second
+    assert frames.replaced == frames.num_available - len(expected)
+    if not frames.replaced:
+        for index, frame in zip(frames.indices.tolist(), shown, strict=True):
+            np.testing.assert_array_equal(frame, expected[index])
