@@ -225,19 +225,11 @@ def _compare(
         _open_qa(bundles[0], engine, threads) as left,
         _open_qa(bundles[1], engine, threads) as right,
     ):
-        pairs = answer_side_by_side(
-            left,
-            right,
-            video,
-            [question],
-            guide,
-            num_frames=num_frames,
-            fps=fps,
-            start=start,
-            end=end,
-            reading=ReadingOptions(strict=strict),
-            **options,
+        reading = ReadingOptions(strict=strict)
+        first, second = (
+            qa.watch(video, num_frames, fps, start, end, reading=reading) for qa in (left, right)
         )
+        pairs = answer_side_by_side(left, right, (first, second), [question], guide, **options)
         for pair in pairs:
             _note(pair.remarks)
             terminal.say_json(pair_as_dict(names, pair)) if json else show_pair(names, pair)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from hicom_edge.engines.cancel import CancelToken
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip
-from hicom_edge.runtime.answering import Question, answer_pieces
+from hicom_edge.runtime.answering import answer_pieces
 from hicom_edge.runtime.gate import Gate
 from hicom_edge.runtime.generation import DEFAULT_MAX_NEW_TOKENS
 from hicom_edge.runtime.kept_prefix import KeptPrefix
 from hicom_edge.runtime.prompt import PromptParts
+from hicom_edge.runtime.question import Question
 from hicom_edge.runtime.stages import Stages
 
 if TYPE_CHECKING:

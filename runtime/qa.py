@@ -17,7 +17,7 @@ from hicom_edge.errors import BundleError, InputError
 from hicom_edge.planning.main_memory import total_memory
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip
-from hicom_edge.runtime.answering import Question, answer_many, answer_pieces
+from hicom_edge.runtime.answering import answer_many, answer_pieces
 from hicom_edge.runtime.checks import check_question, check_text
 from hicom_edge.runtime.conversation import Conversation
 from hicom_edge.runtime.features.store import (
@@ -28,6 +28,7 @@ from hicom_edge.runtime.features.store import (
 )
 from hicom_edge.runtime.gate import Gate
 from hicom_edge.runtime.generation import GenerationOptions
+from hicom_edge.runtime.question import Question
 from hicom_edge.runtime.stages import COMPRESSOR, VISION, Stages
 from hicom_edge.runtime.timings import Stopwatch, WatchTimings
 from hicom_edge.runtime.video import (
@@ -147,25 +148,7 @@ class VideoQA:
         self._gate.check()
         frames = read_frames(source, sampling, progress, reading)
         self._refuse_too_many(frames)
-        key, clock, own = self._feature_key(frames.fingerprint), Stopwatch(), CancelToken()
-
-        def encode(token: CancelToken) -> VisionMaps:
-            maps = self._stages.vision(frames, clock, token)
-            return replace(maps, remarks=frames.remarks)
-
-        with self._gate(), own.following(self._gate.closing, cancel):
-            maps, is_reused = self._store.get_or_make(key, encode, own)
-        ms = clock.ms
-        return Clip(
-            key=key,
-            maps=maps,
-            modality=frames.modality,
-            timings=WatchTimings(ms["decode"], ms["preprocess"], ms["vision"]),
-            vision_reused=is_reused,
-            source=_described(source),
-            timestamps=frames.timestamps,
-            duration_seconds=frames.duration_seconds,
-        )
+        return self._encoded(frames, _described(source), cancel)
 
     def ask(
         self,
@@ -258,6 +241,28 @@ class VideoQA:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _encoded(self, frames: Frames, source: str, cancel: CancelToken | None) -> Clip:
+        """Run the vision tower on frames, or take its outputs from the store."""
+        key, clock, own = self._feature_key(frames.fingerprint), Stopwatch(), CancelToken()
+
+        def encode(token: CancelToken) -> VisionMaps:
+            maps = self._stages.vision(frames, clock, token)
+            return replace(maps, remarks=frames.remarks)
+
+        with self._gate(), own.following(self._gate.closing, cancel):
+            maps, is_reused = self._store.get_or_make(key, encode, own)
+        ms = clock.ms
+        return Clip(
+            key=key,
+            maps=maps,
+            modality=frames.modality,
+            timings=WatchTimings(ms["decode"], ms["preprocess"], ms["vision"]),
+            vision_reused=is_reused,
+            source=source,
+            timestamps=frames.timestamps,
+            duration_seconds=frames.duration_seconds,
+        )
 
     def _checked(
         self, clip: Clip, question: str, guide: str | None, options: GenerationKeywords

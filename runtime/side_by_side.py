@@ -9,14 +9,12 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from hicom_edge.runtime.answer import Answer, Clip
-from hicom_edge.runtime.video.reading_options import DEFAULT_READING, ReadingOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from hicom_edge.runtime.generation import GenerationKeywords
     from hicom_edge.runtime.qa import VideoQA
-    from hicom_edge.runtime.video import VideoInput
 
 _WORD = re.compile(r"\s*\S+|\s+")
 
@@ -62,30 +60,21 @@ class AnswerPair:
 def answer_side_by_side(
     left: VideoQA,
     right: VideoQA,
-    source: VideoInput,
+    clips: tuple[Clip, Clip],
     questions: Iterable[str],
     guide: str | None = None,
-    *,
-    num_frames: int | None = None,
-    fps: float | None = None,
-    start: float | None = None,
-    end: float | None = None,
-    reading: ReadingOptions = DEFAULT_READING,
     **options: Unpack[GenerationKeywords],
 ) -> Iterator[AnswerPair]:
-    """Ask both bundles the same questions about one video; each watches it once.
+    """Ask both bundles the same questions about one video.
 
     Args:
-        source, num_frames, fps, start, end, reading: as for VideoQA.watch. Without a number of
-            frames each bundle takes its own.
+        clips: the video as each bundle watched it.
         guide, options: as for VideoQA.ask. With a temperature, pass a seed: without one the
             answers differ by chance.
 
     Raises:
-        VideoError, InputError, PromptError: as VideoQA.watch and VideoQA.ask.
+        InputError, PromptError: as VideoQA.ask.
     """
-    looked_at = (source, num_frames, fps, start, end)
-    clips = left.watch(*looked_at, reading=reading), right.watch(*looked_at, reading=reading)
     for question in questions:
         yield AnswerPair(
             question,
