@@ -1,4 +1,4 @@
-"""HICom in PyTorch: the model, and the authors' checkpoint layout."""
+"""HICom in PyTorch, and the authors' checkpoint layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Projectors without instruction, for the paper's comparisons. Parameter names are the authors'."""
+"""The paper's baseline projectors, which do not see the question.
+
+Parameters have the authors' names.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from hicom_edge.model.windows import group_counts, group_index
 
 
 class LinearProjector(nn.Linear):
-    """`linear`: every patch projected, then 2x2 pooling on video (the LLaVA-Video form)."""
+    """`linear`: a linear layer on every patch, then 2x2 pooling of videos, as in LLaVA-Video."""
 
     def forward(self, features: Tensor, modality: str = "video") -> Tensor:
         """(b, t, h, w, dv) → (b, t, h', w', dl)."""
@@ -28,7 +31,7 @@ class MlpProjector(nn.Sequential):
 
 
 class AveragePooling(nn.Module):
-    """Means over windows of (kt, kh, kw) patches, then the readout MLP."""
+    """Average pooling over windows of (kt, kh, kw) patches, then the readout MLP."""
 
     def __init__(self, kernel: tuple[int, int, int], vision_dim: int, llm_dim: int) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class AveragePooling(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries over the whole video, no guide."""
+    """Learned queries that attend to the whole video, without a guide."""
 
     def __init__(self, num_queries: int, vision_dim: int, joint_dim: int, llm_dim: int) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ def pooled_2x2(tokens: Tensor, modality: str) -> Tensor:
 def build_baseline(
     spec: BaselineSpec, vision_dim: int, joint_dim: int, llm_dim: int
 ) -> LinearProjector | MlpProjector | AveragePooling | Resampler:
-    """The baseline that a projector type names."""
+    """Build the baseline of a projector type."""
     if spec.kind == "avgpool":
         return AveragePooling(spec.kernel, vision_dim, llm_dim)
     if spec.kind == "resampler":

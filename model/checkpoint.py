@@ -1,7 +1,8 @@
-"""The authors' checkpoint layout: which file holds what, and which tensor belongs to which part.
+"""The authors' checkpoint layout: files, and the tensors of each part of the model.
 
-It finds the language model, the tower and the compressor, checks that no tensor is missing, left
-over or misshapen, and reads nothing into memory. Upstream tensor names are known here alone.
+`Checkpoint.open` locates the language model, the tower and the compressor, and checks that no
+tensor is missing, unknown or misshapen, without reading weights. The authors' tensor names appear
+only in this module.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _DERIVED = ("position_ids", "rotary_emb.inv_freq", "logit_scale", "logit_bias")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were found and whose tensors fit its configuration.
+    """An opened checkpoint, whose tensors fit its configuration.
 
     `directory` holds config.json; `llm_directory` is the same, or the base language model of a
     stage-1 or stage-2 output; `tower_directory` holds the tower's configuration and tokenizer.
@@ -84,16 +85,14 @@ class Checkpoint:
 
         Args:
             path: a full checkpoint, or the output of stage 1 or 2 (compressor alone).
-            base_llm: for the latter, the language model; by default the one config.json names.
-            vision_tower: the tower; by default the one that mm_vision_tower names.
+            base_llm: the language model under the latter; default: the one in config.json.
+            vision_tower: default: the one in config.json (mm_vision_tower).
 
         Raises:
             CheckpointError: a file or tensor is missing, foreign, misshapen or unsafe to read.
         """
         directory = find_checkpoint(path)
-        refuse_adapter(directory)
-        values = _read_json(directory / "config.json")
-        check_types(values)
+        values = _configuration(directory)
         named = vision_tower or values.get("mm_vision_tower")
         tower_directory = _tower_directory(directory, named, weights=False)
         hicom = HicomConfig(values, _read_json(tower_directory / "config.json"))
@@ -109,10 +108,8 @@ class Checkpoint:
         notes = []
         if lacking := _lacking_towers(parts, hicom):
             tower_directory = _tower_directory(directory, named, weights=True)
-            parts |= _tower_parts(tower_directory, lacking)
+            notes.append(_add_towers(parts, tower_directory, lacking))
             files += shard_files(tower_directory)
-            whose = "the vision tower's" if parts["guide"] and len(lacking) == 1 else "the tower's"
-            notes.append(f"{whose} weights come from {tower_directory.name}")
         notes += _drop_unused(parts, hicom)
         _check_tensors(directory, parts, foreign, hicom)
         return cls(
@@ -120,8 +117,7 @@ class Checkpoint:
             llm_directory,
             tower_directory,
             hicom,
-            _read_json(directory / "generation_config.json", optional=True)
-            or _read_json(llm_directory / "generation_config.json", optional=True),
+            _generation_config(directory) or _generation_config(llm_directory),
             _read_json(tower_directory / "preprocessor_config.json", optional=True),
             parts,
             tuple(files),
@@ -130,13 +126,13 @@ class Checkpoint:
 
     @property
     def text_directory(self) -> Path:
-        """Where the language model's tokenizer lies: here, or with the base language model."""
+        """Directory of the language model's tokenizer: the checkpoint's or the base model's."""
         own = any((self.directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
         return self.directory if own else self.llm_directory
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json as it is."""
+        """The values of config.json."""
         return self.hicom.values
 
     @property
@@ -153,11 +149,11 @@ class Checkpoint:
 
     @property
     def uses_guide(self) -> bool:
-        """Whether the question enters the compression."""
+        """Whether compression depends on the question."""
         return self.hicom.uses_guide
 
     def part(self, name: str) -> Tensors:
-        """The tensors of "vision", "guide", "compressor" or "llm", by their names inside it."""
+        """The tensors of "vision", "guide", "compressor" or "llm", by names without prefix."""
         return self.parts[name]
 
     def sha256(self) -> str:
@@ -170,8 +166,16 @@ class Checkpoint:
         return digest.hexdigest()
 
 
+def _configuration(directory: Path) -> dict[str, Any]:
+    """The checked values of config.json."""
+    refuse_adapter(directory)
+    values = _read_json(directory / "config.json")
+    check_types(values)
+    return values
+
+
 def injection_notes(hicom: HicomConfig, tensors: Iterable[str]) -> list[str]:
-    """What injection the weights really carry, and which suffix has no effect."""
+    """Notes on the injection that the weights contain, and on suffixes without effect."""
     spec, names = hicom.projector, list(tensors)
     if spec.baseline is not None:
         return [f"projector {hicom.projector_type}: no instruction is injected"]
@@ -219,7 +223,7 @@ def _stage_tensors(directory: Path, base: Path) -> dict[str, StoredTensor]:
 
 
 def _without_wrappers(name: str) -> str:
-    """Like the authors' loader: what wrapped the model while it was trained does not matter."""
+    """Tensor name without prefixes of training wrappers, as the authors' loader ignores them."""
     place = name.find("mm_projector.")
     return name if place < 0 else "model." + name[place:]
 
@@ -230,10 +234,23 @@ def _tower_directory(directory: Path, named: str | os.PathLike[str] | None, weig
 
 
 def _lacking_towers(parts: dict[str, dict[str, StoredTensor]], hicom: HicomConfig) -> list[str]:
-    """The towers that another directory gives: none to a checkpoint with a vision tower."""
+    """Towers to load from the tower's directory: none if the checkpoint has a vision tower."""
     if parts["vision"]:
         return []
     return ["vision", "guide"] if hicom.uses_guide and not parts["guide"] else ["vision"]
+
+
+def _add_towers(
+    parts: dict[str, dict[str, StoredTensor]], directory: Path, lacking: list[str]
+) -> str:
+    """Add towers from their own directory to the parts; returns a note about it."""
+    parts |= _tower_parts(directory, lacking)
+    whose = "the vision tower's" if parts["guide"] and len(lacking) == 1 else "the tower's"
+    return f"{whose} weights come from {directory.name}"
+
+
+def _generation_config(directory: Path) -> dict[str, Any]:
+    return _read_json(directory / "generation_config.json", optional=True)
 
 
 def _tower_parts(directory: Path, lacking: list[str]) -> dict[str, dict[str, StoredTensor]]:
@@ -270,7 +287,7 @@ def _match(name: str, prefixes: dict[str, tuple[str, str]]) -> tuple[str, str]:
 
 
 def _drop_unused(parts: dict[str, dict[str, StoredTensor]], hicom: HicomConfig) -> list[str]:
-    """Tensors that the layout knows but this configuration does not use."""
+    """Drop tensors that this configuration does not use; returns notes about them."""
     notes = []
     if not hicom.uses_guide and parts["guide"]:
         parts["guide"] = {}

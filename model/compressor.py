@@ -1,4 +1,4 @@
-"""The compressor as a whole: local tokens followed by global ones, or a baseline.
+"""The whole compressor: local tokens followed by global ones, or a baseline.
 
 State-dict names are the checkpoint's, relative to `mm_projector`.
 """
@@ -25,7 +25,7 @@ AnyResolution = Mapping[str, Tensor | None]
 
 
 class Inputs(NamedTuple):
-    """What one call of a compressor is given: a batch (b, t, h, w, d) and how to lay it out."""
+    """Inputs of one compression: a batch (b, t, h, w, d), and the layout of its tokens."""
 
     features: Tensor
     embeddings: Tensor | None
@@ -50,7 +50,7 @@ class Compressor(nn.Module, ABC):
         modality: str = "video",
         image_newline: Tensor | None = None,
     ) -> Tensor:
-        """Compress one video, or a batch of videos of one length, for one question each or several.
+        """Compress one video, or a batch of equally long ones, for one or several questions each.
 
         Args:
             features: V, (t, h, w, dv) or (b, t, h, w, dv); for an image of any resolution
@@ -89,7 +89,7 @@ class Compressor(nn.Module, ABC):
 
 
 class HicomCompressor(Compressor):
-    """Local and global compression under the question's guidance."""
+    """Local and global compression, guided by the question."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class HicomCompressor(Compressor):
 
 
 class BaselineCompressor(Compressor):
-    """A projector that never sees the question."""
+    """A projector that does not see the question."""
 
     def __init__(self, spec: ProjectorSpec, projector: nn.Module, layout: TokenLayout) -> None:
         super().__init__()

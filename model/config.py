@@ -1,4 +1,4 @@
-"""Reading the authors' configuration files: the language model, the towers, the frames.
+"""Reads the authors' configuration files: language model, towers and compressor.
 
 Sizes come from these files and from tensor shapes, never from the name of a model.
 """
@@ -25,7 +25,7 @@ LLM_CONFIGS: dict[str, type[PretrainedConfig]] = {
     "hicom_llama": LlamaConfig,
 }
 TOWER_CONFIGS: dict[str, type[PretrainedConfig]] = {"siglip": SiglipConfig, "clip": CLIPConfig}
-# what config.json may say of HICom's own; null is the same as nothing
+# Types of HICom's own keys in config.json; null counts as absent.
 _TYPES: dict[str, type] = {
     "_name_or_path": str,
     "image_aspect_ratio": str,
@@ -42,7 +42,7 @@ _TYPES: dict[str, type] = {
 
 
 def check_types(values: dict[str, Any]) -> None:
-    """Every one of HICom's own keys has a value of its type.
+    """Check the types of HICom's own keys.
 
     Raises:
         CheckpointError: one has not.
@@ -57,7 +57,7 @@ def check_types(values: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence remarks on the default ids of SigLIP's text tower, which it does not use."""
+    """Silence transformers' warnings about default token ids that SigLIP's text tower ignores."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -138,13 +138,13 @@ class HicomConfig:
 
     @property
     def use_guide(self) -> str | None:
-        """What the text tower returns: "direct" and "coarse" pooled, "fine" every token."""
+        """Output of the text tower: pooled for "direct" and "coarse", every token for "fine"."""
         value: str | None = self.values.get("use_guide")
         return value
 
     @property
     def uses_guide(self) -> bool:
-        """Whether the question enters the compression at all."""
+        """Whether compression depends on the question."""
         return self.use_guide not in NO_INJECTION and self.projector.baseline is None
 
     @property
@@ -154,7 +154,7 @@ class HicomConfig:
 
     @property
     def projector_type(self) -> str:
-        """The compressor's structure as the authors write it."""
+        """The compressor's structure as the authors' string."""
         return self._value("mm_projector_type", "linear")
 
     @property
@@ -167,7 +167,7 @@ class HicomConfig:
 
     @property
     def select_layer(self) -> int:
-        """Which hidden state is the feature map."""
+        """Index of the hidden state that becomes the feature map."""
         return self._value("mm_vision_select_layer", -2)
 
     @property
@@ -176,12 +176,12 @@ class HicomConfig:
         return "anyres" in (self.values.get("image_aspect_ratio") or "")
 
     def _value(self, key: str, default: T) -> T:
-        """What config.json says, or the default of the authors' code."""
+        """The value in config.json, or the default of the authors' code."""
         value: T | None = self.values.get(key)
         return default if value is None else value
 
     def check(self) -> None:
-        """Combinations that the model cannot compute are refused before anything is loaded.
+        """Refuse combinations that the model cannot compute, before anything is loaded.
 
         Raises:
             CheckpointError: such a combination.
@@ -207,7 +207,7 @@ class HicomConfig:
             )
 
     def _check_widths(self) -> None:
-        """Local queries made of features meet keys made of embeddings."""
+        """Refuse local queries made of features that do not fit keys made of embeddings."""
         local, sizes = self.projector.local, self.sizes
         if local is None or not self.uses_guide or local.injection == "direct":
             return
@@ -222,7 +222,7 @@ class HicomConfig:
 
 @contextmanager
 def _config_errors(where: str, what: str) -> Iterator[None]:
-    """transformers raises errors of many kinds on values that it cannot use."""
+    """Turn the many kinds of errors that transformers raises on bad values into one."""
     try:
         yield
     except Exception as error:

@@ -12,7 +12,7 @@ from hicom_edge.model.projector_type import GlobalSpec
 
 
 class GlobalCompressor(nn.Module):
-    """G learned queries, steered by the guide, over all frames and patches."""
+    """G learned queries, conditioned on the guide, that attend to all frames and patches."""
 
     def __init__(self, spec: GlobalSpec, vision_dim: int, joint_dim: int, llm_dim: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class GlobalCompressor(nn.Module):
         self.attn_layer = MultiheadAttention(vision_dim)
         self.readout = mlp(vision_dim, llm_dim)
         self.apply(init_weights)
-        # the authors' zeros would leave unguided queries equal for ever
+        # The authors initialise with zeros, and then unguided queries would stay equal in training.
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def forward(

@@ -1,4 +1,4 @@
-"""HICom as one PyTorch model: towers, compressor, language model."""
+"""HICom as one PyTorch model: vision tower, guide encoder, compressor and language model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ VIDEO_TOKEN_ID = -201
 
 
 class HicomModel(nn.Module):
-    """Video and question → answer. `notes` says in one line each what a reader should know."""
+    """Video and question → answer.
+
+    Attributes:
+        notes: remarks about the checkpoint for the user, one line each.
+    """
 
     def __init__(self, config: HicomConfig, generation_config: dict[str, Any]) -> None:
         super().__init__()
@@ -56,7 +60,7 @@ class HicomModel(nn.Module):
         if self.guide_encoder is None:
             return None
         if guide_input_ids is None:
-            raise InputError("this model compresses under a guide; pass guide_input_ids")
+            raise InputError("this model needs a guide to compress; pass guide_input_ids")
         return self.guide_encoder(_one_row(guide_input_ids))
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ NO_INJECTION = (None, "off")
 
 
 class NoInjection(nn.Module):
-    """The queries as they are."""
+    """No injection."""
 
     def forward(self, queries: Tensor, guide: Tensor | None) -> Tensor:
         """Returns the queries unchanged."""
@@ -42,7 +42,7 @@ class GuideInjector(nn.Module):
             self.fine_proj, self.fine_norm = MultiheadAttention(query_dim), layer_norm(query_dim)
 
     def forward(self, queries: Tensor, guide: Tensor | None) -> Tensor:
-        """Returns queries of the same shape that carry the guide.
+        """Inject the guide; returns queries of the same shape.
 
         Raises:
             InputError: no guide, a guide of the wrong rank, or an unknown kind of injection.

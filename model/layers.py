@@ -1,4 +1,4 @@
-"""The small layers that both compressors share. Attribute names are the checkpoint's."""
+"""Small layers that local and global compression share. Attributes have the checkpoint's names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def adapted(x: Tensor, alpha: Tensor, norm: nn.Module, projection: nn.Module) ->
 
 
 def l2_normalised(x: Tensor) -> Tensor:
-    """x over its Euclidean norm on the last axis."""
+    """x divided by its Euclidean norm over the last axis."""
     return x / x.norm(p=2, dim=-1, keepdim=True)
 
 
@@ -54,7 +54,7 @@ def per_question(queries: Tensor, guide: Tensor | None) -> Tensor:
     """Queries (b, n, d) of b videos, repeated for the k questions about each: (b·k, n, d).
 
     Raises:
-        InputError: the questions are not as many for every video.
+        InputError: the number of questions differs between videos.
     """
     videos, questions = len(queries), len(queries) if guide is None else len(guide)
     if questions == videos:

@@ -32,7 +32,7 @@ def load_checkpoint(
 ) -> HicomModel:
     """Load HICom from a local directory or a hub name, in evaluation mode.
 
-    `model.notes` reports the injection that is really in use. See `Checkpoint.open` for the other
+    `model.notes` states the injection that the weights contain. See `Checkpoint.open` for the other
     arguments and errors.
 
     Args:
@@ -81,7 +81,7 @@ def save_checkpoint(
     """Write a checkpoint in the authors' layout.
 
     The tower's configuration and files go where the configuration's mm_vision_tower points, which
-    must be relative: inside the checkpoint. Written beside the target and renamed.
+    must be relative, inside the checkpoint. An existing directory is replaced at the end.
     """
     target = Path(directory)
     with replacing(target) as new:
@@ -106,7 +106,7 @@ def _write_files(directory: Path, files: Mapping[str, bytes | Path]) -> None:
 
 
 def checkpoint_state(model: HicomModel) -> dict[str, torch.Tensor]:
-    """The model's tensors under the authors' names."""
+    """The model's tensors by the authors' names."""
     state = {}
     for part, module in _modules(model).items():
         for name, tensor in _inner_names(part, module.state_dict()).items():
@@ -171,7 +171,7 @@ def _tied(model: HicomModel) -> bool:
 
 @contextmanager
 def _without_parameters() -> Iterator[None]:
-    """Modules built inside get parameters without storage; buffers are real."""
+    """Modules created inside get parameters on the meta device; buffers are real."""
     register = nn.Module.register_parameter
 
     def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:

@@ -23,7 +23,7 @@ from hicom_edge.model.windows import group_counts, group_index
 
 
 class LocalCompressor(nn.Module):
-    """Attention inside windows of kt x ks x ks patches; the guide (or the video) is the query."""
+    """Attention inside windows of kt · ks · ks patches; the query is the guide or made of V."""
 
     def __init__(self, spec: LocalSpec, vision_dim: int, joint_dim: int, llm_dim: int) -> None:
         super().__init__()
@@ -77,8 +77,8 @@ class LocalCompressor(nn.Module):
         return kt, self.spec.spatial_kernel, self.spec.spatial_kernel
 
     def _video_query(self, features: Tensor, counts: tuple[int, int, int]) -> Tensor:
-        """V at the resolution of the windows: (b, groups, dv)."""
-        if self.spec.injection == "direct":  # the query is the guide alone: V is not looked at
+        """V interpolated to one vector for each window: (b, groups, dv)."""
+        if self.spec.injection == "direct":  # the guide alone is the query
             return features.new_zeros(len(features), math.prod(counts), self.joint_dim)
         channels_first = features.movedim(-1, 1)
         q = F.interpolate(channels_first, size=counts, mode="trilinear").flatten(2).mT

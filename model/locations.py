@@ -1,4 +1,4 @@
-"""Where checkpoints lie: local directories first, then the Hugging Face hub."""
+"""Locates checkpoints: in local directories, then on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def find_related(
     option: str,
     weights: bool = True,
 ) -> Path:
-    """A directory that a checkpoint names: beside it, at its parent's level, or on the hub.
+    """Directory of a model that a checkpoint names: beside it, beside its parent, or on the hub.
 
     Args:
-        option: how another one is passed, for the messages.
-        weights: whether the hub's weights are wanted too, or its configuration alone.
+        option: the option that names another one, for messages.
+        weights: whether to download weights from the hub, or only the configuration.
 
     Raises:
         CheckpointError: it is named nowhere or found nowhere.

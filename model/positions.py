@@ -1,4 +1,4 @@
-"""The sinusoidal position table of global compression (HICOM, global, 1)."""
+"""Sinusoidal positions of global compression."""
 
 from __future__ import annotations
 

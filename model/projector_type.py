@@ -1,4 +1,4 @@
-"""`mm_projector_type` as a structure: the one place that knows the authors' string.
+"""Parses the authors' `mm_projector_type` string into a structure.
 
 The rules are those of the reference's parser table: options follow a part's name, `adapt` takes
 letters of "qkvg" and stops at the first other one, `guideXXX` runs to the next underscore, any
@@ -42,7 +42,7 @@ class GlobalSpec:
 
 @dataclass(frozen=True)
 class BaselineSpec:
-    """A baseline without instruction: `mlp` (2x2 pooling on video), `avgpool` or `resampler`."""
+    """A baseline: `mlp` (with 2x2 pooling of videos), `avgpool` or `resampler`."""
 
     kind: str
     depth: int = 2
@@ -52,7 +52,7 @@ class BaselineSpec:
 
 @dataclass(frozen=True)
 class ProjectorSpec:
-    """What a projector type string asks for: local and global compression, or a baseline."""
+    """The structure of a projector: local and global compression, or a baseline."""
 
     local: LocalSpec | None = None
     global_: GlobalSpec | None = None
@@ -61,7 +61,7 @@ class ProjectorSpec:
 
     @property
     def identical_global_tokens(self) -> bool:
-        """Direct injection replaces every global query by the guide: all tokens are equal."""
+        """Whether all global tokens are equal: under direct injection the guide is every query."""
         return self.global_ is not None and self.global_.injection == "direct"
 
 
@@ -69,7 +69,7 @@ def parse_projector_type(text: str, use_guide: str | None) -> ProjectorSpec:
     """Read a projector type under the checkpoint's `use_guide`.
 
     Raises:
-        CheckpointError: the string names no known projector, or a part lacks its sizes.
+        CheckpointError: the string is not a known projector, or lacks the sizes of a part.
     """
     baseline = _baseline(text)
     if baseline is not None:
@@ -135,6 +135,6 @@ def _injection(phase: str, use_guide: str | None) -> str | None:
 
 
 def _ignored_suffix(text: str) -> str:
-    """An injection's name that stands alone: it looks like an option, but has no effect."""
+    """Suffixes that look like an injection option but have no effect in the authors' parser."""
     bare = [part for part in text.split("_") if part in ("direct", "coarse", "fine", "off")]
     return "_" + bare[-1] if bare else ""

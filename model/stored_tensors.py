@@ -1,4 +1,4 @@
-"""Tensors on disk, read one at a time: safetensors shards, and mm_projector.bin read safely."""
+"""Tensors on disk that are read one at a time: safetensors shards, and mm_projector.bin."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DTYPES |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is not in memory yet: its shape and dtype, and how to read it."""
+    """A tensor that has not been read: its shape, its dtype and a function that reads it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
 
     def load(self) -> Tensor:
-        """Read this tensor alone."""
+        """Read this tensor."""
         return self.read()
 
 
@@ -77,7 +77,7 @@ def projector_file_in(directory: Path) -> dict[str, StoredTensor]:
     """The tensors of a stage-1 or stage-2 mm_projector.bin; empty without that file.
 
     Raises:
-        CheckpointError: the file holds anything but tensors; nothing else is ever unpickled.
+        CheckpointError: the file holds anything but tensors, which alone are unpickled.
     """
     path = directory / PROJECTOR_FILE
     if not path.is_file():

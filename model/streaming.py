@@ -1,7 +1,7 @@
-"""A language model whose layers are in memory only while they run.
+"""Runs a language model with the weights of one layer at a time in memory.
 
-It knows that transformers' models run their layers one after the other, each as a module. It does
-not know what a layer computes.
+transformers' models call their layers one after the other, each as a module, so that hooks can read
+and drop weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LAYERS = "model.layers."
 
 
 def without_layers(tensors: Tensors) -> dict[str, StoredTensor]:
-    """What stays in memory: the embedding, the last norm and the output layer."""
+    """Tensors that stay in memory: the embedding, the last norm and the output layer."""
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(_LAYERS)}
 
 
 def stream_layers(
     llm: nn.Module, tensors: Tensors, dtype: torch.dtype, device: str | torch.device
 ) -> None:
-    """Have every layer read its own weights before it runs, and drop them after.
+    """Let every layer read its weights before it runs and drop them afterwards.
 
     A 7B in float32 then takes the memory of one layer (0.9 GB), of its embedding and of its output
     layer (4.4 GB) instead of 31 GB; every run reads the checkpoint's layers once.

@@ -1,4 +1,4 @@
-"""How compressed tokens on their grid become the sequence that enters the prompt."""
+"""Flattens the grid of compressed tokens to the sequence in the prompt, with newline tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TokenLayout:
     newline_position: str = "one_token"
 
     def newline_place(self, modality: str, has_newline: bool, anyres: bool = False) -> str:
-        """Where newline tokens go: one of "grid", "frame", "one_token", "no_token".
+        """Position of newline tokens: "grid", "frame", "one_token" or "no_token".
 
         Raises:
             InputError: an unknown position.
@@ -46,9 +46,9 @@ def arrange_tokens(
     image_newline: Tensor | None = None,
     anyres: bool = False,
 ) -> Tensor:
-    """Flatten tokens (b, t, h, w, d) to (b, n, d), with newline tokens (d) where they belong.
+    """Flatten tokens (b, t, h, w, d) to (b, n, d), with newline tokens (d) at their positions.
 
-    Under modality "text" nothing enters the prompt, and a spatial layout leaves the grid as it is.
+    With modality "text" no visual tokens are in the prompt, and spatial layouts return the grid.
 
     Raises:
         InputError: the layout asks for newline tokens and the model has none.

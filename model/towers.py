@@ -1,4 +1,4 @@
-"""The vision tower and the guide encoder: SigLIP and CLIP, read the way HICom does."""
+"""The vision tower and the guide encoder: SigLIP or CLIP, as HICom uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hicom_edge.errors import InputError
 
 
 class VisionTower(nn.Module):
-    """Frames → features V and embeddings E on the patch grid (HICOM, towers)."""
+    """Frames → features V and embeddings E on the grid of patches."""
 
     def __init__(self, tower: PretrainedConfig, select_layer: int, with_embeddings: bool) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class VisionTower(nn.Module):
         return self._on_grid(features), None if embeddings is None else self._on_grid(embeddings)
 
     def _embeddings(self, hidden: Tensor) -> Tensor:
-        """The head that pools text-aligned embeddings, applied to every patch instead."""
+        """Text-aligned embeddings: the pooling head's layers, applied to every patch."""
         if self.visual_projection is not None:
             return self.visual_projection(hidden)
         model = self.vision_model
@@ -84,7 +84,7 @@ class VisionTower(nn.Module):
 
 
 class GuideEncoder(nn.Module):
-    """Guide token ids → c: pooled (dt), or one row a token (l, dt) for fine injection."""
+    """Guide token ids → c: pooled (dt), or one row for each token (l, dt) for fine injection."""
 
     def __init__(self, tower: PretrainedConfig, every_token: bool) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-"""How a grid of frames and patches is cut into the windows of local compression.
-
-It knows index arithmetic only, on one axis and on the three axes together.
-"""
+"""Index arithmetic for the windows of frames and patches in local compression."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from torch import Tensor
 
 
 def window_starts(size: int, kernel: int) -> list[int]:
-    """First index of each of the ceil(size/kernel) windows that cover an axis (HICOM, local, 4).
+    """First index of each of the ceil(size/kernel) windows that cover an axis.
 
     A size that the kernel divides is tiled. Otherwise the last windows start one element early, as
     in the authors' code; where that leaves a gap (5 frames with kernel 4), the starts are spread
@@ -36,7 +33,7 @@ def window_indices(size: int, kernel: int) -> list[list[int]]:
 
 @functools.lru_cache(maxsize=64)
 def group_index(grid: tuple[int, int, int], kernel: tuple[int, int, int]) -> Tensor:
-    """Flat positions in a (t, h, w) grid of the members of each group.
+    """Flat indices in a (t, h, w) grid of the members of each group.
 
     Returns:
         int64 (groups, members); groups in (t, h, w) order, members in (t, h, w) order.
@@ -51,6 +48,6 @@ def group_index(grid: tuple[int, int, int], kernel: tuple[int, int, int]) -> Ten
 
 
 def group_counts(grid: tuple[int, int, int], kernel: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Number of windows on each axis: the grid of the compressed tokens."""
+    """Number of windows on each axis, which is the grid of compressed tokens."""
     t, h, w = (-(-size // k) for size, k in zip(grid, kernel, strict=True))
     return t, h, w
