@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hicom_edge.model.hicom import HicomModel
-from hicom_edge.training.batches import IGNORED, Batch
+from hicom_edge.training.batches import Batch
+from hicom_edge.training.prompt_encoder import IGNORED
 
 
 def visual_tokens(model: HicomModel, batch: Batch) -> Tensor:

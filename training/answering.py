@@ -23,10 +23,11 @@ from hicom_edge.model.loading import load_checkpoint
 from hicom_edge.runtime.preprocess import Preprocessor
 from hicom_edge.runtime.video import FrameSampling, read_frames
 from hicom_edge.training.answer_loss import greedy_answers
-from hicom_edge.training.batches import Batch, PromptEncoder
+from hicom_edge.training.batches import Batch
 from hicom_edge.training.demo_run import choose_device
 from hicom_edge.training.features import encode_frames
 from hicom_edge.training.guide_tokenizer import GuideTokenizer
+from hicom_edge.training.prompt_encoder import PromptEncoder
 
 
 def evaluate_checkpoint(

@@ -17,7 +17,6 @@ from hicom_edge.progress import Progress, no_progress
 from hicom_edge.training.batches import (
     ClipSource,
     Instruct,
-    PromptEncoder,
     any_question,
     caption_of_frame,
     description,
@@ -32,6 +31,7 @@ from hicom_edge.training.features import FeatureCache
 from hicom_edge.training.initial_model import initial_models
 from hicom_edge.training.language_tokenizer import tokenizer_files
 from hicom_edge.training.learning_stages import Stage, demo_stages
+from hicom_edge.training.prompt_encoder import PromptEncoder
 from hicom_edge.training.run_directory import claim_directory
 from hicom_edge.training.siglip_files import tower_files
 from hicom_edge.training.stage_training import train_stage
