@@ -65,9 +65,9 @@ def built_sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes of the engine of every graph, of both forms of the decoder."""
     settings = BuilderSettings()
     target = choose_target(TENSORRT_RTX, settings, Machine())
-    builder = EngineBuilder(bundle, settings, target, no_progress)
+    builder = EngineBuilder(bundle, settings, target, None)
     limits = limits_from_manifest(bundle.manifest, 128)
     return {
-        name: builder.build(name, profiles_of(name, entry, limits), None).size_bytes
+        name: builder.build(name, profiles_of(name, entry, limits), no_progress).size_bytes
         for name, entry in bundle.manifest.graphs.items()
     }
