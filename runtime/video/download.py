@@ -106,7 +106,8 @@ def _fill_to_a_known_end(spool: Spool, reply: HttpReply, length: int) -> None:
 
 def _fill_to_an_unknown_end(spool: Spool, reply: HttpReply, end: float | None) -> None:
     """Look at what has come after every doubling of time or size, until it ends or is enough."""
-    look_after, look_at = 2.0, FIRST_LOOK_BYTES
+    look_after = JUDGED_AFTER_SECONDS if end is None else 2.0
+    look_at = FIRST_LOOK_BYTES
     while True:
         last = min(look_after, end) if end is not None and spool.seconds < end else look_after
         spool.fill(reply, last, look_at)

@@ -28,6 +28,9 @@ EARLY_SECONDS = 1.0
 QUICK_PROBE = {"fpsprobesize": "0", "analyzeduration": "10000000"}
 """FFmpeg listens to the frame rate for 3 s by default; only the picture's size is needed here."""
 
+PUSH_PROBE = {"fpsprobesize": "0", "analyzeduration": "1"}
+"""Pictures are all of a size; what is probed arrives late."""
+
 RTSP_PROBE = {"fpsprobesize": "0", "analyzeduration": "200000", "rtsp_flags": "prefer_tcp"}
 """An RTSP server describes the picture beforehand."""
 
@@ -72,7 +75,7 @@ def record_push(url: str, reply: HttpReply, demuxer: str, end: float | None) -> 
     name, seconds = without_password(url), JUDGED_AFTER_SECONDS if end is None else end
     recording = Recording(name)
     limited = _Limited(reply, time.monotonic() + seconds + 1)
-    with open_data(cast("BinaryIO", limited), name, demuxer, QUICK_PROBE) as container:
+    with open_data(cast("BinaryIO", limited), name, demuxer, PUSH_PROBE) as container:
         recording.record(container, seconds)
     if end is None and not recording.ended:
         raise no_end(name)

@@ -6,6 +6,7 @@ or contact other hosts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,13 +54,19 @@ def open_container(
     import av
 
     access = access_to(location, allow_protocols)
-    is_url = "://" in location
+    is_url, started = "://" in location, time.monotonic()
     try:
         # Not a relative path: FFmpeg would take what stands before a colon for a protocol.
         place = location if is_url else str(Path(location).absolute())
         limit = timeout if is_url else None
         container = av.open(place, container_options=access.options | options, timeout=limit)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        waited = time.monotonic() - started
+        if is_url and waited > 0.8 * timeout[0]:
+            raise VideoError(
+                f"{without_password(location)}: the server has stalled, it sent nothing that can "
+                f"be read for {waited:.0f} s; check it and the network"
+            ) from error
         raise VideoError(_unreadable(location, allow_protocols, error)) from error
     with container:
         yield container

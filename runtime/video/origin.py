@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,5 +54,8 @@ def named_by(
 
 
 def temporary_file(suffix: str = "") -> IO[bytes]:
-    """A file that is removed when it is closed or let go."""
-    return tempfile.NamedTemporaryFile(prefix="hicom-edge-", suffix=suffix)
+    """A file that is removed when it is let go, or when Python ends."""
+    file = tempfile.NamedTemporaryFile(prefix="hicom-edge-", suffix=suffix, delete=False)  # noqa: SIM115
+    # NamedTemporaryFile itself leaves a file behind that is still referred to at the end.
+    weakref.finalize(file, Path(file.name).unlink, missing_ok=True)
+    return file

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.server
 import io
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -394,3 +398,120 @@ def test_a_recording_can_be_iterated_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, second)
     assert sender.connections == 1
     assert read_frames(sender.url, FrameSampling(4, end=3.0)).fingerprint != frames.fingerprint
+
+
+def test_no_file_is_left_behind(tmp_path: Path, server: Server) -> None:
+    """Neither by a program that holds its frames to the end, nor by one that lets them go."""
+    server.reply = whole(write_clip(tmp_path / "clip.ts", range(0, 100, 10)).read_bytes())
+    left = tmp_path / "temporary"
+    left.mkdir()
+    code = (
+        "import os, sys; from hicom_edge.runtime.video import FrameSampling, read_frames\n"
+        "kept = [read_frames(sys.argv[1], FrameSampling(2)) for _ in range(3)]\n"
+        "assert len(os.listdir(sys.argv[2])) == 3\n"
+        "del kept[0]; assert len(os.listdir(sys.argv[2])) == 2"
+    )
+    environment = {**os.environ, "TMPDIR": str(left)}
+    command = [sys.executable, "-c", code, server.url, str(left)]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert list(left.iterdir()) == []
+
+
+CAMERA_PROGRAM = """
+import gi
+gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer()
+server.set_address("127.0.0.1"); server.set_service("0")
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch("( videotestsrc is-live=1 ! video/x-raw,width=160,height=120,framerate=10/1 "
+    "! x264enc tune=zerolatency key-int-max=20 ! rtph264pay name=pay0 )")
+factory.set_shared(True)
+server.get_mount_points().add_factory("/camera", factory)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+"""
+
+
+@pytest.fixture
+def rtsp() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A GStreamer camera of ten frames a second, and its process."""
+    program = ["/usr/bin/python3", "-c", CAMERA_PROGRAM]
+    if not Path(program[0]).is_file():
+        pytest.skip("needs Debian's Python with GStreamer's RTSP server")
+    camera = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert camera.stdout is not None
+    port = camera.stdout.readline().strip()
+    if not port:
+        pytest.skip("needs Debian's Python with GStreamer's RTSP server")
+    yield f"rtsp://127.0.0.1:{port}/camera", camera
+    camera.kill()
+    camera.wait()
+
+
+def test_an_rtsp_camera_is_watched_at_once(rtsp: tuple[str, subprocess.Popen[str]]) -> None:
+    started = time.monotonic()
+    frames = read_frames(rtsp[0], FrameSampling(num_frames=4, end=2.0))
+    assert time.monotonic() - started < 4.5  # of which 2 s are watched; it was 7.7 s
+    assert frames.num_available in (19, 20, 21)
+    assert len(list(frames)) == 4
+    with pytest.raises(InputError, match="a live stream has no end"):
+        read_frames(rtsp[0], FOUR)
+
+
+def test_an_rtsp_camera_that_stalls_or_dies_is_one_line(
+    rtsp: tuple[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(recordings, "SILENCE_SECONDS", 1.0)
+    url, camera = rtsp
+    threading.Timer(1.5, camera.send_signal, [signal.SIGSTOP]).start()
+    with pytest.raises(VideoError, match="the stream has stalled, it sent nothing for"):
+        read_frames(url, FrameSampling(num_frames=4, end=30.0))
+    with pytest.raises(VideoError, match="the server has stalled, it sent nothing that can be"):
+        read_frames(url, FrameSampling(num_frames=4, end=30.0))
+    camera.send_signal(signal.SIGCONT)
+    threading.Timer(2.0, camera.kill).start()
+    with pytest.raises(VideoError, match=r"the stream ended after \d.* of the 30 s to watch"):
+        read_frames(url, FrameSampling(num_frames=4, end=30.0))
+
+
+def test_redirects_lead_to_http_only(tmp_path: Path, server: Server) -> None:
+    path = write_clip(tmp_path / "clip.ts", range(0, 100, 10))
+
+    def elsewhere(place: str) -> Reply:
+        def reply(handler: http.server.BaseHTTPRequestHandler) -> None:
+            if handler.path == "/there":
+                whole(path.read_bytes())(handler)
+                return
+            handler.send_response(302)
+            handler.send_header("Location", place)
+            handler.end_headers()
+
+        return reply
+
+    server.reply = elsewhere("/there")
+    assert read_frames(server.url, FOUR).num_available == 10
+    for place in (path.as_uri(), "ftp://127.0.0.1/clip.ts"):
+        server.reply = elsewhere(place)
+        with pytest.raises(VideoError, match="/video: cannot be opened"):
+            read_frames(server.url, FOUR)
+
+
+def test_user_and_password_are_sent_and_not_shown(tmp_path: Path, server: Server) -> None:
+    data = write_clip(tmp_path / "clip.ts", range(0, 100, 10)).read_bytes()
+
+    def guarded(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.headers.get("Authorization") == "Basic bWU6cEBzcw==":
+            whole(data)(handler)
+            return
+        handler.send_response(401)
+        handler.send_header("WWW-Authenticate", 'Basic realm="videos"')
+        handler.end_headers()
+
+    server.reply = guarded
+    assert read_frames(server.url.replace("//", "//me:p%40ss@"), FOUR).num_available == 10
+    with pytest.raises(VideoError, match=r"//me:\*\*\*@.*\(HTTP 401 Unauthorized\)"):
+        read_frames(server.url.replace("//", "//me:wrong@"), FOUR)
