@@ -48,7 +48,7 @@ class GenerationOptions:
         repetition_penalty: over the generated tokens only; 1.0 switches it off.
         seed: makes draws repeatable.
 
-    Raises PromptError for values that mean nothing.
+    Raises PromptError for values out of range.
     """
 
     max_new_tokens: int | None = option(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     _Maps = dict[str, DeviceArray]
 
 FRAMES_PER_RUN = 8
-# On a CPU what passes between two layers should stay in its caches: at the sizes of SigLIP so400m
-# two frames a run are 1.2 times as fast as eight, in fp32 and in INT8.
+# On a CPU, activations between two layers should fit its caches: at the sizes of SigLIP so400m, two
+# frames a run are 1.2 times as fast as eight, in fp32 and in INT8.
 _CPU_FEATURE_BYTES = 8 << 20
 _PIXELS, _FEATURES, _EMBEDDINGS = "pixel_values", "features", "embeddings"
 
@@ -54,7 +54,7 @@ def encode_frames(
 ) -> VisionMaps:
     """Features V (t, h, w, Dv) and embeddings E (t, h, w, Dt) of all frames.
 
-    The maps lie where the vision tower computed them. A frame that a short video repeats is encoded
+    The maps stay in the memory of the vision engine. A frame that a short video repeats is encoded
     once. At most a few decoded frames and the pixel values of one chunk are in memory at a time.
 
     Raises:
@@ -82,7 +82,7 @@ def encode_frames(
 
 
 def frames_per_run(vision: Engine) -> int:
-    """How many frames go through the vision tower at once."""
+    """Frames of one run of the vision tower."""
     if vision.memory.place != CPU_PLACE:
         return FRAMES_PER_RUN
     (features,) = (spec for spec in vision.outputs if spec.name == _FEATURES)
@@ -130,10 +130,10 @@ def _in_precision(vision: Engine, pixel_values: NDArray[np.float32]) -> NDArray[
 
 
 def preprocessor_from_spec(spec: FrameSpec) -> Preprocessor:
-    """The preprocessing that a manifest asks for.
+    """The preprocessing of a manifest.
 
     Raises:
-        BundleError: the manifest asks for something that cannot be done.
+        BundleError: the manifest has values out of range.
     """
     try:
         return Preprocessor(
@@ -179,7 +179,7 @@ def _timed(
     clock: Stopwatch,
     cancel: CancelToken | None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frame of each run; its length is appended to `counts`."""
+    """The frame of each run; appends the run's length to `counts`."""
     while True:
         check_cancelled(cancel)
         with clock("decode"):
