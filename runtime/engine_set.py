@@ -48,6 +48,7 @@ class EngineSet:
             EngineError: the engine is not available, or the set is closed.
         """
         with self._lock:
+            self._check_open()
             if graph_name not in self._engines:
                 own = load_engine(self._bundle, graph_name, self._name, self._options)
                 self._engines[graph_name] = self._open(own)
@@ -57,6 +58,7 @@ class EngineSet:
     def language_model(self) -> DecoderEngine | TextGenerator:
         """The active engine of the `decoder` graph, or the runtime that replaces it."""
         with self._lock:
+            self._check_open()
             if self._language_model is None:
                 self._language_model = self._open(self._load_language_model())
             return self._language_model
@@ -110,9 +112,11 @@ class EngineSet:
             self._is_closed = True
             self._opened.close()
 
-    def _open(self, runner: _Runner) -> _Runner:
+    def _check_open(self) -> None:
         if self._is_closed:
             raise EngineError(f"the engines of {self._bundle.path} are closed; load it again")
+
+    def _open(self, runner: _Runner) -> _Runner:
         self._opened.enter_context(runner)
         return runner
 
