@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from hicom_edge.model.config import HicomConfig
-from hicom_edge.model.loading import expected_shapes
+from hicom_edge.model.parts import expected_shapes
 
 SHARD_BYTES = 400 << 20
 TOKENIZERS = Path(__file__).parent.parent / "tests/reference/ckpt_small"

@@ -305,7 +305,7 @@ def _check_tensors(
     foreign: list[str],
     hicom: HicomConfig,
 ) -> None:
-    from hicom_edge.model.loading import expected_shapes
+    from hicom_edge.model.parts import expected_shapes
 
     missing, extra, misshapen, not_float = [], list(foreign), [], []
     for part, expected in expected_shapes(hicom).items():

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from hicom_edge.files import replacing
 from hicom_edge.model.checkpoint import Checkpoint
 from hicom_edge.model.config import HicomConfig
 from hicom_edge.model.hicom import HicomModel
+from hicom_edge.model.parts import (
+    inner_names,
+    is_tied,
+    modules_of,
+    outer_names,
+    without_parameters,
+)
 from hicom_edge.model.streaming import stream_layers, without_layers
 
 _TOWER = "model.vision_tower."
@@ -44,9 +49,9 @@ def load_checkpoint(
         if isinstance(path, Checkpoint)
         else Checkpoint.open(path, base_llm=base_llm, vision_tower=vision_tower)
     )
-    with _without_parameters():
+    with without_parameters():
         model = HicomModel(checkpoint.hicom, checkpoint.generation_config)
-    for part, module in _modules(model).items():
+    for part, module in modules_of(model).items():
         tensors = checkpoint.part(part)
         if stream and part == "llm":
             stream_layers(model.llm, tensors, dtype, device)
@@ -54,7 +59,7 @@ def load_checkpoint(
         state = {
             name: tensor.load().to(device=device, dtype=dtype) for name, tensor in tensors.items()
         }
-        state = _outer_names(part, state)
+        state = outer_names(part, state)
         module.load_state_dict(state, strict=False, assign=True)
     model.llm.tie_weights()
     model.notes = checkpoint.notes
@@ -108,48 +113,12 @@ def _write_files(directory: Path, files: Mapping[str, bytes | Path]) -> None:
 def checkpoint_state(model: HicomModel) -> dict[str, torch.Tensor]:
     """The model's tensors by the authors' names."""
     state = {}
-    for part, module in _modules(model).items():
-        for name, tensor in _inner_names(part, module.state_dict()).items():
-            if part == "llm" and name == "lm_head.weight" and _tied(model):
+    for part, module in modules_of(model).items():
+        for name, tensor in inner_names(part, module.state_dict()).items():
+            if part == "llm" and name == "lm_head.weight" and is_tied(model):
                 continue
             state[_authors_name(part, name)] = tensor.detach().contiguous().cpu()
     return state
-
-
-def expected_shapes(hicom: HicomConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shape of every tensor of every part; nothing is allocated."""
-    with _without_parameters():
-        model = HicomModel(hicom, {})
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {"guide": {}}
-    for part, module in _modules(model).items():
-        state = _inner_names(part, module.state_dict())
-        shapes[part] = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if _tied(model):
-        shapes["llm"].pop("lm_head.weight", None)
-    return shapes
-
-
-def _modules(model: HicomModel) -> dict[str, nn.Module]:
-    modules: dict[str, nn.Module] = {
-        "vision": model.vision_tower,
-        "compressor": model.compressor,
-        "llm": model.llm,
-    }
-    return modules | ({"guide": model.guide_encoder} if model.guide_encoder is not None else {})
-
-
-# our modules wrap transformers' towers in one attribute; the checkpoint's parts do not
-_WRAPPED = {"vision": "vision_model.", "guide": "text_model."}
-
-
-def _inner_names(part: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(_WRAPPED.get(part, "")): t for name, t in state.items()}
-
-
-def _outer_names(part: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    prefix = _WRAPPED.get(part, "")
-    projections = ("visual_projection.", "text_projection.")
-    return {n if n.startswith(projections) else prefix + n: t for n, t in state.items()}
 
 
 def _authors_name(part: str, name: str) -> str:
@@ -163,27 +132,6 @@ def _authors_name(part: str, name: str) -> str:
     }[part]
     projection = name.startswith(("visual_projection.", "text_projection."))
     return f"{_TOWER}{tower}{'' if projection else inner}{name}"
-
-
-def _tied(model: HicomModel) -> bool:
-    return bool(model.llm.config.tie_word_embeddings)
-
-
-@contextmanager
-def _without_parameters() -> Iterator[None]:
-    """Modules created inside get parameters on the meta device; buffers are real."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None:
-            param = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
-        register(module, name, param)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
