@@ -103,7 +103,7 @@ def readable_data(
 ) -> CalibrationData:
     """Open every video, count the tokens of every prompt, and skip unreadable videos.
 
-    Only the beginning of a video is read; damage further on is found when it is watched.
+    Only the beginning of a video is read; damage further on shows only when the video is decoded.
 
     Raises:
         VideoError: no video of one of the two sets can be read.

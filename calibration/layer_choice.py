@@ -47,25 +47,25 @@ def rank_layers(
     Layers that were measured before an interruption are not measured again.
     """
     known = [LayerSensitivity(**record) for record in run.directory.records(_STEP)]
-    total = sum(len(one.layers) for one in prepared)
+    total = sum(len(graph.layers) for graph in prepared)
     done = iter(range(1, total + 1))
-    plans = [one.plan for one in prepared]
+    plans = [graph.plan for graph in prepared]
     rows = {
-        one.plan.graph: smoothed_rows(statistics.tensors[one.plan.graph], one.factors)
-        for one in prepared
+        graph.plan.graph: smoothed_rows(statistics.tensors[graph.plan.graph], graph.factors)
+        for graph in prepared
     }
 
-    def found(one: LayerSensitivity) -> None:
-        run.directory.append(_STEP, asdict(one))
+    def save(sensitivity: LayerSensitivity) -> None:
+        run.directory.append(_STEP, asdict(sensitivity))
         run.progress(_STEP, next(done, total), total, "layer")
 
     if not by_answers:
-        return measure_sensitivities(plans, rows, done=known, found=found)
+        return measure_sensitivities(plans, rows, done=known, save=save)
     trials = run.directory.subdirectory("trials", empty=True)
     with Stages(run.bundle, DEFAULT_ENGINE) as stages:
         probe = EndEffectProbe(run.bundle, stages, _probed_samples(run), None)
         return measure_sensitivities(
-            plans, rows, probe=probe, done=known, found=found, directory=trials
+            plans, rows, probe=probe, done=known, save=save, directory=trials
         )
 
 
@@ -90,7 +90,7 @@ def pick_layers(
         quality = quality_of(run, trial, run.data.calibration, step)
         return not Thresholds(target).missed_by(quality)
 
-    ranked = {one.key for one in sensitivities}
+    ranked = {layer.key for layer in sensitivities}
     unranked = {
         graph: {
             layer: form for layer, form in forms.items() if layer_key(graph, layer) not in ranked

@@ -102,11 +102,11 @@ def graphs_to_quantise(bundle: Bundle, options: CalibrationOptions) -> tuple[str
 
 def _check_runtime(bundle: Bundle, in_int8: Iterable[str]) -> None:
     """Check that the quantised graphs can run here, since they will be measured."""
-    found = onnxruntime.__version__
+    installed = onnxruntime.__version__
     opset = max((bundle.manifest.graphs[name].opset for name in in_int8), default=0)
-    if opset >= _QUANTISED_OPSET and _release(found) < _QUANTISED_SINCE:
+    if opset >= _QUANTISED_OPSET and _release(installed) < _QUANTISED_SINCE:
         raise EngineError(
-            f"onnxruntime {found} runs no INT8 graph of opset {opset}; calibrate with 1.24 or "
+            f"onnxruntime {installed} runs no INT8 graph of opset {opset}; calibrate with 1.24 or "
             "later (Python 3.11), or a bundle that was exported with --opset 20"
         )
 
@@ -128,7 +128,7 @@ def prepare_graphs(
 
 def layers_of(prepared: Iterable[PreparedGraph]) -> dict[str, dict[str, str]]:
     """The quantised form of each layer, by graph and layer."""
-    return {one.plan.graph: one.layers for one in prepared}
+    return {graph.plan.graph: graph.layers for graph in prepared}
 
 
 def decoder_smoothing(prepared: PreparedGraph) -> Iterator[tuple[str, Array, float]]:
@@ -145,7 +145,7 @@ def decoder_smoothing(prepared: PreparedGraph) -> Iterator[tuple[str, Array, flo
 
 def _prepare(run: Run, graph: str, seen: Statistics) -> PreparedGraph:
     options, model = run.options, ir.load(run.bundle.file(run.bundle.graph(graph).file))
-    reached = {name: one for name, one in seen.items() if one.num_rows}
+    reached = {name: tensor for name, tensor in seen.items() if tensor.num_rows}
     layers = tuple(
         linear.name
         for linear in quantisable(graph, find_linears(model), lm_head=options.lm_head)
@@ -166,8 +166,8 @@ def _prepare(run: Run, graph: str, seen: Statistics) -> PreparedGraph:
         )
     method = RangeMethod(options.activations)
     amax = smoothed_ranges(reached, factors, method) | {
-        name: find_amax(one.histogram, method)
-        for name, one in reached.items()
+        name: find_amax(tensor.histogram, method)
+        for name, tensor in reached.items()
         if name not in factors
     }
     ranges = None if weights_alone else amax

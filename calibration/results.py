@@ -133,11 +133,11 @@ def _caches(findings: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _decoder_scales(findings: Findings, scratch: Path) -> Path | None:
-    found = [one for one in findings.prepared if one.plan.graph == DECODER]
+    decoders = [graph for graph in findings.prepared if graph.plan.graph == DECODER]
     attention = findings.statistics.attention()
-    if not found or not attention:
+    if not decoders or not attention:
         return None
-    rows = list(decoder_smoothing(found[0]))
+    rows = list(decoder_smoothing(decoders[0]))
     path = scratch / "decoder_scales.safetensors"
     write_decoder_scales(
         path,

@@ -191,8 +191,8 @@ def _only_consumer(node: ir.Node, op_type: str) -> ir.Node | None:
     """The only consumer of the node's output, if it has this type."""
     output = node.outputs[0]
     consumers = [] if output.is_graph_output() else list(output.consumers())
-    found = consumers[0] if len(consumers) == 1 else None
-    return found if found is not None and found.op_type == op_type else None
+    only = consumers[0] if len(consumers) == 1 else None
+    return only if only is not None and only.op_type == op_type else None
 
 
 def _is_vector(value: ir.Value | None) -> bool:

@@ -85,13 +85,13 @@ def raise_opset(model: ir.Model, opset: int) -> None:
         ExportError: an operator of the graph changed its meaning between the two opsets.
     """
     assert opset <= _HIGHEST
-    found = model.opset_imports[""]
-    if found >= opset:
+    present = model.opset_imports[""]
+    if present >= opset:
         return
-    changed = sorted(_changed(_operators(model), found, opset))
+    changed = sorted(_changed(_operators(model), present, opset))
     if changed:
         raise ExportError(
-            f"this quantisation needs opset {opset}, but the graph has opset {found} and "
+            f"this quantisation needs opset {opset}, but the graph has opset {present} and "
             f"{', '.join(changed)} changed in between; export the bundle with opset 23"
         )
     for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):

@@ -48,9 +48,9 @@ def quantise_int8(model: ir.Model, amax: Mapping[str, float], layers: Collection
         ExportError: the opset is too low for float16 and cannot be raised.
     """
     quantised = model.clone()
-    found = list(linear_nodes(quantised))
-    check_known(layers, [linear for _, linear in found])
-    chosen = [(node, linear) for node, linear in found if linear.name in layers]
+    linears = list(linear_nodes(quantised))
+    check_known(layers, [linear for _, linear in linears])
+    chosen = [(node, linear) for node, linear in linears if linear.name in layers]
     if any(_dtype(node) == ir.DataType.FLOAT16 for node, _ in chosen):
         raise_opset(quantised, _FLOAT16_OPSET)
     inputs: dict[str, ir.Value] = {}

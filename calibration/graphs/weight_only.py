@@ -65,12 +65,12 @@ def quantise_blocks(
         ExportError: the opset cannot be raised.
     """
     quantised = model.clone()
-    found = list(linear_nodes(quantised))
-    check_known(layers, [linear for _, linear in found])
-    sizes = block_sizes((linear for _, linear in found), bits, block)
+    linears = list(linear_nodes(quantised))
+    check_known(layers, [linear for _, linear in linears])
+    sizes = block_sizes((linear for _, linear in linears), bits, block)
     raise_opset(quantised, _BLOCK_OPSET)
     weights: dict[str, ir.Value] = {}
-    for node, linear in found:
+    for node, linear in linears:
         size = sizes[linear.name]
         if linear.name not in layers or size is None:
             continue

@@ -97,11 +97,11 @@ def choose_layers(
     ranking = worst_first(sensitivities)
     count = _fewest(len(ranking), lambda kept: passes(frozenset(o.key for o in ranking[:kept])))
     graphs = {graph: dict(layers) for graph, layers in (also or {}).items()}
-    kept = {one.key for one in ranking[:count]}
-    for one in sensitivities:
-        precision = FLOAT if one.key in kept else one.precision
-        graphs.setdefault(one.graph, {})[one.layer] = precision
-    return PrecisionChoice(graphs, {one.key: _reason(one) for one in ranking[:count]})
+    kept = {layer.key for layer in ranking[:count]}
+    for layer in sensitivities:
+        precision = FLOAT if layer.key in kept else layer.precision
+        graphs.setdefault(layer.graph, {})[layer.layer] = precision
+    return PrecisionChoice(graphs, {layer.key: _reason(layer) for layer in ranking[:count]})
 
 
 def worst_first(sensitivities: Iterable[LayerSensitivity]) -> tuple[LayerSensitivity, ...]:
@@ -109,16 +109,16 @@ def worst_first(sensitivities: Iterable[LayerSensitivity]) -> tuple[LayerSensiti
 
     A measure is used only if every layer has it.
     """
-    ones = tuple(sensitivities)
-    by_kl = all(one.logit_kl is not None for one in ones)
-    by_cosine = all(one.token_cosine is not None for one in ones)
+    ranked = tuple(sensitivities)
+    by_kl = all(layer.logit_kl is not None for layer in ranked)
+    by_cosine = all(layer.token_cosine is not None for layer in ranked)
 
-    def badness(one: LayerSensitivity) -> tuple[float, float, float]:
-        kl = one.logit_kl if by_kl and one.logit_kl is not None else 0.0
-        cosine = one.token_cosine if by_cosine and one.token_cosine is not None else 1.0
-        return kl, 1 - cosine, -one.sqnr_db
+    def badness(layer: LayerSensitivity) -> tuple[float, float, float]:
+        kl = layer.logit_kl if by_kl and layer.logit_kl is not None else 0.0
+        cosine = layer.token_cosine if by_cosine and layer.token_cosine is not None else 1.0
+        return kl, 1 - cosine, -layer.sqnr_db
 
-    return tuple(sorted(ones, key=badness, reverse=True))
+    return tuple(sorted(ranked, key=badness, reverse=True))
 
 
 def check_choice(choice: PrecisionChoice, layers: Mapping[str, Mapping[str, str]]) -> None:
@@ -176,13 +176,13 @@ def _fewest(total: int, holds: Callable[[int], bool]) -> int:
     return held
 
 
-def _reason(one: LayerSensitivity) -> str:
-    parts = [f"{one.sqnr_db:.1f} dB at its output"]
-    if one.token_cosine is not None:
-        parts.append(f"cosine of the visual tokens {one.token_cosine:.5f}")
-    if one.logit_kl is not None:
-        parts.append(f"first-token KL {one.logit_kl:.2g}")
-    return f"among the worst in {one.precision}: {', '.join(parts)}"
+def _reason(layer: LayerSensitivity) -> str:
+    parts = [f"{layer.sqnr_db:.1f} dB at its output"]
+    if layer.token_cosine is not None:
+        parts.append(f"cosine of the visual tokens {layer.token_cosine:.5f}")
+    if layer.logit_kl is not None:
+        parts.append(f"first-token KL {layer.logit_kl:.2g}")
+    return f"among the worst in {layer.precision}: {', '.join(parts)}"
 
 
 def _texts(body: Mapping[str, Any], key: str, where: str, depth: int) -> Any:

@@ -67,7 +67,7 @@ def measure_sensitivities(
     *,
     probe: EndEffectProbe | None = None,
     done: Iterable[LayerSensitivity] = (),
-    found: Callable[[LayerSensitivity], None] = lambda one: None,
+    save: Callable[[LayerSensitivity], None] = lambda sensitivity: None,
     directory: Path | None = None,
 ) -> tuple[LayerSensitivity, ...]:
     """The sensitivity of every layer of every plan, in the plans' order.
@@ -82,19 +82,19 @@ def measure_sensitivities(
             into the plan's model. Layers whose input no sample reached, or that fit no block, are
             left out.
         done: results of an interrupted run, which are used if they have the same form.
-        found: called with every newly measured layer, to save it.
+        save: called with every newly measured layer.
         directory: where a graph with folded weights is written while the probe runs.
     """
-    known = {(one.key, one.precision): one for one in done if _is_whole(one, probe)}
+    known = {(old.key, old.precision): old for old in done if _is_whole(old, probe)}
     for plan in plans:
         waiting = [
             (linear, seen)
             for linear, seen in _reached(plan, rows.get(plan.graph, {}))
             if _tried(plan, linear) not in known
         ]
-        for one in _measure(plan, waiting, probe, directory):
-            known[one.key, one.precision] = one
-            found(one)
+        for new in _measure(plan, waiting, probe, directory):
+            known[new.key, new.precision] = new
+            save(new)
     keys = [
         _tried(plan, linear)
         for plan in plans
@@ -141,8 +141,9 @@ def _tried(plan: GraphPlan, linear: Linear) -> tuple[str, str]:
     return layer_key(plan.graph, linear.name), plan.precision_of(linear.name)
 
 
-def _is_whole(one: LayerSensitivity, probe: EndEffectProbe | None) -> bool:
-    return probe is None or one.logit_kl is not None
+def _is_whole(sensitivity: LayerSensitivity, probe: EndEffectProbe | None) -> bool:
+    """Whether it has all measures that this run takes."""
+    return probe is None or sensitivity.logit_kl is not None
 
 
 def _fake(plan: GraphPlan, linear: Linear, weight: Array, columns: slice) -> Array:

@@ -87,10 +87,12 @@ def measure_quality(
     settings = settings or AskSettings()
     keys = {sample: sample_key(sample) for sample in samples}
     with ExitStack() as stack:
-        place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        one, both = ((reference.manifest,), (reference.manifest, tested.manifest))
-        traces = TraceStore(place / f"reference-{run_key(one, settings.that_change_answers)}")
-        log = ComparisonLog(place / f"compared-{run_key(both, settings.that_change_answers)}.jsonl")
+        folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        decisive = settings.that_change_answers
+        reference_key = run_key((reference.manifest,), decisive)
+        both_key = run_key((reference.manifest, tested.manifest), decisive)
+        traces = TraceStore(folder / f"reference-{reference_key}")
+        log = ComparisonLog(folder / f"compared-{both_key}.jsonl")
         waiting = {sample: key for sample, key in keys.items() if log.get(key) is None}
         _record_reference(reference, waiting, traces, settings, progress)
         _compare(tested, waiting, traces, log, settings, progress)

@@ -63,7 +63,7 @@ def layer_reports(
     sensitivities: Iterable[LayerSensitivity] = (),
 ) -> tuple[LayerReport, ...]:
     """The linear layers of a graph, in order, with their form and sensitivity."""
-    measured = {one.layer: one for one in sensitivities if one.graph == graph}
+    measured = {s.layer: s for s in sensitivities if s.graph == graph}
     chosen = choice.graphs.get(graph, {})
     return tuple(
         _layer_report(

@@ -66,16 +66,16 @@ def summary(quality: Quality) -> str:
 
 def notes(report: CalibrationReport) -> list[str]:
     """How far the verdict can be trusted, remarks of the run, and what to do after a failure."""
-    found = [*_confidence(report.quality, report.gate), *(f"Note: {n}" for n in report.notes)]
+    texts = [*_confidence(report.quality, report.gate), *(f"Note: {n}" for n in report.notes)]
     if report.gate.reasons:
         targeted = report.options.get("target_agreement") is not None
         option = "a higher --target-quality" if targeted else "--target-quality"
-        found.append(
+        texts.append(
             "What next: read the answers that changed; a different wording may be just as good. "
             f"Then calibrate again with {option}, which leaves the worst layers in floating "
             "point, or on more and more varied videos. docs/calibration.md lists all options."
         )
-    return found
+    return texts
 
 
 def composition(layers: Sequence[LayerReport]) -> str:

@@ -99,9 +99,9 @@ def _group(model: ir.Model, value: ir.Value | None, linears: list[Linear]) -> Sm
 def _find_absorber(value: ir.Value, width: int) -> Absorber | None:
     """Parameters that can absorb 1/s for `value`, which only linear layers read."""
     for find in (_norm, _gate, _attention):
-        found = find(value, width)
-        if found is not None:
-            return found
+        absorber = find(value, width)
+        if absorber is not None:
+            return absorber
     return None
 
 

@@ -37,7 +37,7 @@ def awq(
     rounding and a product per alpha over at most SAMPLED_COLUMNS columns of each layer: 22 s per
     alpha and billion such weights on one core, 7 minutes for a 7B decoder, which has a billion.
     """
-    found = []
+    chosen_factors = []
     for group in smoothing_groups(model, layers):
         if not group.has_own_weights or group.input not in statistics:
             continue
@@ -50,8 +50,8 @@ def awq(
             noise = {
                 a: rounded_noise(seen.rows, weights, s, bits, size) for a, s in candidates.items()
             }
-            found.append(_least(group, candidates, noise))
-    return tuple(found)
+            chosen_factors.append(_least(group, candidates, noise))
+    return tuple(chosen_factors)
 
 
 def awq_factors(group: SmoothingGroup, mean: Array, alpha: float) -> Array:
@@ -113,15 +113,15 @@ def search_clips(
     Returns:
         uint8 (in / block, out) by initializer, without query and key projections.
     """
-    found, linears = {}, find_linears(model)
+    clips, linears = {}, find_linears(model)
     sizes = block_sizes(linears, bits, block)
     for linear in linears:
         size = sizes[linear.name]
         if linear.name not in layers or linear.name.endswith(_KEPT) or size is None:
             continue
         if linear.input in rows:
-            found[linear.weight] = _search(model, linear, rows[linear.input], bits, size)
-    return found
+            clips[linear.weight] = _search(model, linear, rows[linear.input], bits, size)
+    return clips
 
 
 def clip(model: ir.Model, clips: Mapping[str, Array]) -> ir.Model:

@@ -112,12 +112,12 @@ def searched_smoothquant(
 
 def sampled_weights(model: ir.Model, linears: Iterable[Linear]) -> list[Array]:
     """Evenly spread columns of each layer's weight: float32 (in, ≤ SAMPLED_COLUMNS)."""
-    found = []
+    sampled = []
     for linear in linears:
         count = min(linear.out_features, SAMPLED_COLUMNS)
         columns = np.linspace(0, linear.out_features - 1, count).astype(np.int64)
-        found.append(_weight(model, linear.weight)[:, columns].astype(np.float32))
-    return found
+        sampled.append(_weight(model, linear.weight)[:, columns].astype(np.float32))
+    return sampled
 
 
 def smoothed_noise(rows: Array, amax: Array, weights: list[Array], s: Array) -> float:

@@ -25,6 +25,8 @@ from hicom_edge.export import save
 from hicom_edge.export.export_options import OnnxDecoderOptions
 from hicom_edge.export.exporter import export_bundle
 
+pytestmark = pytest.mark.slow  # whole calibrations or engine builds
+
 OPTIONS = CalibrationOptions(samples=2, held_out=2)
 
 

@@ -83,6 +83,7 @@ def test_the_bundle_keeps_what_the_next_steps_need(int8: Calibrated) -> None:
     assert not list(int8.bundle.path.parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> None:
     options = replace(OPTIONS, decoder="int4", lm_head=True)
     done = calibrate(Bundle.open(DEMO_BUNDLE), tmp_path / "int4", data, options)
@@ -96,6 +97,7 @@ def test_int4_keeps_towers_in_int8(data: CalibrationData, tmp_path: Path) -> Non
     assert done.quality.agreement >= 0.5
 
 
+@pytest.mark.slow
 def test_a_target_that_holds_leaves_every_layer_quantised(
     demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_target_that_holds_leaves_every_layer_quantised(
     assert not PrecisionChoice.from_json(path.read_text(), "choice").kept
 
 
+@pytest.mark.slow
 def test_names_of_videos_that_are_not_utf8_are_no_obstacle(
     demo: Bundle, clips: Path, few: CalibrationOptions, tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ class TestCommand:
         assert printed["verdict"] == report["verdict"] == "not judged"
         assert printed["agreement"] == report["quality"]["agreement"]
 
+    @pytest.mark.slow
     def test_the_exit_status_is_1_exactly_below_a_threshold(
         self, clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -189,6 +189,7 @@ class TestTensorrt:
         built = build_engines(bundle, BuildOptions(RTX, max_frames=8))
         assert [engine.graph for engine in built] == list(bundle.manifest.graphs)
 
+    @pytest.mark.slow
     def test_int8_builds(self, bundle, tmp_path: Path) -> None:
         graphs = {name: in_int8(bundle, name) for name in bundle.manifest.graphs}
         self.build(derive_bundle(bundle, tmp_path / "new", graphs))

@@ -104,6 +104,7 @@ def assert_alike(one: Calibrated | Bundle, other: Calibrated) -> None:
         assert one.quality == other.quality
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_at_every_step_ends_alike(
     demo: Bundle,
     little_data: CalibrationData,
@@ -199,6 +200,7 @@ def test_damaged_steps_are_done_again(tmp_path: Path) -> None:
         assert place.load_arrays("factors") is None
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_the_command_goes_on(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.calibration_data import CalibrationData
@@ -15,6 +17,7 @@ from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.datasets.sample import Sample
 
 
+@pytest.mark.slow
 def test_copies_of_a_video_on_both_sides_and_a_choice_without_layers_are_remarked(
     demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
 ) -> None:
@@ -36,6 +39,7 @@ def test_copies_of_a_video_on_both_sides_and_a_choice_without_layers_are_remarke
     assert report["notes"] == list(notes_in(second.bundle)[-3:]) == list(second.notes)
 
 
+@pytest.mark.slow
 def test_smoothing_by_few_videos_is_remarked(
     demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ from hicom_edge.planning.profiles import Limits, profiles_of
 from hicom_edge.progress import no_progress
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.tensorrt,
     pytest.mark.skipif(
         why_not_installed(TENSORRT_RTX) is not None,

@@ -64,6 +64,7 @@ class TestOutput:
             refused(BundleError, message, output=tmp_path / name, existing=Existing(overwrite=True))
         refused(InputError, "file/x cannot be written", output=tmp_path / "file" / "x")
 
+    @pytest.mark.slow
     def test_a_bundle_is_replaced_only_when_asked_for(
         self,
         refused: Refused,
@@ -182,6 +183,7 @@ class TestData:
         data = replace(little_data, held_out=(sample,))
         refused(PromptError, r"mp4: the question 'Is it red.*context is 512; sh", data=data)
 
+    @pytest.mark.slow
     def test_one_question_on_each_side_is_enough(
         self, demo: Bundle, clips: Path, few: CalibrationOptions, tmp_path: Path
     ) -> None:

@@ -138,11 +138,11 @@ def test_a_graph_that_no_sample_reaches_has_no_effect_to_report(demo, plans, pro
 
 def test_an_interrupted_run_goes_on_where_it_was(plans, rows):
     whole: list[LayerSensitivity] = []
-    expected = measure_sensitivities(plans, rows, found=whole.append)
+    expected = measure_sensitivities(plans, rows, save=whole.append)
     records = [asdict(one) for one in whole[:2]]
     again: list[LayerSensitivity] = []
     done = [LayerSensitivity(**record) for record in records]
-    assert measure_sensitivities(plans, rows, done=done, found=again.append) == expected
+    assert measure_sensitivities(plans, rows, done=done, save=again.append) == expected
     assert again == whole[2:]
 
 

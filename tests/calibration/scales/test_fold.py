@@ -175,6 +175,7 @@ def random_feed(entry: GraphEntry) -> dict[str, np.ndarray]:
     return feed
 
 
+@pytest.mark.slow
 @pytest.mark.tensorrt
 @pytest.mark.skipif(
     why_not_installed(TENSORRT_RTX) is not None,
