@@ -1,10 +1,7 @@
-"""The command line: which verbs there are, and what becomes of errors.
+"""The command line: lists the verbs and maps errors to exit statuses.
 
-It knows exit codes and where messages go. What a verb takes and prints is in `commands/`; the work
-is done by what each verb imports, only when it runs, so that `--help` stays quick.
-
-Exit status: 0 done, 1 a check did not hold, 2 something in the input or on the machine (one line on
-stderr), 130 interrupted, 143 terminated (both leave nothing half-written), 141 whoever read the
+Exit status: 0 done, 1 a check did not hold, 2 bad input or a fault of the machine (one line on
+stderr), 130 interrupted, 143 terminated (both leave nothing half-written), 141 the reader of the
 output left early.
 """
 
@@ -20,35 +17,35 @@ from typing import Annotated, Any
 
 import typer
 
-from hicom_edge.commands import asking, benching, calibrating, checking, making, terminal, training
+from hicom_edge.commands import terminal
 from hicom_edge.commands.flags import with_flags
+from hicom_edge.commands.lazy_verbs import Verb, group_of
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import HicomEdgeError
 from hicom_edge.files import os_error_in_words
 
+VERBS = (
+    Verb("ask", "Ask one question about a video."),
+    Verb("chat", "Ask several questions about one video."),
+    Verb("export", "Export a checkpoint to a bundle of ONNX graphs."),
+    Verb("calibrate", "Quantise a bundle to INT8 or INT4."),
+    Verb("build", "Build TensorRT engines for this machine."),
+    Verb("verify", "Compare a bundle with PyTorch, another engine or another bundle."),
+    Verb("bench", "Time every stage and compare with the hardware limit."),
+    Verb("inspect", "Show what is inside a bundle."),
+    Verb("doctor", "Show which engines this machine has, and why the others are missing."),
+    Verb("train", "Train the demo model.", group=("demo",)),
+)
+
 app = typer.Typer(
     name="hicom-edge",
     help="Ask questions about video on edge devices.",
+    cls=group_of(VERBS),
     add_completion=False,
     rich_markup_mode=None,  # plain help starts twice as fast
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-train_app = typer.Typer(help="Train a model.", rich_markup_mode=None)
-
-for verb in (
-    asking.ask,
-    asking.chat,
-    making.export,
-    calibrating.calibrate,
-    making.build,
-    checking.verify,
-    benching.bench,
-    checking.inspect,
-    checking.doctor,
-):
-    app.command()(verb)
-train_app.command("demo")(training.train_demo)
-app.add_typer(train_app, name="train")
 
 # Typer carries click inside itself or imports it, depending on its version; the base class of usage
 # errors is the same relative of BadParameter in both.

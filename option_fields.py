@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -77,8 +76,8 @@ class OptionField:
         choices = f"one of {', '.join(map(str, self.choices))}" if self.choices else ""
         words: str = {
             type(None): "",
-            int: f"{self._range('any')}, a whole number",
-            float: self._range(f"a number{' of ' if self.info.unit else ''}{self.info.unit}"),
+            int: f"{self.limits or 'any'}, a whole number",
+            float: self.limits or f"a number{' of ' if self.info.unit else ''}{self.info.unit}",
             str: "text",
             bool: "True or False",
             Path: "a path",
@@ -86,13 +85,15 @@ class OptionField:
         }[self.kind or type(None)]
         return f"{choices}, or {words}" if choices and words else choices or words
 
-    def _range(self, without_limits: str) -> str:
+    @property
+    def limits(self) -> str:
+        """The range in words, such as "1 or more"; empty if there is none."""
         info = self.info
         if info.above is not None:
             most = "" if info.maximum is None else f" and at most {_number(info.maximum)}"
             return f"above {_number(info.above)}{most}"
         if info.minimum is None:
-            return without_limits if info.maximum is None else f"at most {_number(info.maximum)}"
+            return "" if info.maximum is None else f"at most {_number(info.maximum)}"
         meaning = f" ({info.minimum_means})" if info.minimum_means else ""
         least = _number(info.minimum) + meaning
         if info.maximum is None:
@@ -152,7 +153,6 @@ class OptionField:
         return self.kind(text)
 
 
-@cache
 def option_fields(cls: type[Any]) -> tuple[OptionField, ...]:
     """The options of a class, in order."""
     hints = typing.get_type_hints(cls)

@@ -34,7 +34,7 @@ import torch
 
 from hicom_edge.bench.stage_times import BenchOptions, StageTimes, time_stages
 from hicom_edge.bundle import Bundle
-from hicom_edge.commands.benching import print_times
+from hicom_edge.commands.bench import print_times
 from hicom_edge.commands.verification_table import print_table
 from hicom_edge.engines.cuda.device import CudaDevice
 from hicom_edge.engines.tensorrt.api import FLAVOURS

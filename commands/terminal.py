@@ -88,20 +88,6 @@ def say_json(value: Any) -> None:
     say(json.dumps(strict, ensure_ascii=not unicode))
 
 
-def questions() -> Iterator[str]:
-    """Lines of stdin that are not blank; a terminal gets a prompt."""
-    while True:
-        display.hide()
-        if sys.stdin.isatty():
-            sys.stderr.write("> ")
-            sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line:
-            return
-        if line.strip():
-            yield line.strip()
-
-
 @contextmanager
 def errors_do_not_end_the_conversation() -> Iterator[None]:
     """On a terminal a known error is shown and the next question may follow."""

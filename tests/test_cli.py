@@ -181,7 +181,7 @@ def test_chat_remembers_unless_told_not_to(video, bundle, capsys, monkeypatch) -
         (["--repetition-penalty", "1e-50"], "--repetition-penalty is 1e-50; pass 0.001 to 1000"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0; pass 1 or more"),
         (["--threads", "0"], "--threads is 0; pass 1 to 1024"),
-        (["--num-frames", "four"], "see hicom-edge ask --help"),
+        (["--num-frames", "four"], "--num-frames is 'four'; pass 1 to 1000000, a whole number"),
         (["--colour", "red"], "--colour"),
         (["--start", "90"], "the window starts at 90 s"),
     ],
@@ -430,7 +430,8 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "hicom_edge.export.exporter", None)
     monkeypatch.delitem(sys.modules, "hicom_edge.export.exporter")
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
-    for name in [m for m in sys.modules if m.startswith("hicom_edge.export")]:
+    parts = ("hicom_edge.export", "hicom_edge.commands.export")
+    for name in [m for m in sys.modules if m.startswith(parts)]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["export", "checkpoint", "-o", str(tmp_path / "b")]) == 2
     assert "onnx_ir is not installed" in (line := error_line(capsys))

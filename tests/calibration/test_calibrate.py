@@ -165,7 +165,10 @@ class TestCommand:
                 f"{DEMO_BUNDLE} -o x --videos v --decoder int3",
                 "decoder is 'int3'; pass one of",
             ),
-            (f"{DEMO_BUNDLE} -o x --videos v --smoothing much", "--smoothing is 'much', expected"),
+            (
+                f"{DEMO_BUNDLE} -o x --videos v --smoothing much",
+                "--smoothing is 'much'; pass one of search",
+            ),
             (f"{DEMO_BUNDLE} -o x --videos v --samples 0", "samples is 0; pass 1 or more"),
         ],
     )

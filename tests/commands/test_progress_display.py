@@ -107,7 +107,9 @@ def test_an_answer_is_on_a_line_of_its_own(clip: str) -> None:
 
 
 def test_every_answer_of_a_chat_is_on_a_line_of_its_own(clip: str) -> None:
-    status, written = on_a_terminal("chat", clip, typed="What shape is it?\nWhat colour?\n\x04")
+    status, written = on_a_terminal(
+        "chat", clip, typed="What shape is it?\n/help\nWhat colour?\n/quit\n"
+    )
     assert status == 0
     assert "watching" in written
     assert not any("watching" in line or "━" in line for line in screen(written))

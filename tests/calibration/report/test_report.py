@@ -58,7 +58,7 @@ from hicom_edge.calibration.report.report_builder import (
 from hicom_edge.calibration.report.report_data import GateReport, report_json
 from hicom_edge.calibration.run import Run
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
-from hicom_edge.commands.calibrating import calibrate
+from hicom_edge.commands.calibrate import calibrate
 from hicom_edge.datasets.sample import Sample
 from hicom_edge.runtime.timings import Timings, WatchTimings
 

@@ -1,7 +1,4 @@
-"""`calibrate`: a quantised bundle, and the proof of what it costs.
-
-It knows the arguments and what is printed. The run is `calibration/calibrate.py`.
-"""
+"""`hicom-edge calibrate`: a bundle in INT8 or INT4, with a report on its quality."""
 
 from __future__ import annotations
 
@@ -11,143 +8,94 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hicom_edge.bundle import Bundle
+from hicom_edge.calibration.calibration_options import CalibrationOptions
 from hicom_edge.commands import terminal
+from hicom_edge.commands.arguments import Json
+from hicom_edge.commands.derived_options import options_of, with_options
 from hicom_edge.commands.extras import needs_extra
-from hicom_edge.commands.options import Json
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
-from hicom_edge.option_fields import options_from
 
 if TYPE_CHECKING:
-    from hicom_edge.bundle import Bundle
     from hicom_edge.calibration.calibrate import Calibrated
     from hicom_edge.calibration.calibration_data import CalibrationData
-    from hicom_edge.calibration.calibration_options import CalibrationOptions
     from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 
+_SHARE = {"min": 0, "max": 1, "metavar": "<share>"}
 
+
+@with_options(options=options_of(CalibrationOptions))
 def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Quantised bundle to write.")],
     bundle: Annotated[
         Path | None, typer.Argument(help="Floating-point bundle; not needed with --demo.")
     ] = None,
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos like those of the device.")
+        Path | None, typer.Option(help="Folder of videos like those that the device will see.")
     ] = None,
     questions: Annotated[
         Path | None,
-        typer.Option(help="JSON lines: question, and video, answer and kind where known."),
+        typer.Option(help="JSON lines with question, and optionally video, answer and kind."),
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(help="Folder or JSON lines to judge by; by default some of the videos."),
-    ] = None,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Take the demo bundle and freshly drawn clips.")
-    ] = False,
-    samples: Annotated[int, typer.Option(help="Calibrate on at most so many questions.")] = 128,
-    held_out_samples: Annotated[
-        int, typer.Option(help="Judge by at most so many questions.")
-    ] = 256,
-    seed: Annotated[int, typer.Option(help="Makes the choice of samples repeatable.")] = 0,
-    decoder: Annotated[str, typer.Option(help="int8, int4 (weights alone) or float.")] = "int8",
-    activations: Annotated[
-        str, typer.Option(help="Ranges by mse, minmax, percentile or entropy.")
-    ] = "mse",
-    smoothing: Annotated[
-        str, typer.Option(help="SmoothQuant: search, off, or one alpha from 0 to 1.")
-    ] = "search",
-    weights: Annotated[str, typer.Option(help="INT4: awq, or round (to nearest).")] = "awq",
-    block: Annotated[
-        int,
-        typer.Option(help="INT4: inputs that share a scale: 64, 128, or 32 (CPU, RTX)."),
-    ] = 64,
-    lm_head: Annotated[
-        bool, typer.Option("--lm-head", help="Quantise the output layer too, in 8 bits.")
-    ] = False,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave this graph in floating point; repeatable.", metavar="<graph>"),
-    ] = None,
-    target_quality: Annotated[
-        float | None,
         typer.Option(
-            min=0,
-            max=1,
-            metavar="<share>",
-            help="Leave the worst layers in floating point until this share of the answers "
-            "calibrated on is unchanged, such as 0.99.",
+            help="Folder or JSON lines to measure the quality on. [default: some of the videos]"
         ),
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Use the demo bundle and newly drawn clips.")
+    ] = False,
+    *,
+    options: CalibrationOptions,
     pin: Annotated[
         Path | None,
-        typer.Option(help="Take the layers of this precision_choice.json of an earlier run."),
+        typer.Option(help="Use the layers in precision_choice.json of an earlier run."),
     ] = None,
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1,
-            metavar="<share>",
-            help="Exit 1 if a smaller share of the held-out answers is unchanged, such as 0.99.",
+            **_SHARE,
+            help="Exit with status 1 if a smaller share of the held-out answers is unchanged, for "
+            "example 0.99.",
         ),
     ] = None,
     max_accuracy_loss: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1,
-            metavar="<share>",
-            help="Exit 1 if the share of right answers falls by more; 0.005 is half a point.",
+            **_SHARE,
+            help="Exit with status 1 if the share of right answers falls by more; 0.005 is half a "
+            "percentage point.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw an unfinished run away and begin again.")
+        bool, typer.Option("--restart", help="Delete an unfinished run and start again.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Quantise a bundle to INT8 or INT4.
 
-    It is calibrated on videos and judged by others, and written with a report of what it costs.
+    Calibrates on some of your videos, measures quality on the rest, and writes a report beside
+    the graphs. The same command continues an interrupted run.
 
-    An interrupted run goes on when the same command is given again. Exit status 1: a threshold
-    was missed; the bundle and its report are there all the same.
+    Exit status 1: a threshold is missed; the bundle and its report are written all the same.
 
     Example: hicom-edge calibrate bundles/hicom-7b --videos clips -o bundles/hicom-7b-int8
     """
     with needs_extra("calibrate"):
-        from hicom_edge.bundle import Bundle
         from hicom_edge.calibration.calibrate import Existing
         from hicom_edge.calibration.calibrate import calibrate as run
-        from hicom_edge.calibration.calibration_options import CalibrationOptions
         from hicom_edge.calibration.derived_bundle import check_target
         from hicom_edge.calibration.quality.quality import Thresholds
 
-        given = {
-            "samples": samples,
-            "held_out": held_out_samples,
-            "seed": seed,
-            "activations": activations,
-            "decoder": decoder,
-            "weights": weights,
-            "block": block,
-            "smoothing": _alpha(smoothing),
-            "lm_head": lm_head,
-            "keep": tuple(keep or ()),
-            "target_agreement": target_quality,
-        }
-        options = options_from(CalibrationOptions, given)
         source = Bundle.open(_source(bundle, demo), display)
         check_target(source.path, output, overwrite)  # before clips are drawn
         data = _data(output, videos, questions, held_out, demo, options)
-        if max_accuracy_loss is not None and not any(s.answer for s in data.held_out):
-            raise InputError(
-                "--max-accuracy-loss needs right answers, and no held-out question has one; give "
-                "an answer to each line of --questions or --held-out"
-            )
+        _refuse_unlabelled(max_accuracy_loss, data)
         done = run(
             source,
             output,
@@ -158,12 +106,17 @@ def calibrate(
             existing=Existing(overwrite, restart),
             progress=display,
         )
-    if json:
-        terminal.say_json(_as_dict(done))
-    else:
-        _show(source, done)
+    terminal.say_json(_as_dict(done)) if json else _show(source, done)
     if done.gate.reasons:
         raise typer.Exit(1)
+
+
+def _refuse_unlabelled(max_accuracy_loss: float | None, data: CalibrationData) -> None:
+    if max_accuracy_loss is not None and not any(sample.answer for sample in data.held_out):
+        raise InputError(
+            "--max-accuracy-loss needs right answers, and no held-out question has one; give "
+            "an answer to each line of --questions or --held-out"
+        )
 
 
 def _source(bundle: Path | None, demo: bool) -> Path:
@@ -199,17 +152,6 @@ def _data(
         return CalibrationData.divide(samples, options)
     folder, file = (held_out, None) if held_out.is_dir() else (None, held_out)
     return CalibrationData.draw(samples, read_samples(folder, file), options)
-
-
-def _alpha(text: str) -> float | str | None:
-    if text in ("search", "off"):
-        return text if text == "search" else None
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(
-            f"--smoothing is {text!r}, expected search, off, or a number from 0 to 1"
-        ) from None
 
 
 def _pinned(path: Path | None) -> PrecisionChoice | None:

@@ -1,7 +1,4 @@
-"""`bench`: how long every stage takes here.
-
-It knows the verb's arguments and how its table looks.
-"""
+"""`hicom-edge bench`: the time of every stage on this machine."""
 
 from __future__ import annotations
 
@@ -10,42 +7,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hicom_edge.bench.stage_times import BenchOptions, time_stages
+from hicom_edge.bundle import Bundle
 from hicom_edge.commands import terminal
-from hicom_edge.commands.checking import DEFAULT_QUESTIONS, video_or_drawn_clip
-from hicom_edge.commands.options import EngineName, Json, NumFrames, Threads
+from hicom_edge.commands.arguments import DrawnClip, Json
+from hicom_edge.commands.derived_options import options_of, with_options
+from hicom_edge.commands.drawn_clip import QUESTIONS, video_or_drawn_clip
 from hicom_edge.commands.progress_display import display
+from hicom_edge.runtime.qa import demo_bundle
 
 if TYPE_CHECKING:
     from hicom_edge.bench.stage_times import StageTime, StageTimes
 
 
+@with_options(options=options_of(BenchOptions))
 def bench(
     bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle to time; the demo bundle by default.")
+        Path | None, typer.Argument(help="Bundle to time. [default: the demo bundle]")
     ] = None,
-    video: Annotated[
-        str | None, typer.Option(help="Video to look at; a drawn clip by default.")
-    ] = None,
-    question: Annotated[str, typer.Option(help="Question to ask.")] = DEFAULT_QUESTIONS[0],
-    num_frames: NumFrames = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Measured runs, after one that is not.")] = 5,
-    engine: EngineName = "auto",
-    threads: Threads = None,
+    video: DrawnClip = None,
+    question: Annotated[str, typer.Option(help="Question to ask.")] = QUESTIONS[0],
+    *,
+    options: BenchOptions,
     json: Json = False,
 ) -> None:
-    """Time every stage, beside what this machine allows.
+    """Time every stage and compare with the hardware limit.
 
     Example: hicom-edge bench bundles/hicom-7b --engine tensorrt --num-frames 64
     """
-    from hicom_edge.bench.stage_times import BenchOptions, time_stages
-    from hicom_edge.bundle import Bundle
-    from hicom_edge.runtime.qa import demo_bundle
-
-    options = BenchOptions(engine, threads, num_frames, max_new_tokens, repeats)
-    path = demo_bundle() if bundle is None else bundle
-    opened = Bundle.open(path, display)
-    frames = opened.manifest.frames.num_frames if num_frames is None else num_frames
+    opened = Bundle.open(demo_bundle() if bundle is None else bundle, display)
+    frames = options.num_frames or opened.manifest.frames.num_frames
     with video_or_drawn_clip(video, frames) as clip:
         times = time_stages(opened, clip, question, options, progress=display)
     for remark in times.remarks:

@@ -1,0 +1,71 @@
+"""What `ask` and `chat` share: opening a bundle, watching a video, printing an answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hicom_edge.commands import terminal
+from hicom_edge.commands.progress_display import display
+
+if TYPE_CHECKING:
+    from hicom_edge.engines.base import EngineOptions
+    from hicom_edge.runtime.answer import AnswerStream, Clip
+    from hicom_edge.runtime.generation import GenerationKeywords, GenerationOptions
+    from hicom_edge.runtime.qa import VideoQA
+    from hicom_edge.runtime.video import FrameSampling, ReadingOptions
+
+
+def open_qa(bundle: Path | None, engine: str, options: EngineOptions) -> VideoQA:
+    """Open a bundle, by default the demo, and print what the user should know of its engines."""
+    from hicom_edge.runtime.qa import VideoQA
+
+    qa = VideoQA.load(bundle, engine, options.threads, display)
+    note(qa.remarks)
+    return qa
+
+
+def watch(qa: VideoQA, video: str, frames: FrameSampling, reading: ReadingOptions) -> Clip:
+    """Watch a video and print what the user should know of its frames."""
+    clip = qa.watch(video, **watch_keywords(frames), progress=display, reading=reading)
+    note(clip.remarks)
+    return clip
+
+
+def watch_keywords(frames: FrameSampling) -> dict[str, Any]:
+    """The keyword arguments of VideoQA.watch that choose frames."""
+    values = asdict(frames)
+    return {name: values[name] for name in ("num_frames", "fps", "start", "end")}
+
+
+def generation_keywords(options: GenerationOptions) -> GenerationKeywords:
+    """The keyword arguments of VideoQA.ask that say how tokens are chosen."""
+    return cast("GenerationKeywords", asdict(options))
+
+
+def show_answer(clip: Clip, question: str, stream: AnswerStream, json: bool) -> None:
+    """Print an answer as it is generated, and one line about it; or one line of JSON."""
+    if json:
+        terminal.say_json(terminal.answer_as_dict(clip, question, stream.answer))
+        note(stream.answer.remarks)
+        return
+    for piece in stream:
+        terminal.say(terminal.printable(piece), end="")
+    terminal.say("")
+    note(stream.answer.remarks)
+    terminal.remark(terminal.what_happened(clip, stream.answer))
+
+
+def note(remarks: tuple[str, ...]) -> None:
+    """Print each remark on a line of its own."""
+    for remark in remarks:
+        terminal.remark(f"note: {remark}")
+
+
+def say_who_answers(bundle: Path | None) -> None:
+    """Warn that the demo model cannot answer about other videos."""
+    if bundle is None:
+        terminal.remark(
+            "the demo bundle answers: it knows clips of moving shapes only (--bundle for another)"
+        )

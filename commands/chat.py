@@ -1,0 +1,66 @@
+"""`hicom-edge chat`: several questions about one video."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from hicom_edge.commands import answering, terminal
+from hicom_edge.commands.arguments import BundlePath, EngineName, Guide, Json, Video
+from hicom_edge.commands.derived_options import options_of, with_options
+from hicom_edge.commands.questions import questions
+from hicom_edge.engines.base import EngineOptions
+from hicom_edge.runtime.generation import GenerationOptions
+from hicom_edge.runtime.timings import WatchTimings
+from hicom_edge.runtime.video import FrameSampling, ReadingOptions
+
+
+@with_options(
+    frames=options_of(FrameSampling, "num_frames", "fps", "start", "end"),
+    reading=options_of(ReadingOptions),
+    generation=options_of(GenerationOptions),
+    engine_options=options_of(EngineOptions),
+)
+def chat(
+    video: Video,
+    bundle: BundlePath = None,
+    guide: Guide = None,
+    *,
+    frames: FrameSampling,
+    reading: ReadingOptions,
+    generation: GenerationOptions,
+    engine: EngineName = "auto",
+    engine_options: EngineOptions,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Ask every question as if it were the first.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Ask several questions about one video.
+
+    Questions are typed or piped in, one per line, and may refer to the questions and answers
+    before them. The video is watched once. Type /help for the commands of a chat.
+
+    Example: hicom-edge chat kitchen.mp4 --num-frames 64
+
+    Example: hicom-edge chat kitchen.mp4 --no-history < questions.txt
+    """
+    keywords = answering.generation_keywords(generation)
+    with answering.open_qa(bundle, engine, engine_options) as qa:
+        clip = answering.watch(qa, video, frames, reading)
+        answering.say_who_answers(bundle)
+        if bundle is None and not no_history:
+            terminal.remark(
+                "note: it was trained on single questions; --no-history asks each by itself"
+            )
+        conversation = qa.conversation(clip, guide)
+        for question in questions():
+            with terminal.errors_do_not_end_the_conversation():
+                if no_history:
+                    stream = qa.stream(clip, question, guide, **keywords)
+                else:
+                    stream = conversation.stream(question, **keywords)
+                answering.show_answer(clip, question, stream, json)
+                clip = replace(clip, timings=WatchTimings(), vision_reused=True)
