@@ -55,6 +55,7 @@ class StreamClock:
         self._offset: float | None = None
         self._latest = 0.0
         self._arrived = 0.0
+        self._is_first = True
 
     def times(self, packet: Packet[VideoStream], arrived: float) -> tuple[float, float]:
         """See Clock."""
@@ -67,13 +68,15 @@ class StreamClock:
         if packet.dts is not None and packet.pts is not None:
             decoded = shown + (packet.dts - packet.pts) * self._tick
         self._latest, self._arrived = max(self._latest, shown), arrived
+        self._is_first = False
         return shown, decoded
 
     def _by_stamp(self, seconds: float, arrived: float) -> float:
-        first = self._offset is None and self._arrived == self._latest == arrived == 0.0
         shown = 0.0 if self._offset is None else seconds + self._offset
         leaps = not self._latest - REORDERED_SECONDS <= shown <= self._latest + LEAP_SECONDS
         if self._offset is None or leaps:
-            after = 0.0 if first else self._latest + max(self._step, arrived - self._arrived)
+            after = (
+                0.0 if self._is_first else self._latest + max(self._step, arrived - self._arrived)
+            )
             self._offset = after - seconds
         return seconds + self._offset
