@@ -48,9 +48,6 @@ ROOMS: dict[str, set[str]] = {
 }
 """What each room may import. A room may only name rooms above it, so there can be no circle."""
 
-KNOWN_CIRCLES: tuple[set[str], ...] = ()
-"""Circles that are being removed. Delete an entry with its circle; add none."""
-
 NOT_IN_A_ROOM = (ROOT / "__init__.py", ROOT / "setup.py")
 NO_TORCH = (
     "errors",
@@ -226,18 +223,11 @@ def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
 @pytest.mark.parametrize("node_of", [folder_node, module_node], ids=["folders", "modules"])
 def test_there_are_no_circles(node_of) -> None:  # type: ignore[no-untyped-def]
     graph = edges(node_of)
-    new = [
+    listed = [
         ", ".join(f"{a} imports {b}" for a in sorted(circle) for b in sorted(graph[a] & circle))
         for circle in circles(graph)
-        if not any(circle <= known for known in KNOWN_CIRCLES)
     ]
-    assert not new, "circle of imports: " + "; ".join(new)
-
-
-def test_known_circles_still_exist() -> None:
-    present = circles(edges(folder_node)) + circles(edges(module_node))
-    gone = [known for known in KNOWN_CIRCLES if not any(circle <= known for circle in present)]
-    assert not gone, f"these circles are gone, delete them from KNOWN_CIRCLES: {gone}"
+    assert not listed, "circle of imports: " + "; ".join(listed)
 
 
 @pytest.mark.parametrize("room", NO_TORCH)
