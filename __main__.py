@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Import the command line, run it, and return its exit status."""
+    """Run the command line and return its exit status; Ctrl-C may come during the import."""
     try:
         from hicom_edge import cli
 

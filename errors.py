@@ -20,7 +20,7 @@ from __future__ import annotations
 
 
 class HicomEdgeError(Exception):
-    """Base of every error that is the input's or the machine's fault, not a bug.
+    """Base of all errors caused by the input or the machine rather than by a bug.
 
     Attributes:
         options: names of the options that the message is about. The command line writes them as
@@ -48,11 +48,11 @@ class PromptError(InputError):
 
 
 class CheckpointError(HicomEdgeError):
-    """A checkpoint is missing tensors, has foreign ones, or cannot be read safely."""
+    """A checkpoint lacks tensors, has unexpected ones, or cannot be read safely."""
 
 
 class BundleError(HicomEdgeError):
-    """A bundle is half-written, altered, foreign, or of an unknown format version."""
+    """A bundle is incomplete, altered, not a bundle, or of an unknown format version."""
 
 
 class EngineError(HicomEdgeError):

@@ -1,4 +1,4 @@
-"""Bundles on disk: the manifest, opening with checks, writing whole or not at all, inspection."""
+"""Bundles on disk: manifest, checked reading, atomic writing, inspection."""
 
 from hicom_edge.bundle.reader import (
     ENGINES_DIR,

@@ -1,7 +1,6 @@
-"""What is inside a bundle, for people and for programs.
+"""Description of a bundle's content, for people and for programs.
 
-It reads the manifest and, where the onnx package is installed, counts the graphs' nodes. It does
-not run anything and needs neither PyTorch nor an engine.
+Nothing is run. Where the onnx package is installed, the nodes of the graphs are counted.
 """
 
 from __future__ import annotations

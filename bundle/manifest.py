@@ -1,7 +1,7 @@
-"""The manifest of a bundle: what `manifest.json` may say, and nothing else.
+"""Schema of a bundle's `manifest.json`.
 
-It knows the schema and reads it strictly (unknown, missing and mistyped keys are errors). It does
-not know where files lie, nor how graphs are run. `docs/bundle_format.md` is the specification.
+It is read strictly: unknown, missing and mistyped keys are errors.
+`docs/bundle_format.md` is the specification.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class GraphEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file of the bundle must look like."""
+    """Size and hash of a file of the bundle."""
 
     size: int
     sha256: str
@@ -170,7 +170,7 @@ class LanguageModelEntry:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a bundle came from."""
+    """Origin of a bundle."""
 
     checkpoint: str
     checkpoint_sha256: str
@@ -184,7 +184,7 @@ _SHARED_WEIGHTS = {"decoder_scatter": "decoder"}
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that the runtime has to know about a bundle."""
+    """The whole manifest of a bundle."""
 
     name: str
     model: ModelSpec

@@ -1,7 +1,4 @@
-"""A bundle on disk, opened with checks.
-
-It knows directories, sizes and hashes. It does not know what the graphs compute.
-"""
+"""Opening a bundle: paths, sizes and hashes of its files are checked."""
 
 from __future__ import annotations
 
@@ -90,7 +87,7 @@ class Bundle:
 
 
 def text_of(name: str) -> str:
-    """The name of a file with a question mark for every byte of it that is not UTF-8."""
+    """A file name in which every byte that is not UTF-8 is a question mark."""
     return name.encode(errors="replace").decode()
 
 
@@ -106,7 +103,7 @@ def sha256_of(path: Path, progress: Progress = no_progress) -> str:
 
 
 def is_unaltered(path: Path, sha256: str) -> bool:
-    """Whether a file has that digest; one that had it and was not changed since is not read."""
+    """Whether a file has that digest; a file checked before and not changed is not read."""
     stamps = _Stamps.load()
     unaltered = stamps.sha256_of(path.resolve(), sha256) == sha256
     stamps.save()
@@ -136,7 +133,7 @@ def _read_manifest(root: Path) -> Manifest:
 
 
 def _check_names(root: Path, manifest: Manifest) -> None:
-    """Every name stays inside the bundle, and every name that is used is listed with a hash."""
+    """Check that every name stays inside the bundle, and that every used file has a hash."""
     used = {manifest.tokenizer, manifest.token_embedding}
     used |= {graph.file for graph in manifest.graphs.values()}
     used |= {file for graph in manifest.graphs.values() for file in graph.variants.values()}
@@ -163,7 +160,7 @@ def _leads_inside(root: Path, name: str) -> bool:
 
 
 class _Stamps:
-    """Which files were hashed before: path → (inode, size, mtime, ctime, sha256)."""
+    """Cache of files that were hashed before: path → (inode, size, mtime, ctime, sha256)."""
 
     def __init__(self, path: Path, known: dict[str, list[int | str]]) -> None:
         self._path, self._known, self._changed = path, known, False
@@ -172,7 +169,7 @@ class _Stamps:
     def load(cls) -> _Stamps:
         try:
             base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        except RuntimeError:  # a user without a home directory: nothing is remembered
+        except RuntimeError:  # a user without a home directory: no cache
             base = Path(os.devnull)
         path = base / "hicom-edge" / "hashed.json"
         try:
@@ -182,7 +179,7 @@ class _Stamps:
         return cls(path, known if isinstance(known, dict) else {})
 
     def sha256_of(self, path: Path, expected: str, progress: Progress = no_progress) -> str:
-        """The digest; the file is read unless it was the expected one and did not change since."""
+        """The file's digest; reads the file unless it matched before and has not changed."""
         stamp: list[int | str] = [*_stat(path), expected]
         if self._known.get(str(path)) == stamp:
             return expected
@@ -192,7 +189,7 @@ class _Stamps:
         return actual
 
     def save(self) -> None:
-        """Keep what was hashed; a read-only home directory only costs hashing again."""
+        """Write the cache; where that fails, files are hashed again next time."""
         if self._changed:
             write_cache(self._path, json.dumps(self._known))
 

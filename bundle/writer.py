@@ -99,5 +99,6 @@ class BundleWriter:
             )
         if not self._overwrite:
             raise BundleError(
-                f"{self.target} already holds a bundle; pass another directory or --overwrite"
+                f"{self.target} already holds a bundle; pass another directory or overwrite",
+                "overwrite",
             )

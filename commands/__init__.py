@@ -1,1 +1,1 @@
-"""The verbs of the command line: arguments in, one call, a few lines out."""
+"""The verbs of the command line, one module each, and helpers that print."""

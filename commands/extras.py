@@ -1,4 +1,4 @@
-"""What a verb says when a package that an extra brings is not there."""
+"""Errors for packages of an extra that is not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hicom_edge.errors import EngineError
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Say which extra to install when a package that it brings is not there."""
+    """Name the extra to install if an import fails."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,7 +1,4 @@
-"""What `ask --compare` prints: one question, two bundles, the differing words marked.
-
-It knows the form. The answers come from `runtime/side_by_side.py`.
-"""
+"""Output of `ask --compare`: the answers of two bundles, with the differing words marked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the command line writes: results on stdout, remarks on stderr.
-
-It knows how results look, to people and as JSON. It does not compute any.
-"""
+"""Output of the command line: results on stdout, remarks on stderr, as text or JSON."""
 
 from __future__ import annotations
 
@@ -27,8 +24,9 @@ if TYPE_CHECKING:
 def prepare_streams() -> None:
     """Make the three streams usable whatever they are.
 
-    One that the caller closed becomes the null device, before another file takes its number. What
-    an encoding lacks is written as an escape, and what it cannot read stands for its bytes.
+    A stream that the caller closed becomes the null device, before another file takes its number.
+    Characters that the encoding cannot represent are written as escapes, and bytes that it cannot
+    decode are kept as surrogates.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -40,7 +38,7 @@ def prepare_streams() -> None:
 
 
 def write_no_more() -> None:
-    """Send what is still buffered for a reader that left to the null device."""
+    """Discard buffered output whose reader has left."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -81,7 +79,7 @@ def remark(text: str) -> None:
 def say_json(value: Any) -> None:
     """Write one line of JSON to stdout; dataclasses and paths are understood.
 
-    NaN and infinity, which JSON has not, become null.
+    NaN and infinity become null, because JSON cannot represent them.
     """
     strict = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -90,7 +88,7 @@ def say_json(value: Any) -> None:
 
 @contextmanager
 def errors_do_not_end_the_conversation() -> Iterator[None]:
-    """On a terminal a known error is shown and the next question may follow."""
+    """On a terminal, show a known error and let the conversation go on."""
     try:
         yield
     except HicomEdgeError as error:

@@ -76,7 +76,7 @@ class TestOutput:
         output = tmp_path / "out"
         output.mkdir()
         (output / "manifest.json").write_text("{}")
-        refused(BundleError, "already holds a bundle; pass another directory or --overwrite")
+        refused(BundleError, "already holds a bundle; pass another directory or overwrite")
         done = calibrate(demo, output, little_data, few, existing=Existing(overwrite=True))
         assert Bundle.open(output).manifest == done.bundle.manifest
 

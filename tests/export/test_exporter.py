@@ -180,7 +180,7 @@ def test_progress_counts_up_to_the_total(variant_checkpoint, tmp_path):
 def test_an_existing_bundle_is_replaced_only_on_request(variant_checkpoint, tmp_path):
     source, target = variant_checkpoint("release"), tmp_path / "bundle"
     export_bundle(source, target, name="first")
-    with pytest.raises(BundleError, match=r"already holds a bundle; .*--overwrite"):
+    with pytest.raises(BundleError, match=r"already holds a bundle; .* or overwrite"):
         export_bundle(source, target, name="second")
     assert Bundle.open(target).manifest.name == "first"
     export_bundle(source, target, name="second", overwrite=True)
