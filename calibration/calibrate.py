@@ -68,8 +68,8 @@ def calibrate(
 ) -> Calibrated:
     """Quantise a bundle on videos and questions, measure it on others, and write it with a report.
 
-    Unreadable videos are skipped and named in the notes. A bundle that misses a threshold is
-    written too: the caller decides what to do with it.
+    Unreadable videos are skipped and named in the notes, and replaced frames are counted there. A
+    bundle that misses a threshold is written too: the caller decides what to do with it.
 
     Args:
         pinned: the layers that an earlier run chose; this run then chooses none itself.
@@ -87,7 +87,7 @@ def calibrate(
     if pinned is not None:
         refuse_foreign(pinned, bundle, graphs, options)
     check_target(bundle.path, output, existing.overwrite)
-    data = readable_data(bundle, data, progress)
+    data = readable_data(bundle, data, progress, strict=options.strict)
     directory = RunDirectory(output, key_of(bundle, data, options), existing.restart)
     with resumable_errors(directory.path, data.skipped), directory, clock(directory) as running:
         run = Run(bundle, data, options, output, directory, running.saved_with(progress))

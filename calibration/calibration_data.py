@@ -6,7 +6,7 @@ The two sets share no video. `readable_data` checks all samples before hours of 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hicom_edge.bundle import Bundle
@@ -17,9 +17,8 @@ from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, PromptError, VideoError
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.prompt import PromptBuilder
-from hicom_edge.runtime.video import FrameSampling
+from hicom_edge.runtime.video import Frames, FrameSampling, ReadingOptions, read_frames
 from hicom_edge.runtime.video.reading import open_source
-from hicom_edge.runtime.video.source import FrameSource
 from hicom_edge.shapes.held_out import QUESTIONS_FILE, write_held_out
 
 # Seeds that neither the demo's training nor its published scores use.
@@ -35,11 +34,13 @@ class CalibrationData:
 
     Attributes:
         skipped: why videos were left out, one line each.
+        damaged: what is missing from videos that are used, one line each.
     """
 
     calibration: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
     skipped: tuple[str, ...] = field(default=(), kw_only=True)
+    damaged: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         both = by_video(self.calibration).keys() & by_video(self.held_out).keys()
@@ -80,6 +81,7 @@ class CalibrationData:
             tuple(s for s in self.calibration if s.video.resolve() not in videos),
             tuple(s for s in self.held_out if s.video.resolve() not in videos),
             skipped=(*self.skipped, *skipped),
+            damaged=self.damaged,
         )
 
 
@@ -99,33 +101,55 @@ def demo_data(directory: Path, options: CalibrationOptions) -> CalibrationData:
 
 
 def readable_data(
-    bundle: Bundle, data: CalibrationData, progress: Progress = no_progress
+    bundle: Bundle,
+    data: CalibrationData,
+    progress: Progress = no_progress,
+    *,
+    strict: bool = False,
 ) -> CalibrationData:
-    """Open every video, count the tokens of every prompt, and skip unreadable videos.
+    """Decode the frames of every video, count the tokens of every prompt, skip unreadable videos.
 
-    Only the beginning of a video is read; damage further on shows only when the video is decoded.
+    strict: stop at the first damaged or unreadable video.
 
     Raises:
-        VideoError: no video of one of the two sets can be read.
+        VideoError: no video of one of the two sets can be read; with `strict`, one cannot.
         PromptError: a question leaves no room in the context for an answer, or for the given
             answer where that is calibrated on.
     """
     prompts, videos = PromptBuilder(bundle), by_video(data.samples)
     answered = {sample for sample in data.calibration if sample.answer}
     unreadable: dict[Path, str] = {}
+    damaged: list[str] = []
     for done, (video, asked) in enumerate(videos.items(), start=1):
         try:
-            source = open_source(video, FrameSampling())
+            frames = _decoded(bundle, video, strict)
         except VideoError as error:
+            if strict:
+                raise
             unreadable[video] = str(error)
             continue
+        damaged += [remark_on(video, remark) for remark in frames.remarks]
         for sample in asked:
             answer = sample.answer if sample in answered else None
-            _check_prompt(bundle, prompts, sample, answer, source)
+            _check_prompt(bundle, prompts, sample, answer, frames.modality)
         progress("videos", done, len(videos), "video")
-    readable = data.without(unreadable, unreadable.values())
+    readable = replace(data, damaged=tuple(damaged)).without(unreadable, unreadable.values())
     _check_both_sets_remain(readable, data, unreadable)
     return readable
+
+
+def remark_on(video: Path, remark: str) -> str:
+    """A remark on a video's frames, with the video's name."""
+    return remark if str(video) in remark else f"{video}: {remark}"
+
+
+def _decoded(bundle: Bundle, video: Path, strict: bool) -> Frames:
+    """The frames that the vision tower will see, decoded once for their remarks."""
+    sampling = FrameSampling(num_frames=bundle.manifest.frames.num_frames)
+    frames = read_frames(video, sampling, reading=ReadingOptions(strict=strict))
+    for _ in frames.runs():
+        pass
+    return frames
 
 
 def is_image(sample: Sample) -> bool:
@@ -151,12 +175,12 @@ def _check_prompt(
     prompts: PromptBuilder,
     sample: Sample,
     answer: str | None,
-    source: FrameSource,
+    modality: str,
 ) -> None:
     model = bundle.manifest.model
-    text = sum(map(len, prompts.build(sample.question, source.modality)))
+    text = sum(map(len, prompts.build(sample.question, modality)))
     # Images may have a compressor of their own with another number of tokens: count none for them.
-    frames = bundle.manifest.frames.num_frames if source.modality == "video" else 0
+    frames = bundle.manifest.frames.num_frames if modality == "video" else 0
     visual = model.visual_tokens(frames)
     ids = prompts.tokenizer.encode(answer or "", add_special_tokens=False).ids
     room = max(len(ids), 1)

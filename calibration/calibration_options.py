@@ -34,6 +34,8 @@ class CalibrationOptions:
         keep: graphs that stay in floating point.
         target_agreement: leave the worst layers in floating point until this share of the
             answers is unchanged, judged on the samples; None quantises all layers.
+        strict: stop at a video that is damaged or cannot be read, instead of replacing frames that
+            cannot be decoded and skipping unreadable videos.
     """
 
     samples: int = option(128, "Maximum number of questions to calibrate on.", minimum=1)
@@ -61,6 +63,11 @@ class CalibrationOptions:
         minimum=0,
         maximum=1,
         default_means="quantise all layers",
+    )
+    strict: bool = option(
+        False,
+        "Stop at a damaged or unreadable video instead of replacing its lost frames or skipping "
+        "it.",
     )
 
     def __post_init__(self) -> None:

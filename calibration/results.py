@@ -168,9 +168,10 @@ _ENOUGH_VIDEOS = 10
 
 
 def notes_of(run: Run, statistics: BundleStatistics, candidate: Bundle, timed: bool) -> list[str]:
-    """Remarks on skipped, too few or shared videos, on unchanged graphs and on missing times."""
+    """Remarks on skipped, damaged, few or shared videos, unchanged graphs and missing times."""
     return [
         *(f"skipped: {reason}" for reason in run.data.skipped),
+        *(f"damaged: {reason}" for reason in run.data.damaged),
         *_few(run),
         *_shared(run.data),
         *_unseen(statistics),

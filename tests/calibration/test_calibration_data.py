@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_data import CalibrationData, readable_data
@@ -59,6 +60,34 @@ def test_an_unreadable_video_is_skipped_and_named(
     assert readable.held_out == little_data.held_out
     assert len(readable.skipped) == 1
     assert "broken.mp4: is not a video" in readable.skipped[0]
+
+
+def test_a_strict_calibration_stops_at_an_unreadable_video(
+    demo: Bundle, little_data: CalibrationData, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"This is not a video.")
+    data = replace(little_data, calibration=(Sample(broken, "what?"), *little_data.calibration))
+    with pytest.raises(VideoError, match=r"broken\.mp4: is not a video"):
+        readable_data(demo, data, strict=True)
+
+
+def test_frames_that_are_replaced_are_counted_for_each_video(
+    demo: Bundle, little_data: CalibrationData, tmp_path: Path
+) -> None:
+    count = demo.manifest.frames.num_frames
+    for number in range(count):
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(tmp_path / f"{number:03}.png")
+    (tmp_path / "002.png").write_bytes(b"no image")
+    data = replace(little_data, calibration=(Sample(tmp_path, "what?"), *little_data.calibration))
+    readable = readable_data(demo, data)
+    assert readable.calibration == data.calibration
+    assert readable.damaged == (
+        f"{tmp_path}: 1 of {count} frames cannot be decoded; the nearest ones that can were taken "
+        "instead",
+    )
+    with pytest.raises(VideoError, match=r"002\.png: cannot be read as an image"):
+        readable_data(demo, data, strict=True)
 
 
 @pytest.mark.parametrize(
