@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def read_index(location: str, reading: ReadingOptions) -> FileIndex:
     truncated = f"{name}: the file is truncated, {header.truncation} are there"
     frames = None if header.guesses_times else index_from_scan(header.scan)
     first = _first_frames(location, reading, header, frames)
+    gc.collect(1)  # display_matrix leaves a frame in a cycle, with its picture
     if frames is not None and first.as_indexed:
         pts = frames.pts
     else:

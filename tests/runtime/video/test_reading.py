@@ -502,6 +502,13 @@ def test_frames_are_let_go_while_decoding(clip: Path) -> None:
     assert alive <= 3
 
 
+def test_opening_a_video_keeps_none_of_its_frames(clip: Path) -> None:
+    gc.collect()
+    frames = [read_frames(clip, FOUR) for _ in range(20)]
+    assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) <= 3
+    assert len(frames) == 20
+
+
 def test_a_video_of_which_nothing_can_be_decoded_is_refused(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", 2, codec="mjpeg", b_frames=0, gop=1)
     data = bytearray(path.read_bytes())
