@@ -291,6 +291,17 @@ def test_a_damaged_video_is_answered_with_a_note_and_refused_when_strict(
     assert "2.png: cannot be read as an image" in capsys.readouterr().err
 
 
+def test_a_playlist_is_refused_unless_its_protocols_are_allowed(video, bundle, capsys) -> None:
+    playlist = Path(video).parent / "list.ffconcat"
+    playlist.write_text(f"ffconcat version 1.0\nfile {Path(video).name}\n")
+    assert ask(playlist, bundle) == 2
+    error = capsys.readouterr().err
+    assert "is a concat list, which names other files or hosts" in error
+    assert "(--allow-protocols)" in error
+    assert error.count("\n") == 1
+    assert ask(playlist, bundle, "--allow-protocols", "file,http") == 0
+
+
 def test_an_interrupt_is_status_130(video, bundle, monkeypatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -103,7 +103,8 @@ def access_to(location: str, allow_protocols: tuple[str, ...] = ()) -> Access:
     if usual is None and scheme not in allow_protocols:
         raise VideoError(
             f"{location.split('://', 1)[0]}://...: the protocol {scheme!r} is not opened; expected "
-            f"{', '.join(PROTOCOLS_OF_SCHEME)} or a path (allow others with allow_protocols)"
+            f"{', '.join(PROTOCOLS_OF_SCHEME)} or a path (allow others with allow_protocols)",
+            "allow_protocols",
         )
     formats = [SELF_CONTAINED, FORMATS_OF_SCHEME.get(scheme, "")]
     if allow_protocols:
@@ -114,16 +115,21 @@ def access_to(location: str, allow_protocols: tuple[str, ...] = ()) -> Access:
 
 
 def checked_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names as a tuple. Raises InputError for one that is no protocol's name."""
-    if isinstance(names, str):
-        raise InputError(f"allow_protocols={names!r} must be a tuple of names, such as ('file',)")
-    for name in names:
-        if not isinstance(name, str) or not name.replace("_", "").replace("+", "").isalnum():
+    """The names, each of which may be several with commas. Raises InputError for other texts."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"allow_protocols={names!r} must be a tuple of names, such as ('file',)",
+            "allow_protocols",
+        )
+    single = tuple(part.strip() for name in names for part in name.split(","))
+    for name in single:
+        if not name.replace("_", "").replace("+", "").isalnum():
             raise InputError(
                 f"allow_protocols names {name!r}; expected names of FFmpeg's protocols, such as "
-                "file or http"
+                "file or http",
+                "allow_protocols",
             )
-    return tuple(names)
+    return single
 
 
 def scheme_of(location: str) -> str:

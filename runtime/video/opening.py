@@ -67,7 +67,8 @@ def open_container(
                 f"{without_password(location)}: the server has stalled, it sent nothing that can "
                 f"be read for {waited:.0f} s; check it and the network"
             ) from error
-        raise VideoError(_unreadable(location, allow_protocols, error)) from error
+        message = _unreadable(location, allow_protocols, error)
+        raise VideoError(message, "allow_protocols") from error
     with container:
         yield container
 
@@ -131,7 +132,7 @@ def _advice(allowed: tuple[str, ...]) -> str:
         )
     return (
         "these are not opened unasked: pass one of the videos it names, or allow the protocols "
-        'they need with allow_protocols, such as ("file", "http")'
+        "that they need (allow_protocols), such as file or file,http"
     )
 
 

@@ -39,7 +39,7 @@ class Origin:
             yield
         except VideoError as error:
             message = str(error).replace(self.file.name, self.name)
-            raise VideoError(message) from error
+            raise VideoError(message, *error.options) from error
 
 
 def named_by(

@@ -26,8 +26,8 @@ class ReadingOptions:
 
     allow_protocols: tuple[str, ...] = option(
         (),
-        "FFmpeg protocol by which the source, and the files that a playlist names, may be read; "
-        "repeatable.",
+        "FFmpeg protocols by which the source, and what a playlist names, may be read, such as "
+        "file,http.",
     )
     strict: bool = option(
         False, "Refuse a damaged source instead of replacing frames that cannot be decoded."

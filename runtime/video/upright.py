@@ -63,13 +63,13 @@ def display_notes(frame: VideoFrame, reading: ReadingOptions) -> tuple[str, ...]
     notes = []
     if frame.interlaced_frame and not reading.deinterlace:
         notes.append(
-            "the video is interlaced and may look combed where it moves; deinterlace=True shows "
-            "one field of each frame"
+            "the video is interlaced and may look combed where it moves; the option deinterlace "
+            "shows one field of each frame"
         )
     if (name := hdr_name(frame)) is not None and not reading.tone_map:
         notes.append(
-            f"the video is HDR ({name}) and looks pale and dim as it is; tone_map=True brings it "
-            "to the range that models are trained on"
+            f"the video is HDR ({name}) and looks pale and dim as it is; the option tone_map "
+            "brings it to the range that models are trained on"
         )
     return tuple(notes)
 

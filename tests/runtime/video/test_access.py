@@ -128,7 +128,11 @@ def test_a_name_with_a_pattern_is_one_picture(tmp_path: Path) -> None:
     assert next(iter(frames))[0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("names", ["file", ("no such",), (1,)])
+def test_names_may_be_joined_by_commas() -> None:
+    assert ReadingOptions(("file,http", "tcp")).allow_protocols == ("file", "http", "tcp")
+
+
+@pytest.mark.parametrize("names", ["file", ("no such",), (1,), ("file,",)])
 def test_names_that_are_no_protocols_are_refused(names: object) -> None:
     with pytest.raises(InputError, match="allow_protocols"):
         ReadingOptions(names)  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ def test_an_hdr_video_is_remarked_and_can_be_mapped(
     path = write_hdr(tmp_path / "clip.mp4", transfer)
     as_it_is = read_frames(path, TWO)
     (remark,) = as_it_is.remarks
-    assert remark.startswith(f"the video is HDR ({name}) and looks pale and dim as it is; tone_map")
+    assert remark.startswith(f"the video is HDR ({name}) and looks pale and dim as it is; the opt")
     mapped = read_frames(path, TWO, reading=ReadingOptions(tone_map=True))
     assert mapped.remarks == ()
     if transfer == PQ:
