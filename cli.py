@@ -35,6 +35,7 @@ VERBS = (
     Verb("inspect", "Show what is inside a bundle."),
     Verb("doctor", "Show which engines this machine has, and why the others are missing."),
     Verb("train", "Train the demo model.", group=("demo",)),
+    Verb("demo", "Draw clips for the demo model.", group=("draw",)),
 )
 
 app = typer.Typer(

@@ -67,5 +67,6 @@ def say_who_answers(bundle: Path | None) -> None:
     """Warn that the demo model cannot answer about other videos."""
     if bundle is None:
         terminal.remark(
-            "the demo bundle answers: it knows clips of moving shapes only (--bundle for another)"
+            "the demo bundle answers: it knows clips of moving shapes only, such as those of "
+            "`hicom-edge demo draw` (--bundle for another)"
         )

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import ImageColor
 
 from hicom_edge.errors import InputError
+from hicom_edge.files import Replacement
+from hicom_edge.option_fields import check_fields, option
 from hicom_edge.shapes.clips import paint_scene, write_mp4
 from hicom_edge.shapes.scene import COLOURS, DIRECTIONS, SHAPES, Scene, sample_scene, scene_of
 
@@ -30,60 +32,71 @@ class ClipStyle:
 
     Attributes:
         background: dark, light, grey, a CSS colour name or #rrggbb.
-        width, height: of a frame in pixels, even and at least 32.
+        size: width x height of a frame in pixels, each even and at least 32.
         seconds: length of the clip.
         frame_rate: frames per second.
+        seed: decides positions, sizes, noise and, where no shapes are given, the shapes.
 
     Raises:
         InputError: a value out of range.
     """
 
-    background: str = "dark"
-    width: int = 336
-    height: int = 336
-    seconds: float = 2.0
-    frame_rate: float = 12.0
+    background: str = option("dark", "Background: dark, light, grey, a colour name or #rrggbb.")
+    size: str = option("336x336", "Width x height of a frame in pixels.")
+    seconds: float = option(
+        2.0, "Length of the clip.", above=0, maximum=MAX_SECONDS, unit="seconds"
+    )
+    frame_rate: float = option(12.0, "Frames per second.", minimum=1, maximum=120)
+    seed: int = option(0, "Another seed draws another clip.", minimum=0)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         background_rgb(self.background)
-        for name in ("width", "height"):
-            pixels = getattr(self, name)
-            if pixels < 32 or pixels % 2:
-                raise InputError(f"{name} is {pixels}; pass an even number of at least 32 pixels")
-        if self.width * self.height > MAX_PIXELS:
+        width, height = self.width_and_height
+        if min(width, height) < 32 or width % 2 or height % 2:
             raise InputError(
-                f"frames of {self.width}x{self.height} were asked for; "
-                f"pass at most {MAX_PIXELS} pixels, such as 1920x1080"
+                f"size is {self.size}; pass even numbers of at least 32 pixels", "size"
             )
-        if not (0 < self.seconds <= MAX_SECONDS):
-            raise InputError(f"seconds is {self.seconds}; pass more than 0, up to {MAX_SECONDS:g}")
-        if not (1 <= self.frame_rate <= 120):
-            raise InputError(f"frame_rate is {self.frame_rate}; pass 1 to 120")
+        if width * height > MAX_PIXELS:
+            raise InputError(
+                f"size is {self.size}; pass at most {MAX_PIXELS} pixels, such as 1920x1080", "size"
+            )
+
+    @property
+    def width_and_height(self) -> tuple[int, int]:
+        """In pixels."""
+        width, cross, height = self.size.lower().partition("x")
+        numbers = f"{width}{height}"
+        if not (cross and width and height and numbers.isdecimal() and len(numbers) < 12):
+            raise InputError(f"size is {self.size!r}; pass width x height, such as 640x360", "size")
+        return int(width), int(height)
 
     @property
     def num_frames(self) -> int:
         return max(2, round(self.seconds * self.frame_rate))
 
 
-def draw_clip(output: Path, shapes: str | None, style: ClipStyle, seed: int = 0) -> Scene:
+def draw_clip(output: Path, shapes: str | None, style: ClipStyle) -> Scene:
     """Draw a clip of moving shapes and write it as an H.264 mp4; returns what is in it.
 
     Args:
         shapes: as `objects_from_text` reads them; None: three to five at random.
-        seed: decides positions, sizes, noise and, without `shapes`, everything in the clip.
 
     Raises:
-        InputError: shapes that cannot be understood.
+        InputError: shapes that cannot be understood, or an output that cannot be written.
     """
     if shapes is None:
-        scene = sample_scene(seed, "held-out", 0, staggered=0.0)
+        scene = sample_scene(style.seed, "held-out", 0, staggered=0.0)
     else:
-        scene = scene_of(objects_from_text(shapes), seed)
-    rng = np.random.default_rng(scene.noise_seed)
-    backdrop = np.empty((style.height, style.width, 3), np.float32)
+        scene = scene_of(objects_from_text(shapes), style.seed)
+    width, height = style.width_and_height
+    backdrop = np.empty((height, width, 3), np.float32)
     backdrop[:] = background_rgb(style.background)
+    rng = np.random.default_rng(scene.noise_seed)
     frames = paint_scene(scene, backdrop, style.num_frames, rng).frames
-    write_mp4(frames, output, frame_rate=style.frame_rate)
+    with Replacement(output) as new:
+        write_mp4(frames, new.path, frame_rate=style.frame_rate)
+        new.publish()
     return scene
 
 
@@ -129,15 +142,3 @@ def background_rgb(name: str) -> tuple[int, int, int]:
             "as white or skyblue, or #rrggbb"
         ) from error
     return red, green, blue
-
-
-def size_from_text(text: str) -> tuple[int, int]:
-    """(width, height) of "640x360".
-
-    Raises:
-        InputError: not two whole numbers with an x between them.
-    """
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()) or len(text) > 16:
-        raise InputError(f"the size is {text!r}; pass width x height, such as 640x360")
-    return int(width), int(height)

@@ -31,6 +31,7 @@ VERBS = [
     ["inspect"],
     ["doctor"],
     ["train", "demo"],
+    ["demo", "draw"],
 ]
 
 

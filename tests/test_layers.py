@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "serve": _RUNTIME,
     "model": {"errors", "files", "progress"},
     "export": {*_RUNTIME, "model"},
-    "shapes": {"errors", "files", "progress", "runtime"},
+    "shapes": {"errors", "files", "progress", "option_fields", "runtime"},
     "datasets": _RUNTIME,
     "evaluation": {*_RUNTIME, "datasets"},
     "training": {*_DATA, "model", "export"},
