@@ -79,6 +79,12 @@ def test_every_folder_in_the_tree_exists() -> None:
             assert (ROOT / name).exists(), name
 
 
+def test_architecture_names_modules_that_exist() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.\w+)`", text):
+        assert (ROOT / name).exists(), name
+
+
 def test_links_lead_to_files_that_exist() -> None:
     for page in (README, ARCHITECTURE, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
