@@ -7,7 +7,7 @@ thirds of the reference white alone and compresses what is brighter, gamma.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ _BT709_FROM_BT2020 = np.array(
     ],
     np.float32,
 )
+_ROWS = 16
 _LEVELS = 4096
 """Steps of the tables; the input has 10 or 12 bits."""
 
@@ -47,14 +48,30 @@ def hdr_name(frame: VideoFrame) -> str | None:
 
 def sdr_rgb(frame: VideoFrame) -> UInt8Array:
     """(h, w, 3) uint8 RGB of an HDR frame, tone-mapped."""
-    coded = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16) >> 4  # (h, w, 3), 12 bits
-    light = np.take(_light_table(int(frame.color_trc)), coded)  # in reference whites
-    light = np.maximum(light @ _BT709_FROM_BT2020.T, 0)
+    coded = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16)
+    pixels = np.empty(coded.shape, np.uint8)
+    for top in range(0, len(coded), _ROWS):  # few at once, so that they stay in the cache
+        rows = slice(top, top + _ROWS)
+        pixels[rows] = _mapped(coded[rows] >> 4, int(frame.color_trc))
+    return pixels
+
+
+def _mapped(coded: NDArray[Any], transfer: int) -> UInt8Array:
+    """Rows of RGB in 12 bits (h, w, 3), tone-mapped to 8 bits."""
+    light = np.take(_light_table(transfer), coded)  # in reference whites
+    light = np.maximum(_in_bt709(light), 0)
     brightest = light.max(axis=-1, keepdims=True)
     light *= _compressed(brightest) / np.maximum(brightest, np.float32(1e-6))
     steps = np.clip(light * (_LEVELS - 1) + 0.5, 0, _LEVELS - 1).astype(np.uint16)
     pixels: UInt8Array = np.take(_gamma_table(), steps)
     return pixels
+
+
+def _in_bt709(light: Float32Array) -> Float32Array:
+    """(h, w, 3) from BT.2020's primaries. Term by term: a matrix product rounds as its CPU does."""
+    red, green, blue = (light[..., channel] for channel in range(3))
+    mixed = [red * row[0] + green * row[1] + blue * row[2] for row in _BT709_FROM_BT2020]
+    return np.stack(mixed, axis=-1)
 
 
 def _compressed(light: Float32Array) -> Float32Array:
