@@ -86,7 +86,7 @@ def test_every_command_of_the_page_exists_with_its_options() -> None:
     assert {line.split()[1] for line in commands} >= {"export", "calibrate", "build", "ask"}
     group = typer.main.get_command(app)
     for line in commands:
-        verb = group.commands[line.split()[1]]  # type: ignore[attr-defined]
+        verb = group.get_command(None, line.split()[1])  # type: ignore[attr-defined]
         known = {option for parameter in verb.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", line)) <= known, line
 

@@ -149,5 +149,5 @@ def test_without_asking_there_is_one_decoder(reference_bundle) -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(ExportError, match="decoder form is 'ring'; expected concat, scatter"):
+    with pytest.raises(ExportError, match="form is 'ring'; pass one of concat, scatter"):
         OnnxDecoderOptions("ring")

@@ -290,4 +290,5 @@ def test_the_command_line_shows_the_command(
     assert main([*arguments[:-1], "--workspace", "5"]) == 2
     assert "not for --engine tensorrt-llm" in capsys.readouterr().err
     assert main(["build", str(bundle.path), "--max-batch-size", "2"]) == 2
-    assert "are for --engine tensorrt-llm" in capsys.readouterr().err
+    refusal = "--max-batch-size is not for --engine tensorrt; leave it out"
+    assert refusal in capsys.readouterr().err
