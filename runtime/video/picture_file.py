@@ -6,6 +6,8 @@ data is applied.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
 
 SHORTEST_FRAME_MS, DEFAULT_FRAME_MS = 10, 100
 """Browsers show a frame of 10 ms or less, or without a duration, for 100 ms."""
+
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise for damaged files."""
 
 ANIMATED = frozenset({"GIF", "PNG", "WEBP"})
 _NOMINAL_MAXIMA = (1.0, 255.0, 65535.0)
@@ -46,9 +61,7 @@ def picture(path: Path) -> Iterator[Image]:
     try:
         with open_heic(path) if is_heic(path) else Image.open(path) as image:
             yield image
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, VideoError):
-            raise
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise VideoError(
             f"{path}: cannot be read as an image ({reason}); replace or re-encode it"

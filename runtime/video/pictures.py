@@ -12,6 +12,7 @@ import numpy as np
 from hicom_edge.errors import InputError, VideoError
 from hicom_edge.runtime.video.clock import Clock, Int64Array
 from hicom_edge.runtime.video.picture_file import (
+    DAMAGE,
     first_frame_number,
     has_several_frames,
     num_frames,
@@ -155,7 +156,7 @@ class Animation(FrameSource):
         for number in range(promised):
             try:
                 durations.append(show_frame(image, self._first + number))
-            except (OSError, ValueError, SyntaxError, EOFError):
+            except DAMAGE:
                 if strict or not durations:
                     raise
                 show_frame(image, self._first)

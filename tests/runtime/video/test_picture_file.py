@@ -238,3 +238,22 @@ def test_a_heic_photo_is_refused_by_name_without_its_library(
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(VideoError, match=r"is a HEIC photo, which needs the package pillow-heif; "):
         read_frames(path, FOUR)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "gif", "avif", "jp2"])
+def test_a_damaged_picture_is_read_or_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
+    needed = {"avif": "avif", "jp2": "jpg_2000"}.get(suffix)
+    if needed and not features.check(needed):
+        pytest.skip("this Pillow does not write it")
+    random = np.random.default_rng(0)
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(40):
+        damaged = data.copy()
+        damaged[random.integers(0, len(data), 5)] = random.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        try:
+            assert len(list(read_frames(path, FOUR))) in {1, 4}
+        except VideoError as error:
+            assert "\n" not in str(error)
