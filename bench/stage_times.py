@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from hicom_edge.bench.machine_limits import UNKNOWN, MachineLimits, measure_limits
 from hicom_edge.bench.stage_work import work_of_stages
 from hicom_edge.engines import AUTO, choose_backend
-from hicom_edge.engines.base import EngineOptions
+from hicom_edge.engines.base import ENGINE, THREADS, EngineOptions
 from hicom_edge.engines.device_array import CUDA_PLACE, DeviceArray
 from hicom_edge.errors import ResourceError
 from hicom_edge.option_fields import check_fields, option
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.qa import VideoQA
+from hicom_edge.runtime.video.frame_sampling import NUM_FRAMES
 
 if TYPE_CHECKING:
     from hicom_edge.bundle import Bundle
@@ -38,13 +39,9 @@ class BenchOptions:
         repeats: measured runs. One more run before them is not measured.
     """
 
-    engine: str = option(AUTO, "Engine to run on; see hicom-edge doctor.")
-    threads: int | None = option(
-        None, "CPU threads of one graph.", minimum=1, default_means="the engine's choice"
-    )
-    num_frames: int | None = option(
-        None, "Number of frames to sample.", minimum=1, default_means="the bundle's number"
-    )
+    engine: str = option(AUTO, **ENGINE)
+    threads: int | None = option(None, **THREADS)
+    num_frames: int | None = option(None, **NUM_FRAMES)
     max_new_tokens: int = option(32, "Maximum number of tokens of an answer.", minimum=1)
     repeats: int = option(5, "Measured runs; one more run before them is not measured.", minimum=1)
 

@@ -1,7 +1,6 @@
-"""Which values in a manifest mean something: ranges of its numbers, names of its types.
+"""Checks the values of a manifest: ranges of its numbers, names of its dtypes and precisions.
 
-It knows what the runtime can work with, so that an absurd value is refused when a bundle is opened
-and not met as an overflow later. It does not know keys and JSON types, which `manifest` has read.
+An absurd value is refused when a bundle is opened, instead of overflowing later.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _SMALLEST = 1e-9
 
 
 class _Range(NamedTuple):
-    """A number of the manifest, and the least and the largest value that it may have."""
+    """A number of the manifest with its valid range, ends included."""
 
     name: str
     value: float
@@ -34,10 +33,10 @@ def check_values(manifest: Manifest, where: str) -> None:
     """Refuse numbers out of range and unknown types; `where` names the manifest in messages.
 
     Raises:
-        BundleError: names the first value, what it may be, and what to do.
+        BundleError: a value is invalid; the message names the first.
     """
     for name, value, least, largest in _ranges(manifest):
-        if not least <= value <= largest:  # as NaN is not
+        if not least <= value <= largest:  # NaN fails both comparisons
             _refuse(where, name, value, f"{least} to {largest}")
     for name, graph in manifest.graphs.items():
         _check_graph(f"{where}: graphs[{name!r}]", graph)
@@ -64,7 +63,7 @@ def _frame_ranges(frames: FrameSpec) -> Iterator[_Range]:
     yield _Range("frames.num_frames", frames.num_frames, 1, 1_000_000)
     yield _Range("frames.image_size", frames.image_size, 1)
     yield _Range("frames.rescale_factor", frames.rescale_factor, _SMALLEST, 1e3)
-    # Around a padded frame stands its mean as a colour.
+    # Frames are padded with their mean as a colour, which has to lie in [0, 1].
     least, largest = (0, 1) if frames.aspect == "pad" else (-1e4, 1e4)
     yield from (_Range("frames.mean", mean, least, largest) for mean in frames.mean)
     yield from (_Range("frames.std", std, _SMALLEST, 1e4) for std in frames.std)
@@ -90,7 +89,7 @@ def _check_graph(where: str, graph: GraphEntry) -> None:
 
 
 def _check_image_size(manifest: Manifest, where: str) -> None:
-    """Frames are made for the vision graph: a size that it does not take would only fill memory."""
+    """Refuse a frame size that the vision graph does not accept, before frames fill memory."""
     vision, size = manifest.graphs.get("vision"), manifest.frames.image_size
     for tensor in vision.inputs if vision is not None else ():
         if tensor.name == "pixel_values" and tensor.shape[1:] != (3, size, size):

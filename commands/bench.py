@@ -46,7 +46,6 @@ def bench(
 
 def print_times(times: StageTimes) -> None:
     """Print a table of all stages, and how long opening and a first answer took."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=times.engine, title_justify="left")
@@ -55,9 +54,8 @@ def print_times(times: StageTimes) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for stage in times.stages:
         table.add_row(*_cells(stage))
-    console = Console()
-    console.print(table)
-    console.print(
+    terminal.show(table)
+    terminal.say(
         f"Opened in {times.load_ms:.0f} ms; the first answer took {times.first_answer_ms:.0f} ms, "
         f"later ones {times.answer_ms:.0f} ms."
     )

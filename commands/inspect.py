@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.bundle.inspection import describe_bundle, print_description
+from hicom_edge.bundle.inspection import describe_bundle
 from hicom_edge.commands import terminal
 from hicom_edge.commands.arguments import Json
+from hicom_edge.commands.description_tables import description_tables
 from hicom_edge.commands.progress_display import display
 
 
@@ -22,4 +23,7 @@ def inspect(
     Example: hicom-edge inspect bundles/hicom-7b
     """
     description = describe_bundle(Bundle.open(bundle, display))
-    terminal.say_json(description) if json else print_description(description)
+    if json:
+        terminal.say_json(description)
+    else:
+        terminal.show(*description_tables(description))

@@ -16,6 +16,8 @@ from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import HicomEdgeError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from hicom_edge.engines.doctor import Diagnosis
     from hicom_edge.engines.engine_files import BuiltEngine
     from hicom_edge.runtime.answer import Answer, Clip
@@ -159,7 +161,6 @@ def show_engines(engines: Sequence[BuiltEngine]) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table to stdout."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -168,8 +169,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    show(shown)
+
+
+def show(*renderables: RenderableType) -> None:
+    """Write tables of rich to stdout, in as many columns as the terminal has."""
+    from rich.console import Console
+
     display.hide()
-    Console(file=sys.stdout).print(shown)
+    console = Console(file=sys.stdout)
+    for renderable in renderables:
+        console.print(renderable)
 
 
 def what_happened(clip: Clip, answer: Answer) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from hicom_edge.commands import terminal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -14,14 +16,13 @@ if TYPE_CHECKING:
 
 def print_table(results: Sequence[StageResult]) -> None:
     """Print a table for each question, then one line for each tensor out of tolerance."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console()
     for question, stages in groupby(results, key=lambda result: result.question):
-        console.print(_table(question or "independent of the question", stages))
+        terminal.show(_table(question or "independent of the question", stages))
     for result in results:
         if not result.ok:
-            console.print(str(result), style="red", markup=False, highlight=False, soft_wrap=True)
+            terminal.show(Text(str(result), style="red"))
 
 
 def _table(title: str, stages: Iterable[StageResult]) -> Table:

@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024
 """More than any machine has; ONNX Runtime would start any number of threads."""
 
+ENGINE: dict[str, Any] = {"help": "Engine to run on; see hicom-edge doctor."}
+THREADS: dict[str, Any] = {
+    "help": "CPU threads of one graph.",
+    "minimum": 1,
+    "maximum": MAX_THREADS,
+    "default_means": "the engine's choice",
+}
+"""Declarations of the options `engine` and `threads`, shared by the classes that have them."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -47,13 +56,7 @@ class EngineOptions:
         machine: the machine that engines run on; None is this one.
     """
 
-    threads: int | None = option(
-        None,
-        "CPU threads of one graph.",
-        minimum=1,
-        maximum=MAX_THREADS,
-        default_means="the engine's choice",
-    )
+    threads: int | None = option(None, **THREADS)
     machine: Machine | None = None
 
     def __post_init__(self) -> None:

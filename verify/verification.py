@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hicom_edge.engines import AUTO
+from hicom_edge.engines.base import ENGINE
 from hicom_edge.errors import InputError
 from hicom_edge.option_fields import check_fields, option
 from hicom_edge.runtime.features.encoding import preprocessor_from_spec
@@ -23,6 +24,7 @@ from hicom_edge.runtime.guide.text import guide_text
 from hicom_edge.runtime.guide.tokenizer import GuideTokenizer
 from hicom_edge.runtime.prompt import PromptBuilder
 from hicom_edge.runtime.video import FrameSampling, VideoInput, read_frames
+from hicom_edge.runtime.video.frame_sampling import NUM_FRAMES
 from hicom_edge.verify.answer_comparison import AnswerComparison
 from hicom_edge.verify.bundle_pipeline import BundlePipeline
 from hicom_edge.verify.comparison import StageResult, compare
@@ -59,11 +61,9 @@ class VerifyOptions:
         tolerances: None: those of the coarser precision of the two sides.
     """
 
-    num_frames: int | None = option(
-        None, "Number of frames to sample.", minimum=1, default_means="the bundle's number"
-    )
+    num_frames: int | None = option(None, **NUM_FRAMES)
     max_new_tokens: int = option(16, "Number of greedy tokens to compare.", minimum=1)
-    engine: str = option(AUTO, "Engine to run on; see hicom-edge doctor.")
+    engine: str = option(AUTO, **ENGINE)
     tolerances: Tolerances | None = None
 
     def __post_init__(self) -> None:

@@ -24,8 +24,8 @@ class JitOptions:
             version, GPU or driver; the file is then replaced.
         shapes_recur: whether shapes repeat. Only then are kernels for one shape, which TensorRT-RTX
             compiles in the background, worth their compilation.
-        cuda_graphs: let TensorRT-RTX capture runs itself. It knows when the kernels of a shape are
-            ready; a capture from outside would keep the generic ones used until then.
+        cuda_graphs: let TensorRT-RTX capture runs itself, once the kernels of a shape are ready; a
+            capture from outside would keep the generic kernels used until then.
     """
 
     kernels: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,14 @@ MAX_FRAMES = 1_000_000
 
 DEFAULT_FPS = 1.0
 """Frames per second of video when neither ``num_frames`` nor ``fps`` is given, as in training."""
+
+NUM_FRAMES: dict[str, Any] = {
+    "help": "Number of frames to sample, spread evenly.",
+    "minimum": 1,
+    "maximum": MAX_FRAMES,
+    "default_means": "the bundle's number",
+}
+"""Declaration of the option `num_frames`, shared by the classes that have it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,7 @@ class FrameSampling:
     Raises InputError for values out of range.
     """
 
-    num_frames: int | None = option(
-        None,
-        "Number of frames to sample, spread evenly.",
-        minimum=1,
-        maximum=MAX_FRAMES,
-        default_means="the bundle's number",
-    )
+    num_frames: int | None = option(None, **NUM_FRAMES)
     fps: float | None = option(
         None, "Frames to sample per second of video, instead of a number of frames.", above=0
     )

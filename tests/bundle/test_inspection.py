@@ -9,14 +9,19 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hicom_edge.bundle.inspection import describe_bundle, print_description
+from hicom_edge.bundle.inspection import BundleDescription, describe_bundle
+from hicom_edge.commands.description_tables import description_tables
 from hicom_edge.export.export_options import TensorRTLLMOptions
 
 
 @pytest.fixture
 def text(reference_bundle) -> str:
+    return shown(describe_bundle(reference_bundle))
+
+
+def shown(description: BundleDescription) -> str:
     console = Console(file=io.StringIO(), width=200)
-    print_description(describe_bundle(reference_bundle), console)
+    console.print(*description_tables(description))
     return console.file.getvalue()
 
 
@@ -48,13 +53,11 @@ def test_a_quantised_graph_says_what_in(reference_bundle) -> None:
     decoder = replace(manifest.graphs["decoder"], quantization="int4-block64")
     graphs = {**manifest.graphs, "decoder": decoder}
     bundle = replace(reference_bundle, manifest=replace(manifest, graphs=graphs))
-    console = Console(file=io.StringIO(), width=200)
-    print_description(describe_bundle(bundle), console)
-    assert console.file.getvalue().count("int4-block64 in fp32") == 1
+    assert shown(describe_bundle(bundle)).count("int4-block64 in fp32") == 1
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "words",
     [
         "hicom_qwen2, local43_global32_coarse",
         "local direct, global direct",
@@ -68,8 +71,8 @@ def test_a_quantised_graph_says_what_in(reference_bundle) -> None:
         "opset_family",
     ],
 )
-def test_people_see(text, shown):
-    assert shown in text
+def test_people_see(text, words):
+    assert words in text
 
 
 def test_caches_are_shown_once(text):
@@ -85,11 +88,9 @@ def test_a_language_model_for_another_runtime_is_shown(variant_bundle):
     written = bundle.path / "llm"
     assert model.size_bytes == sum(path.stat().st_size for path in written.iterdir())
     assert json.loads(json.dumps(description.to_dict()))["language_model"]["entry"]["pp_size"] == 2
-    console = Console(file=io.StringIO(), width=200)
-    print_description(description, console)
-    shown = console.file.getvalue()
+    text = shown(description)
     for words in ("tensorrt-llm 1.x", "bf16", "W4A16", "2 (1 share a layer, 2 in a row)", "llm/"):
-        assert words in shown
+        assert words in text
 
 
 def test_inspect_works_without_pytorch_and_without_onnx(reference_bundle):
@@ -98,9 +99,11 @@ import sys
 for name in ("torch", "transformers", "onnx", "onnx_ir", "onnxruntime"):
     sys.modules[name] = None
 from hicom_edge.bundle import Bundle
-from hicom_edge.bundle.inspection import describe_bundle, print_description
-print_description(describe_bundle(Bundle.open(sys.argv[1])))
+from hicom_edge.bundle.inspection import describe_bundle
+from hicom_edge.commands.description_tables import description_tables
+from hicom_edge.commands.terminal import show
+show(*description_tables(describe_bundle(Bundle.open(sys.argv[1]))))
 """
     run = [sys.executable, "-c", script, str(reference_bundle.path)]
-    shown = subprocess.run(run, check=True, capture_output=True, text=True).stdout
-    assert "install onnx to count" in shown
+    output = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    assert "install onnx to count" in output

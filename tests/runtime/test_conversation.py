@@ -28,7 +28,7 @@ def qa(reference_bundle: Bundle):
 
 
 def answers_from_nothing(qa: VideoQA, guide: str | None, **options) -> list:
-    """Each answer of a conversation whose KV cache is thrown away after every turn."""
+    """Each answer of a conversation whose KV cache is dropped after every turn."""
     answers = []
     with qa.conversation(qa.watch(FRAMES), guide) as conversation:
         for question in QUESTIONS:

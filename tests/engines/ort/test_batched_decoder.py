@@ -103,7 +103,7 @@ def test_a_truncated_sequence_goes_on_as_if_the_rest_had_never_been(decoder, tex
         first.append(short[:-STEPS])
         second.append(long[:-STEPS])
         decoder.step_batch([(first, short[-STEPS][None]), (second, long[-STEPS][None])])
-        first.append(long[:BUCKET])  # something else, more than a bucket, thrown away again
+        first.append(long[:BUCKET])  # something else, more than a bucket, discarded again
         first.truncate(len(short) - STEPS)
         assert first.length == len(short) - STEPS
         assert np.array_equal(first.append(short[-STEPS][None]), alone(decoder, short)[0])
