@@ -37,6 +37,7 @@ class OptionInfo:
         unit: "seconds" for times, which the command line also reads as h:mm:ss.
         default_means: the default in words, where the value itself does not explain it.
         none_text: how None is written on the command line, such as "off".
+        short: a short flag besides the long one, such as "-b".
     """
 
     help: str
@@ -47,6 +48,7 @@ class OptionInfo:
     unit: str = ""
     default_means: str = ""
     none_text: str = ""
+    short: str = ""
 
 
 def option(default: Any, help: str, **details: Any) -> Any:

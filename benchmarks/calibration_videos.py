@@ -17,9 +17,9 @@ from statistics import fmean
 from typing import Literal
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.calibrate import Existing, calibrate
+from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.calibration_data import demo_data
-from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.calibration_options import CalibrationOptions, Existing
 from hicom_edge.calibration.quality.speed import machine_in_words
 from hicom_edge.datasets.sample import by_video
 from hicom_edge.runtime.qa import demo_bundle

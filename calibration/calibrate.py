@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration.calibration_data import CalibrationData, readable_data
-from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.calibration_options import CalibrationOptions, Existing
 from hicom_edge.calibration.candidate import quality_of, speed_of, write_candidate
 from hicom_edge.calibration.derived_bundle import check_target, derive_bundle
 from hicom_edge.calibration.layer_choice import pick_layers, rank_layers, refuse_foreign
@@ -26,19 +26,6 @@ from hicom_edge.calibration.run_directory import RunDirectory
 from hicom_edge.progress import Progress, no_progress
 
 REPORT_FILE = "calibration/report.html"
-
-
-@dataclass(frozen=True)
-class Existing:
-    """What happens to files that exist already.
-
-    Attributes:
-        overwrite: replace a bundle at the output.
-        restart: discard an unfinished run with the same output.
-    """
-
-    overwrite: bool = False
-    restart: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,3 +89,19 @@ class CalibrationOptions:
     def fingerprint(self) -> str:
         """Equal for equal options, different otherwise."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Existing:
+    """Treatment of files that exist already.
+
+    Attributes:
+        overwrite: replace a bundle at the output.
+        restart: discard an unfinished run with the same output.
+    """
+
+    overwrite: bool = option(False, "Replace an existing bundle.")
+    restart: bool = option(False, "Delete an unfinished run and start again.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)

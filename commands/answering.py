@@ -10,18 +10,18 @@ from hicom_edge.commands import terminal
 from hicom_edge.commands.progress_display import display
 
 if TYPE_CHECKING:
-    from hicom_edge.engines.base import EngineOptions
+    from hicom_edge.commands.arguments import Answerer
     from hicom_edge.runtime.answer import AnswerStream, Clip
     from hicom_edge.runtime.generation import GenerationKeywords, GenerationOptions
     from hicom_edge.runtime.qa import VideoQA
     from hicom_edge.runtime.video import FrameSampling, ReadingOptions
 
 
-def open_qa(bundle: Path | None, engine: str, options: EngineOptions) -> VideoQA:
+def open_qa(bundle: Path | None, answerer: Answerer) -> VideoQA:
     """Open a bundle, by default the demo, and print what the user should know of its engines."""
     from hicom_edge.runtime.qa import VideoQA
 
-    qa = VideoQA.load(bundle, engine, options.threads, display)
+    qa = VideoQA.load(bundle, answerer.engine, answerer.threads, display)
     note(qa.remarks)
     return qa
 

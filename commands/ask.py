@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from hicom_edge.commands import answering, terminal
-from hicom_edge.commands.arguments import BundlePath, EngineName, Guide, Json, Video
+from hicom_edge.commands.arguments import Answerer, Json, Video
 from hicom_edge.commands.derived_options import options_of, with_options
-from hicom_edge.engines.base import EngineOptions
 from hicom_edge.errors import InputError
 from hicom_edge.runtime.generation import GenerationOptions
 from hicom_edge.runtime.video import FrameSampling, ReadingOptions
@@ -22,22 +21,19 @@ Compare = Annotated[
 
 
 @with_options(
+    answerer=options_of(Answerer),
     frames=options_of(FrameSampling, "num_frames", "fps", "start", "end"),
     reading=options_of(ReadingOptions),
     generation=options_of(GenerationOptions),
-    engine_options=options_of(EngineOptions),
 )
 def ask(
     video: Video,
     question: Annotated[str, typer.Argument(help="Question about the video.")],
-    bundle: BundlePath = None,
-    guide: Guide = None,
     *,
+    answerer: Answerer,
     frames: FrameSampling,
     reading: ReadingOptions,
     generation: GenerationOptions,
-    engine: EngineName = "auto",
-    engine_options: EngineOptions,
     compare: Compare = None,
     json: Json = False,
 ) -> None:
@@ -49,27 +45,29 @@ def ask(
     """
     keywords = answering.generation_keywords(generation)
     if compare is None:
-        with answering.open_qa(bundle, engine, engine_options) as qa:
+        with answering.open_qa(answerer.bundle, answerer) as qa:
             clip = answering.watch(qa, video, frames, reading)
-            stream = qa.stream(clip, question, guide, **keywords)
+            stream = qa.stream(clip, question, answerer.guide, **keywords)
             answering.show_answer(clip, question, stream, json)
-            answering.say_who_answers(bundle)
+            answering.say_who_answers(answerer.bundle)
         return
-    if bundle is not None:
+    if answerer.bundle is not None:
         raise InputError("--compare names both bundles; leave --bundle out")
     from hicom_edge.commands.side_by_side import pair_as_dict, show_pair
     from hicom_edge.runtime.side_by_side import answer_side_by_side
 
     names = _names(compare)
     with (
-        answering.open_qa(compare[0], engine, engine_options) as left,
-        answering.open_qa(compare[1], engine, engine_options) as right,
+        answering.open_qa(compare[0], answerer) as left,
+        answering.open_qa(compare[1], answerer) as right,
     ):
         keywords_of_watch = answering.watch_keywords(frames)
         first, second = (
             qa.watch(video, **keywords_of_watch, reading=reading) for qa in (left, right)
         )
-        pairs = answer_side_by_side(left, right, (first, second), [question], guide, **keywords)
+        pairs = answer_side_by_side(
+            left, right, (first, second), [question], answerer.guide, **keywords
+        )
         for pair in pairs:
             answering.note(pair.remarks)
             terminal.say_json(pair_as_dict(names, pair)) if json else show_pair(names, pair)

@@ -3,78 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hicom_edge.bundle import Bundle
-from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.calibration_options import CalibrationOptions, Existing
+from hicom_edge.calibration.quality.quality import Thresholds
 from hicom_edge.commands import terminal
 from hicom_edge.commands.arguments import Json
 from hicom_edge.commands.derived_options import options_of, with_options
 from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.progress_display import display
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
 
 if TYPE_CHECKING:
     from hicom_edge.calibration.calibrate import Calibrated
     from hicom_edge.calibration.calibration_data import CalibrationData
     from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 
-_SHARE = {"min": 0, "max": 1, "metavar": "<share>"}
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where the videos and questions of a calibration come from."""
+
+    videos: Path | None = option(None, "Folder of videos like those that the device will see.")
+    questions: Path | None = option(
+        None, "JSON lines with question, and optionally video, answer and kind."
+    )
+    held_out_data: Path | None = option(
+        None,
+        "Folder or JSON lines to measure the quality on.",
+        default_means="some of the videos",
+    )
+    demo: bool = option(False, "Use the demo bundle and newly drawn clips.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
-@with_options(options=options_of(CalibrationOptions))
+@with_options(
+    paths=options_of(DataPaths),
+    options=options_of(CalibrationOptions),
+    thresholds=options_of(Thresholds),
+    existing=options_of(Existing),
+)
 def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Quantised bundle to write.")],
     bundle: Annotated[
         Path | None, typer.Argument(help="Floating-point bundle; not needed with --demo.")
     ] = None,
-    videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos like those that the device will see.")
-    ] = None,
-    questions: Annotated[
-        Path | None,
-        typer.Option(help="JSON lines with question, and optionally video, answer and kind."),
-    ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder or JSON lines to measure the quality on. [default: some of the videos]"
-        ),
-    ] = None,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Use the demo bundle and newly drawn clips.")
-    ] = False,
     *,
+    paths: DataPaths,
     options: CalibrationOptions,
     pin: Annotated[
         Path | None,
         typer.Option(help="Use the layers in precision_choice.json of an earlier run."),
     ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(
-            **_SHARE,
-            help="Exit with status 1 if a smaller share of the held-out answers is unchanged, for "
-            "example 0.99.",
-        ),
-    ] = None,
-    max_accuracy_loss: Annotated[
-        float | None,
-        typer.Option(
-            **_SHARE,
-            help="Exit with status 1 if the share of right answers falls by more; 0.005 is half a "
-            "percentage point.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
-    ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Delete an unfinished run and start again.")
-    ] = False,
+    thresholds: Thresholds,
+    existing: Existing,
     json: Json = False,
 ) -> None:
     """Quantise a bundle to INT8 or INT4.
@@ -87,23 +77,21 @@ def calibrate(
     Example: hicom-edge calibrate bundles/hicom-7b --videos clips -o bundles/hicom-7b-int8
     """
     with needs_extra("calibrate"):
-        from hicom_edge.calibration.calibrate import Existing
         from hicom_edge.calibration.calibrate import calibrate as run
         from hicom_edge.calibration.derived_bundle import check_target
-        from hicom_edge.calibration.quality.quality import Thresholds
 
-        source = Bundle.open(_source(bundle, demo), display)
-        check_target(source.path, output, overwrite)  # before clips are drawn
-        data = _data(output, videos, questions, held_out, demo, options)
-        _refuse_unlabelled(max_accuracy_loss, data)
+        source = Bundle.open(_source(bundle, paths.demo), display)
+        check_target(source.path, output, existing.overwrite)  # before clips are drawn
+        data = _data(output, paths, options)
+        _refuse_unlabelled(thresholds, data)
         done = run(
             source,
             output,
             data,
             options,
-            thresholds=Thresholds(min_agreement, max_accuracy_loss),
+            thresholds=thresholds,
             pinned=_pinned(pin),
-            existing=Existing(overwrite, restart),
+            existing=existing,
             progress=display,
         )
     terminal.say_json(_as_dict(done)) if json else _show(source, done)
@@ -111,8 +99,9 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _refuse_unlabelled(max_accuracy_loss: float | None, data: CalibrationData) -> None:
-    if max_accuracy_loss is not None and not any(sample.answer for sample in data.held_out):
+def _refuse_unlabelled(thresholds: Thresholds, data: CalibrationData) -> None:
+    has_answers = any(sample.answer for sample in data.held_out)
+    if thresholds.max_accuracy_loss is not None and not has_answers:
         raise InputError(
             "--max-accuracy-loss needs right answers, and no held-out question has one; give "
             "an answer to each line of --questions or --held-out"
@@ -129,25 +118,19 @@ def _source(bundle: Path | None, demo: bool) -> Path:
     return demo_bundle()
 
 
-def _data(
-    output: Path,
-    videos: Path | None,
-    questions: Path | None,
-    held_out: Path | None,
-    demo: bool,
-    options: CalibrationOptions,
-) -> CalibrationData:
+def _data(output: Path, paths: DataPaths, options: CalibrationOptions) -> CalibrationData:
     from hicom_edge.calibration.calibration_data import CalibrationData, demo_data
     from hicom_edge.datasets.video_folder import read_samples
 
-    if demo:
-        if videos or questions or held_out:
+    if paths.demo:
+        if paths.videos or paths.questions or paths.held_out_data:
             raise InputError("--demo draws its own clips; leave --videos and --questions out")
         place = output.resolve()  # "." and ".." have names, too
         clips = place.with_name(f"{place.name}-clips")
         terminal.remark(f"drawing clips of moving shapes into {clips}")
         return demo_data(clips, options)
-    samples = read_samples(videos, questions)
+    samples = read_samples(paths.videos, paths.questions)
+    held_out = paths.held_out_data
     if held_out is None:
         return CalibrationData.divide(samples, options)
     folder, file = (held_out, None) if held_out.is_dir() else (None, held_out)

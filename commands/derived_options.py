@@ -78,9 +78,8 @@ def with_options(**groups: Group) -> Callable[[Verb], Verb]:
 
 
 def _parameter(field: OptionField) -> inspect.Parameter:
-    option = typer.Option(
-        flag_of(field.name), help=_help(field), metavar=_metavar(field), show_default=False
-    )
+    flags = [flag_of(field.name), *filter(None, [field.info.short])]
+    option = typer.Option(*flags, help=_help(field), metavar=_metavar(field), show_default=False)
     hint: Any = str | None
     default = None
     if field.kind is bool:

@@ -9,6 +9,7 @@ from hicom_edge.errors import HicomEdgeError
 # The others are spelled as in the library, with dashes.
 FLAGS = {
     "held_out": "--held-out-samples",
+    "held_out_data": "--held-out",
     "target_agreement": "--target-quality",
     "workspace_mib": "--workspace",
     "device_memory_gb": "--device-memory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,30 +18,36 @@ from hicom_edge.commands.extras import needs_extra
 from hicom_edge.commands.progress_display import display
 from hicom_edge.commands.verification_table import print_table
 from hicom_edge.export.export_options import ExportOptions, PathLike
-from hicom_edge.verify.reference import choose_reference
+from hicom_edge.option_fields import check_fields, option
+from hicom_edge.verify.reference import Reference, choose_reference
 from hicom_edge.verify.verification import VerifyOptions, verify_bundle
 
 
+@dataclass(frozen=True)
+class ComparedWith:
+    """What a bundle is compared with."""
+
+    checkpoint: str | None = option(None, "Compare with this checkpoint, run in PyTorch.")
+    against: str | None = option(None, "Compare with pytorch or with another engine.")
+    reference: Path | None = option(None, "Compare with this bundle of the same model.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @with_options(
+    compared_with=options_of(ComparedWith),
     related=options_of(ExportOptions, "base_llm", "vision_tower"),
     options=options_of(VerifyOptions),
 )
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Bundle to verify.")],
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Compare with this checkpoint, run in PyTorch.")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Compare with pytorch or with another engine.")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Compare with this bundle of the same model.")
-    ] = None,
+    *,
+    compared_with: ComparedWith,
     video: DrawnClip = None,
     question: Annotated[
         list[str] | None, typer.Option(help="Question to ask; repeatable.", metavar="<text>")
     ] = None,
-    *,
     related: ExportOptions,
     options: VerifyOptions,
     save_inputs: Annotated[
@@ -58,22 +65,14 @@ def verify(
     Example: hicom-edge verify bundles/hicom-7b --engine tensorrt --against onnxruntime-cpu
     """
     opened = Bundle.open(bundle, display)
-    other = None if reference is None else Bundle.open(reference)
-    compared_with = choose_reference(
-        opened,
-        checkpoint,
-        against,
-        other,
-        base_llm=_text(related.base_llm),
-        vision_tower=_text(related.vision_tower),
-    )
+    reference = _reference(opened, compared_with, related)
     if save_inputs is not None:
         with needs_extra("polygraphy"):
             import polygraphy  # noqa: F401, missed before the models run and not after
     with needs_extra("export"), video_or_drawn_clip(video) as path:
         results = verify_bundle(
             opened,
-            compared_with,
+            reference,
             path,
             question or QUESTIONS,
             options,
@@ -83,6 +82,18 @@ def verify(
     terminal.say_json(results) if json else print_table(results)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _reference(bundle: Bundle, given: ComparedWith, related: ExportOptions) -> Reference:
+    other = None if given.reference is None else Bundle.open(given.reference)
+    return choose_reference(
+        bundle,
+        given.checkpoint,
+        given.against,
+        other,
+        base_llm=_text(related.base_llm),
+        vision_tower=_text(related.vision_tower),
+    )
 
 
 def _text(path: PathLike | None) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hicom_edge.calibration.quality.comparison import CHANGED, GAINED, LOST, Comparison
 from hicom_edge.errors import InputError
+from hicom_edge.option_fields import check_fields, option
 
 _Z95 = 1.959964
 _ROUNDING = 1e-9
@@ -148,8 +149,23 @@ class Thresholds:
             Without labelled questions it cannot be missed.
     """
 
-    min_agreement: float | None = None
-    max_accuracy_loss: float | None = None
+    min_agreement: float | None = option(
+        None,
+        "Exit with status 1 if a smaller share of the held-out answers is unchanged, for example "
+        "0.99.",
+        minimum=0,
+        maximum=1,
+    )
+    max_accuracy_loss: float | None = option(
+        None,
+        "Exit with status 1 if the share of right answers falls by more; 0.005 is half a "
+        "percentage point.",
+        minimum=0,
+        maximum=1,
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def missed_by(self, quality: Quality) -> list[str]:
         """Why a bundle of this quality fails, one reason per line; empty if it passes."""

@@ -15,9 +15,9 @@ import pytest
 from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.calibration import calibrate as calibrating
-from hicom_edge.calibration.calibrate import Calibrated, Existing, calibrate
+from hicom_edge.calibration.calibrate import Calibrated, calibrate
 from hicom_edge.calibration.calibration_data import CalibrationData
-from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.calibration_options import CalibrationOptions, Existing
 from hicom_edge.calibration.run_directory import RunDirectory, RunKey
 from hicom_edge.datasets.video_folder import read_samples
 from hicom_edge.errors import InputError, VideoError

@@ -16,9 +16,9 @@ import pytest
 from hicom_edge import cli
 from hicom_edge.bundle import Bundle
 from hicom_edge.bundle.manifest import GraphEntry, LanguageModelEntry
-from hicom_edge.calibration.calibrate import Existing, calibrate
+from hicom_edge.calibration.calibrate import calibrate
 from hicom_edge.calibration.calibration_data import CalibrationData
-from hicom_edge.calibration.calibration_options import CalibrationOptions
+from hicom_edge.calibration.calibration_options import CalibrationOptions, Existing
 from hicom_edge.calibration.layers.mixed_precision import PrecisionChoice
 from hicom_edge.calibration.recipe import graphs_to_quantise
 from hicom_edge.datasets.sample import Sample

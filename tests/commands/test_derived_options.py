@@ -97,3 +97,29 @@ def test_a_window_may_be_given_as_clock_times(monkeypatch, capsys) -> None:
     assert main(["ask", "v", "q", "--start", "1:02:03.5", "--end", "1:10:00"]) == 2
     assert (seen[0].start, seen[0].end) == (3723.5, 4200.0)
     assert re.search("enough", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "limits"),
+    [
+        ("calibrate b -o out --min-agreement 2", "--min-agreement", "0 to 1"),
+        ("calibrate b -o out --max-accuracy-loss=-0.1", "--max-accuracy-loss", "0 to 1"),
+        ("bench b --threads 5000", "--threads", "1 to 1024"),
+        ("bench b --num-frames 2000000", "--num-frames", "1 to 1000000"),
+        ("verify b --num-frames 2000000", "--num-frames", "1 to 1000000"),
+        ("ask v q --threads 0", "--threads", "1 to 1024"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_its_flag(command, flag, limits, capsys) -> None:
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert flag in error
+    assert limits in error
+    assert error.count("\n") == 1
+
+
+def test_an_option_may_have_a_short_flag(capsys, tmp_path) -> None:
+    assert "-b, --bundle" in help_of("ask", capsys)
+    for flag in ("-b", "--bundle"):
+        assert main(["ask", "clip.mp4", "what?", flag, str(tmp_path / "missing")]) == 2
+        assert f"{tmp_path / 'missing'} does not exist" in capsys.readouterr().err
