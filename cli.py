@@ -1,8 +1,7 @@
 """The command line: lists the verbs and maps errors to exit statuses.
 
-Exit status: 0 done, 1 a check did not hold, 2 bad input or a fault of the machine (one line on
-stderr), 130 interrupted, 143 terminated (both leave nothing half-written), 141 the reader of the
-output left early.
+Exit status: 0 success; 1 a check failed; 2 bad input or a system error, with one line on stderr;
+130 interrupted and 143 terminated, after removing incomplete files; 141 the output pipe was closed.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# Typer carries click inside itself or imports it, depending on its version; the base class of usage
-# errors is the same relative of BadParameter in both.
+# Some versions of Typer vendor click and others import it. In both, the base class of usage errors
+# is at this position among the ancestors of BadParameter.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -70,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     terminal.prepare_streams()
     with warnings.catch_warnings():
-        if not sys.warnoptions:  # an error is one line: what libraries think is for developers
+        if not sys.warnoptions:  # warnings of libraries are for developers
             warnings.simplefilter("ignore")
         try:
             return _run(argv)
@@ -99,7 +98,7 @@ def _run(argv: list[str] | None) -> int:
         reason = (str(error).splitlines() or ["none is left"])[0]
         return _refuse(f"not enough memory ({reason}); close other programs or ask for less")
     except OSError as error:
-        if (words := os_error_in_words(error)) is None:  # raised by a library, without a number
+        if (words := os_error_in_words(error)) is None:  # raised by a library, without an errno
             raise
         return _refuse(words)
     return status if isinstance(status, int) else 0
@@ -107,9 +106,9 @@ def _run(argv: list[str] | None) -> int:
 
 @contextmanager
 def _terminating() -> Iterator[None]:
-    """SIGTERM unwinds the stack like Ctrl-C, so that what is half-written is removed."""
+    """Make SIGTERM unwind the stack like Ctrl-C, so that incomplete files are removed."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's affair
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -119,14 +118,16 @@ def _terminating() -> Iterator[None]:
 
 
 def _reader_left(leaving: BaseException) -> bool:
-    """Typer and rich turn a broken pipe into an exit of their own."""
+    """Whether the output pipe was closed; Typer and rich turn BrokenPipeError into SystemExit."""
     return isinstance(leaving, BrokenPipeError) or isinstance(leaving.__context__, BrokenPipeError)
 
 
 def _memory_ran_out(error: Exception) -> bool:
-    """PyTorch says so in a RuntimeError."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "allocate memory" in said or "out of memory" in said
+    """Whether memory ran out, which PyTorch reports as a RuntimeError."""
+    message = str(error)
+    return (
+        isinstance(error, MemoryError) or "allocate memory" in message or "out of memory" in message
+    )
 
 
 def _refuse(message: str) -> int:

@@ -1,19 +1,19 @@
-"""The errors that hicom-edge raises on purpose.
+"""Exceptions of hicom-edge.
 
     HicomEdgeError
-    ├── InputError            what the caller passed: a path, an option, an array
-    │   ├── VideoError        a video that cannot be read, or holds no frames
+    ├── InputError            an unusable argument: a path, an option, an array
+    │   ├── VideoError        a video that cannot be read or has no frames
     │   └── PromptError       a question that does not fit the model
-    ├── CheckpointError       a checkpoint that is incomplete, foreign or unsafe
+    ├── CheckpointError       a checkpoint that is incomplete, unsupported or unsafe
     ├── BundleError           a bundle that is incomplete, altered or of another format version
-    ├── EngineError           an engine that is not installed, or does not fit the bundle or device
+    ├── EngineError           an engine that is missing or does not fit the bundle or device
     ├── ExportError           a model that cannot be expressed in the requested graph form
-    ├── ResourceError         not enough memory or disk for what was asked
-    └── Cancelled             a call that its caller cancelled from elsewhere
+    ├── ResourceError         not enough memory or disk space
+    └── Cancelled             a call that was cancelled, for example from another thread
 
 Every message is one line: what was received, what was expected, what to do. The command line prints
-it and exits with status 2, as it does when the system refuses a file or memory (OSError,
-MemoryError). Any other exception is a bug and keeps its traceback.
+it and exits with status 2, and does the same for OSError and MemoryError. Any
+other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class HicomEdgeError(Exception):
     """Base of all errors caused by the input or the machine rather than by a bug.
 
     Attributes:
-        options: names of the options that the message is about. The command line writes them as
-            its own, such as --num-frames for num_frames.
+        options: names of the options in the message. The command line replaces them by its flags,
+            such as num_frames by --num-frames.
     """
 
     def __init__(self, message: str = "", *options: str) -> None:
@@ -36,7 +36,7 @@ class HicomEdgeError(Exception):
 
 
 class InputError(HicomEdgeError):
-    """The caller passed something that cannot be used."""
+    """An argument is invalid."""
 
 
 class VideoError(InputError):
@@ -67,5 +67,5 @@ class ResourceError(HicomEdgeError):
     """Not enough memory, device memory or disk."""
 
 
-class Cancelled(HicomEdgeError):  # noqa: N818, what happened is no error of anybody's
-    """The call was cancelled by its caller; what it worked with can be used again."""
+class Cancelled(HicomEdgeError):  # noqa: N818, a cancelled call is not an error
+    """The call was cancelled; the objects it used remain usable."""

@@ -1,4 +1,4 @@
-"""Bundles on disk: manifest, checked reading, atomic writing, inspection."""
+"""Bundles on disk: manifest, verified reading, atomic writing and inspection."""
 
 from hicom_edge.bundle.reader import (
     ENGINES_DIR,

@@ -1,7 +1,6 @@
-"""Schema of a bundle's `manifest.json`.
+"""Schema of a bundle's `manifest.json`, specified in `docs/bundle_format.md`.
 
-It is read strictly: unknown, missing and mistyped keys are errors.
-`docs/bundle_format.md` is the specification.
+Unknown, missing and mistyped keys are errors.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class GraphEntry:
     quantization: how its weights are stored, such as "int8" or "int4-block32"; None in a
         floating-point graph.
     variants: files with the same graph in a form that one engine runs faster, by engine name; same
-        inputs and outputs, same weights.
+        inputs, outputs and weights.
     """
 
     file: str
@@ -51,7 +50,7 @@ class GraphEntry:
     variants: dict[str, str] = field(default_factory=dict)
 
     def file_for(self, engine: str) -> str:
-        """The file that an engine of this name runs."""
+        """The file to run in an engine, by the engine's name."""
         return self.variants.get(engine, self.file)
 
 
@@ -65,7 +64,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes of the model (HICom's symbols: Dv, Dt, Dl, kt, ks, G) and of its language model."""
+    """Sizes of the model (Dv, Dt, Dl, kt, ks and G in the HICom paper) and its language model."""
 
     kind: str
     projector_type: str
@@ -87,9 +86,12 @@ class ModelSpec:
     max_context: int
 
     def visual_tokens(self, num_frames: int) -> int:
-        """Of a video: ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G (arXiv 2503.16036)."""
+        """Number of visual tokens of a video of t frames (arXiv 2503.16036).
+
+        It is ceil(t/kt) · ceil(h/kh) · ceil(w/kw) + G.
+        """
         kernel = (self.temporal_kernel, *self.spatial_kernel)
-        if 0 in kernel:  # there is no local compression
+        if 0 in kernel:  # the model has no local compression
             return self.global_tokens
         sizes = zip((num_frames, *self.grid), kernel, strict=True)
         return math.prod(-(-size // k) for size, k in sizes) + self.global_tokens
@@ -112,7 +114,7 @@ class FrameSpec:
 class GuideSpec:
     """How the guide text becomes token ids: padded and truncated to `max_length`.
 
-    family: whose tokenizer it is, "siglip" or "clip".
+    family: the text tower that the tokenizer belongs to, "siglip" or "clip".
     """
 
     tokenizer: str
@@ -123,10 +125,10 @@ class GuideSpec:
 
 @dataclass(frozen=True)
 class ChatSpec:
-    """A chat template as text around the content of each role; `{content}` marks the place.
+    """A chat template as text around the content of each role; `{content}` stands for it.
 
     start: text before the first message, such as a begin-of-text token.
-    trim: contents lose their outer white space.
+    trim: strip white space around each content.
     """
 
     default_system: str | None
@@ -155,8 +157,8 @@ class LanguageModelEntry:
 
     runtime: "tensorrt-llm" or "tensorrt-edge-llm".
     version: the version of the runtime that the files are written for, such as "0.12".
-    directory: where its files lie in the bundle.
-    quantization: as in the runtime's own words, such as "W4A16_AWQ"; None: floating point.
+    directory: folder of its files in the bundle.
+    quantization: the runtime's own name, such as "W4A16_AWQ"; None: floating point.
     """
 
     runtime: str
@@ -178,7 +180,7 @@ class Provenance:
     notes: tuple[str, ...] = ()
 
 
-# Graphs without weights of their own, and the graph whose weights they use.
+# Graph that stores no weights → the graph whose weights it uses.
 _SHARED_WEIGHTS = {"decoder_scatter": "decoder"}
 
 
@@ -201,9 +203,9 @@ class Manifest:
     language_model: LanguageModelEntry | None = None
 
     def files_of(self, graph_name: str) -> tuple[str, ...]:
-        """The files of a graph and its weights, which lie beside it in files named after it.
+        """A graph's own file and the files of its weights, whose names start with the graph's.
 
-        The scatter form of the decoder has the weights of its concat form.
+        The scatter form of the decoder uses the weights of its concat form.
         """
         graph = self.graphs[graph_name].file
         weights = [f"{graph}."]
@@ -225,11 +227,11 @@ class Manifest:
         """Read a manifest; `where` names it in messages.
 
         Raises:
-            BundleError: not JSON, another format or version, altered, or a key that does not fit.
+            BundleError: not JSON, of another format or version, altered, or with a wrong key.
         """
         try:
             body = json.loads(text)
-            _canonical(body).encode()  # refuses half of a surrogate pair, which is no text
+            _canonical(body).encode()  # raises for a lone surrogate, which UTF-8 cannot encode
         except (ValueError, RecursionError) as error:
             raise BundleError(
                 f"{where} is not valid JSON ({error}); export or download the bundle again"

@@ -1,4 +1,4 @@
-"""Opening a bundle: paths, sizes and hashes of its files are checked."""
+"""Opens a bundle and checks the paths, sizes and hashes of its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every path in its manifest lies inside and has the promised size."""
+    """An opened bundle: every file of its manifest is inside and has the listed size and hash."""
 
     path: Path
     manifest: Manifest
@@ -34,7 +34,7 @@ class Bundle:
         not changed since; the stamps are kept in the user's cache directory.
 
         Raises:
-            BundleError: not a bundle, half-written, altered, or with a path that leads outside.
+            BundleError: not a bundle, incomplete, altered, or with a path outside the bundle.
         """
         root = Path(path)
         bundle = cls(root, _read_manifest(root))
@@ -87,7 +87,7 @@ class Bundle:
 
 
 def text_of(name: str) -> str:
-    """A file name in which every byte that is not UTF-8 is a question mark."""
+    """A file name with a question mark for every byte that is not UTF-8."""
     return name.encode(errors="replace").decode()
 
 
@@ -103,7 +103,7 @@ def sha256_of(path: Path, progress: Progress = no_progress) -> str:
 
 
 def is_unaltered(path: Path, sha256: str) -> bool:
-    """Whether a file has that digest; a file checked before and not changed is not read."""
+    """Whether a file has this digest; a file unchanged since its last check is not read."""
     stamps = _Stamps.load()
     unaltered = stamps.sha256_of(path.resolve(), sha256) == sha256
     stamps.save()
@@ -133,13 +133,13 @@ def _read_manifest(root: Path) -> Manifest:
 
 
 def _check_names(root: Path, manifest: Manifest) -> None:
-    """Check that every name stays inside the bundle, and that every used file has a hash."""
+    """Check that every path stays inside the bundle and every file in use has a hash."""
     used = {manifest.tokenizer, manifest.token_embedding}
     used |= {graph.file for graph in manifest.graphs.values()}
     used |= {file for graph in manifest.graphs.values() for file in graph.variants.values()}
     used |= {manifest.guide.tokenizer} if manifest.guide else set()
-    places = {manifest.language_model.directory} if manifest.language_model else set()
-    for name in sorted(used | places | set(manifest.files)):
+    directories = {manifest.language_model.directory} if manifest.language_model else set()
+    for name in sorted(used | directories | set(manifest.files)):
         pure = PurePosixPath(name)
         inside = not pure.is_absolute() and ".." not in pure.parts and "\\" not in name
         if not inside or not _leads_inside(root, name):
@@ -155,12 +155,12 @@ def _check_names(root: Path, manifest: Manifest) -> None:
 def _leads_inside(root: Path, name: str) -> bool:
     try:
         return (root / name).resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):  # a link to itself, a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # a symlink loop, or an invalid file name
         return False
 
 
 class _Stamps:
-    """Cache of files that were hashed before: path → (inode, size, mtime, ctime, sha256)."""
+    """Cache of hashed files: path → (inode, size, mtime, ctime, sha256)."""
 
     def __init__(self, path: Path, known: dict[str, list[int | str]]) -> None:
         self._path, self._known, self._changed = path, known, False
@@ -169,7 +169,7 @@ class _Stamps:
     def load(cls) -> _Stamps:
         try:
             base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        except RuntimeError:  # a user without a home directory: no cache
+        except RuntimeError:  # no home directory, so no cache
             base = Path(os.devnull)
         path = base / "hicom-edge" / "hashed.json"
         try:

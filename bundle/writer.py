@@ -1,4 +1,4 @@
-"""Writing a bundle, whole or not at all."""
+"""Writes a bundle atomically: it appears at its path complete, or not at all."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class BundleWriter:
     """Writes a bundle into a temporary folder and renames it into place at the end.
 
     Use as a context manager: files go into `writer.path`; `finish(manifest)` hashes them, writes
-    the manifest last and renames. Leaving without `finish` removes everything. What a killed
-    writer of the same bundle left is removed by the next one.
+    the manifest last and renames. Leaving without `finish` removes everything. Files left
+    by a killed writer are removed by the next writer of the same bundle.
 
     Raises:
-        InputError: nothing can be written at the target, or no engine could open it there.
+        InputError: the target cannot be written, or engines could not open files there.
         BundleError: the target exists and may not be replaced.
     """
 
@@ -35,7 +35,7 @@ class BundleWriter:
         self.path = self.target  # replaced on entry
 
     def __enter__(self) -> BundleWriter:
-        self._refuse_unfit_place()
+        self._refuse_unusable_path()
         try:
             with ExitStack() as opening:
                 self.path = opening.enter_context(self._replacement).path
@@ -60,7 +60,7 @@ class BundleWriter:
         """Hash every file, write the manifest, rename into place and return the opened bundle.
 
         Raises:
-            BundleError: a value with which no bundle opens, or the target may not be replaced.
+            BundleError: an invalid value in the manifest, or a target that may not be replaced.
         """
         check_values(manifest, f"{self.target}/{MANIFEST_NAME}")
         names = sorted(
@@ -72,21 +72,21 @@ class BundleWriter:
         }
         manifest = replace(manifest, files=files)
         (self.path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        self._refuse_foreign_target()  # it may have been created since the first check
+        self._refuse_foreign_target()  # another process may have created it meanwhile
         self._replacement.publish()
         self.path = self.target
         return Bundle(self.target, manifest)
 
-    def _refuse_unfit_place(self) -> None:
-        place = self._replacement.target
-        if os.path.ismount(place):
+    def _refuse_unusable_path(self) -> None:
+        path = self._replacement.target
+        if os.path.ismount(path):
             raise InputError(
                 f"{self.target} is a mount point, which cannot be replaced by a bundle; "
                 "write to a directory in it"
             )
-        if text_of(str(place)) != str(place):
+        if text_of(str(path)) != str(path):
             raise InputError(
-                f"{text_of(str(place))} is not a path in UTF-8, which ONNX Runtime cannot "
+                f"{text_of(str(path))} is not a path in UTF-8, which ONNX Runtime cannot "
                 "open; write the bundle elsewhere"
             )
 

@@ -1,4 +1,4 @@
-"""What `ask` and `chat` share: opening a bundle, watching a video, printing an answer."""
+"""Steps shared by `ask` and `chat`: open a bundle, watch a video, print an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_qa(bundle: Path | None, answerer: Answerer) -> VideoQA:
-    """Open a bundle, by default the demo, and print what the user should know of its engines."""
+    """Open a bundle, by default the demo bundle, and print the remarks of its engines."""
     from hicom_edge.runtime.qa import VideoQA
 
     qa = VideoQA.load(bundle, answerer.engine, answerer.threads, display)
@@ -27,7 +27,7 @@ def open_qa(bundle: Path | None, answerer: Answerer) -> VideoQA:
 
 
 def watch(qa: VideoQA, video: str, frames: FrameSampling, reading: ReadingOptions) -> Clip:
-    """Watch a video and print what the user should know of its frames."""
+    """Watch a video and print the remarks about its frames."""
     clip = qa.watch(video, **watch_keywords(frames), progress=display, reading=reading)
     note(clip.remarks)
     return clip
@@ -40,7 +40,7 @@ def watch_keywords(frames: FrameSampling) -> dict[str, Any]:
 
 
 def generation_keywords(options: GenerationOptions) -> GenerationKeywords:
-    """The keyword arguments of VideoQA.ask that say how tokens are chosen."""
+    """The keyword arguments of VideoQA.ask that control how tokens are chosen."""
     return cast("GenerationKeywords", asdict(options))
 
 

@@ -1,4 +1,4 @@
-"""The video of `verify` and `bench`: the user's, or a clip that is drawn for the run."""
+"""Video for `verify` and `bench`: the given file, or a temporary drawn clip."""
 
 from __future__ import annotations
 

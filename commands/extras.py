@@ -1,4 +1,4 @@
-"""Errors for packages of an extra that is not installed."""
+"""Turns a failed import into an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hicom_edge.errors import EngineError
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Name the extra to install if an import fails."""
+    """Raise an EngineError that names the extra if an import fails."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Verbs whose modules are imported only when they run, so that --help is quick."""
+"""Verbs whose modules are imported only when they run, so that --help starts fast."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typer.core import TyperGroup
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb of the command line, which is in `commands/<name>.py`.
+    """A verb of the command line, implemented in `commands/<name>.py`.
 
     Attributes:
-        name: of the verb, its module and its function.
+        name: name of the verb, its module and its function.
         help: one line for the list of verbs.
         group: the verbs under it, such as "demo" for `train demo`, whose function is
             `train_demo`.
@@ -39,7 +39,7 @@ class Verb:
         if not self.group:
             own.command(self.name)(getattr(module, self.name))
             return typer.main.get_command(own)
-        own.callback()(lambda: None)  # or Typer would leave the name of a single verb out
+        own.callback()(lambda: None)  # without a callback, Typer drops the name of a single verb
         for inner in self.group:
             own.command(inner)(getattr(module, f"{self.name}_{inner}"))
         return typer.main.get_command(own)

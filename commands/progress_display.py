@@ -16,10 +16,10 @@ _MIB = 1 << 20
 
 
 class ProgressDisplay:
-    """The bar of one task at a time: its name, how much is done, and the time left.
+    """A bar with the name, progress and remaining time of one task at a time.
 
-    An instance is a `hicom_edge.progress.Progress`. Work that takes a moment only shows nothing.
-    Whoever writes to the terminal calls `hide` first; the next report draws the bar again.
+    An instance is a `hicom_edge.progress.Progress`. Short tasks show no bar. Call `hide`
+    before writing to the terminal; the next report draws the bar again.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class ProgressDisplay:
             self._draw(done, total, unit, is_new)
 
     def hide(self) -> None:
-        """Erase the bar, so that something else can be written."""
+        """Erase the bar before other output is written."""
         self._first_report_s = None
         self._erase()
 
@@ -67,7 +67,7 @@ class ProgressDisplay:
             self._id = self._bar.add_task(self._task, total=total, completed=done, amount="")
             self._bar.start()
         assert self._id is not None
-        if is_new:  # the pace is of this task alone, without what an earlier run had done
+        if is_new:  # the remaining time is estimated from this task alone
             self._bar.reset(self._id, total=total, completed=done)
         amount = _amount(done, total, unit)
         self._bar.update(self._id, description=self._task, completed=done, amount=amount)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_pair(names: tuple[str, str], pair: AnswerPair) -> None:
-    """Both answers as rows of a table; words that the other lacks stand in [brackets]."""
+    """Print both answers as rows of a table, with words missing in the other in [brackets]."""
     columns = ("bundle", "answer", "first token", "tokens/s")
     rows = [
         (name, terminal.printable(_marked(pieces)), *_speed(answer))
@@ -28,7 +28,7 @@ def show_pair(names: tuple[str, str], pair: AnswerPair) -> None:
 
 
 def pair_as_dict(names: tuple[str, str], pair: AnswerPair) -> dict[str, Any]:
-    """Both answers for programs."""
+    """Both answers as JSON."""
     return {
         "question": pair.question,
         "same": pair.is_same,

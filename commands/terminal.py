@@ -1,4 +1,4 @@
-"""Output of the command line: results on stdout, remarks on stderr, as text or JSON."""
+"""Writes results to stdout and remarks to stderr, as text or JSON."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def prepare_streams() -> None:
-    """Make the three streams usable whatever they are.
+    """Make the standard streams usable even if they are closed or not in UTF-8.
 
-    A stream that the caller closed becomes the null device, before another file takes its number.
+    A closed stream becomes the null device, before another file gets its descriptor.
     Characters that the encoding cannot represent are written as escapes, and bytes that it cannot
     decode are kept as surrogates.
     """
@@ -40,7 +40,7 @@ def prepare_streams() -> None:
 
 
 def write_no_more() -> None:
-    """Discard buffered output whose reader has left."""
+    """Discard buffered output after the reader has closed the pipe."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -57,7 +57,7 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that a terminal would obey."""
+    """Text with its control characters replaced, so that it cannot control the terminal."""
     return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(c) else c for c in text)
 
 
@@ -79,7 +79,7 @@ def remark(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Write one line of JSON to stdout; dataclasses and paths are understood.
+    """Write one line of JSON to stdout; dataclasses and paths are converted.
 
     NaN and infinity become null, because JSON cannot represent them.
     """
@@ -90,7 +90,7 @@ def say_json(value: Any) -> None:
 
 @contextmanager
 def errors_do_not_end_the_conversation() -> Iterator[None]:
-    """On a terminal, show a known error and let the conversation go on."""
+    """In an interactive chat, show an error of hicom-edge and continue."""
     try:
         yield
     except HicomEdgeError as error:
@@ -100,7 +100,7 @@ def errors_do_not_end_the_conversation() -> Iterator[None]:
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
-    """What `hicom-edge doctor` prints."""
+    """Print the tables of `hicom-edge doctor`."""
     table("Engines, best first", ("engine", "here", "why not"), _engine_rows(diagnosis))
     table("This machine", ("what", "value"), _machine_rows(diagnosis))
     for warning in diagnosis.warnings:
@@ -145,7 +145,7 @@ def _gib(nbytes: int) -> str:
 
 
 def show_engines(engines: Sequence[BuiltEngine]) -> None:
-    """What `hicom-edge build` prints."""
+    """Print the table of `hicom-edge build`."""
     rows = [
         (
             engine.path.name,
@@ -183,7 +183,7 @@ def show(*renderables: RenderableType) -> None:
 
 
 def what_happened(clip: Clip, answer: Answer) -> str:
-    """One line about an answer: tokens in and out, first token after the question, speed."""
+    """One line about an answer: frames, tokens, time to the first token and speed."""
     timings = answer.timings
     vision = "kept" if clip.vision_reused else f"{clip.timings.vision_ms:.0f} ms"
     parts = [
@@ -200,7 +200,7 @@ def what_happened(clip: Clip, answer: Answer) -> str:
 
 
 def answer_as_dict(clip: Clip, question: str, answer: Answer) -> dict[str, Any]:
-    """An answer for programs: text, ids, reason, and timings of watching and answering."""
+    """An answer as JSON: text, token ids, finish reason, and timings of both phases."""
     timings = answer.timings
     return {
         "question": question,
