@@ -60,7 +60,7 @@ def test_other_forms_of_compression_are_verified(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_frames": 0}, "num_frames is 0; pass 1 or more, a whole number"),
+        ({"num_frames": 0}, "num_frames is 0; pass 1 to 1000000, a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; pass 1 or more"),
     ],
 )
