@@ -189,12 +189,16 @@ def room_for_answer(prompt_tokens: int, max_new_tokens: int | None, max_context:
         PromptError: the prompt leaves no room, or less than was asked for.
     """
     room = max_context - prompt_tokens
-    wanted = max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, max(room, 1))
+    if room < 1:
+        raise PromptError(
+            f"the prompt has {prompt_tokens} tokens, but the model's context is {max_context}: "
+            "take fewer frames or shorten the question"
+        )
+    wanted = max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, room)
     if wanted > room:
-        advice = f"at most {room} new tokens fit, " if room > 0 else ""
         raise PromptError(
             f"the prompt has {prompt_tokens} tokens and {wanted} new ones were asked for, but the "
-            f"model's context is {max_context}: {advice}ask for fewer, take fewer frames or "
-            "shorten the question"
+            f"model's context is {max_context}: at most {room} new tokens fit, ask for fewer, take "
+            "fewer frames or shorten the question"
         )
     return wanted

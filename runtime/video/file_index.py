@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 CHECKED_FRAMES, MOST_CHECKED = 3, 24
 """So many frames are decoded to see that packets are frames; more where these are out of order."""
 
+PLAYLIST_ROUNDING_SECONDS = 1.0
+"""How far the duration in an HLS playlist may be from that of its segments."""
+
 
 @dataclass(frozen=True, eq=False)
 class FirstFrames:
@@ -233,6 +236,8 @@ def _truncation(
     name = container.format.name
     if "mpegts" in name:  # a recording of a broadcast begins and ends anywhere
         return None
+    if "hls" in name and _reaches_its_duration(container, stream, scan):
+        return None  # FFmpeg reports an error where a segment without a length ends
     entries = len(stream.index_entries) if "mp4" in name else 0
     complete = len(scan) >= entries and not missing_bytes(Path(location))
     if complete and not scan.cut_short:
@@ -241,3 +246,12 @@ def _truncation(
     promised = entries or stream.frames or round(seconds * float(stream.average_rate or 0))
     of_how_many = f"{promised} frames" if promised > len(scan) else "an unknown number"
     return f"{len(scan)} of {of_how_many}"
+
+
+def _reaches_its_duration(container: InputContainer, stream: VideoStream, scan: PacketScan) -> bool:
+    """Whether the packets span the playlist's duration, whose parts may be rounded to seconds."""
+    if not len(scan) or not container.duration or stream.time_base is None:
+        return False
+    first_pts = scan.pts[scan.pts != NO_TIMESTAMP].min(initial=scan.end_pts)
+    missing = container.duration / 1_000_000 - float((scan.end_pts - first_pts) * stream.time_base)
+    return missing <= PLAYLIST_ROUNDING_SECONDS

@@ -159,7 +159,8 @@ def _without_user(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
+        # urllib's reason for endless redirects has several lines; the last is the server's own
+        return f"HTTP {error.code} {str(error.reason).strip().splitlines()[-1]}"
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(inner, TimeoutError):
         return f"no reply within {SILENCE_SECONDS:.0f} s"

@@ -134,7 +134,7 @@ def test_a_prompt_that_leaves_too_little_room_says_what_fits() -> None:
 
 @pytest.mark.parametrize("wanted", [None, 1])
 def test_a_prompt_that_fills_the_context_is_refused(wanted) -> None:
-    with pytest.raises(PromptError, match=r"has 100 tokens .*context is 100: ask for fewer"):
+    with pytest.raises(PromptError, match=r"has 100 tokens, but .*context is 100: take fewer"):
         room_for_answer(100, wanted, 100)
 
 

@@ -311,6 +311,30 @@ def test_a_playlist_without_an_end_is_a_stream(tmp_path: Path, server: Server) -
     assert read_frames(f"{server.url}.m3u8", FOUR).num_available == 80
 
 
+@pytest.mark.parametrize("kind", ["length", "chunked", "closing"])
+def test_segments_without_a_length_are_not_truncated(
+    tmp_path: Path, server: Server, kind: str
+) -> None:
+    segment = write_clip(tmp_path / "clip.ts", range(0, 100, 2)).read_bytes()
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:{0}\n#EXTINF:{0},\nclip.ts\n#EXT-X-ENDLIST\n"
+
+    def serve(seconds: int) -> Reply:
+        def reply(handler: http.server.BaseHTTPRequestHandler) -> None:
+            text = playlist.format(seconds).encode()
+            whole(segment if handler.path == "/clip.ts" else text, kind)(handler)
+
+        return reply
+
+    server.reply = serve(5)
+    frames = read_frames(f"{server.url}.m3u8", FrameSampling(num_frames=50))
+    assert [image.mean() > 0 for image in frames][-1]
+    assert (frames.num_available, frames.remarks) == (50, ())
+    if kind == "closing":  # half of what the playlist names did not arrive
+        server.reply = serve(10)
+        cut = read_frames(f"{server.url}.m3u8", FOUR)
+        assert "the file is truncated, 50 of" in cut.remarks[0]
+
+
 class Sender:
     """A TCP server that sends parts of a stream, a pause before each, to whoever connects."""
 
@@ -494,10 +518,11 @@ def test_redirects_lead_to_http_only(tmp_path: Path, server: Server) -> None:
 
     server.reply = elsewhere("/there")
     assert read_frames(server.url, FOUR).num_available == 10
-    for place in (path.as_uri(), "ftp://127.0.0.1/clip.ts"):
+    for place in (path.as_uri(), "ftp://127.0.0.1/clip.ts", "/video"):
         server.reply = elsewhere(place)
-        with pytest.raises(VideoError, match="/video: cannot be opened"):
+        with pytest.raises(VideoError, match="/video: cannot be opened") as refused:
             read_frames(server.url, FOUR)
+        assert "\n" not in str(refused.value)
 
 
 def test_user_and_password_are_sent_and_not_shown(tmp_path: Path, server: Server) -> None:
