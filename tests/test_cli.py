@@ -349,6 +349,7 @@ def test_control_c_while_the_command_line_is_imported_is_no_traceback(tmp_path: 
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
+@pytest.mark.slow
 def test_a_terminated_export_leaves_nothing_half_written(
     reference_checkpoint, tmp_path: Path
 ) -> None:
@@ -540,6 +541,7 @@ def test_a_disk_without_room_for_an_array_is_one_line(tmp_path: Path, monkeypatc
     assert "the disk is full (Not enough free space to write 42336000 bytes" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_written_bundle(reference_checkpoint, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 50; {sys.executable} -m hicom_edge export "
@@ -552,6 +554,7 @@ def test_a_full_disk_leaves_no_half_written_bundle(reference_checkpoint, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_streams_that_the_caller_closed_are_no_error(video, bundle, closed) -> None:
     done = shell(f"ask {video} 'What?' -b {bundle} --max-new-tokens 2 {closed}")
@@ -561,6 +564,7 @@ def test_streams_that_the_caller_closed_are_no_error(video, bundle, closed) -> N
     assert shell("inspect nowhere 2>&-").returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1"])
 def test_what_an_encoding_lacks_is_escaped(video, bundle, encoding) -> None:
     asked = f"ask {video} 'What is 视频🙂?' -b {bundle} --max-new-tokens 2"

@@ -16,6 +16,7 @@ from hicom_edge.bench.machine_limits import (
 )
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured() -> None:
     measured = measure_limits(on_gpu=False)
     assert 1e8 < measured.multiply_adds_per_s < 1e14

@@ -133,6 +133,7 @@ class TestCommand:
         arguments = ["calibrate", str(DEMO_BUNDLE), "--videos", str(clips), "-o", str(output)]
         return cli.main([*arguments, "--samples", "4", "--held-out-samples", "10", *options])
 
+    @pytest.mark.slow
     def test_what_it_prints_is_what_it_measured(
         self, clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -17,6 +17,7 @@ from hicom_edge.runtime.stages import Stages
 from hicom_edge.runtime.trace import answer_ids_of, trace_question, watch_once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [None, "left", "left " * 40])
 def test_a_question_is_refused_where_the_run_would_fail(
     demo: Bundle, little_data: CalibrationData, answer: str | None

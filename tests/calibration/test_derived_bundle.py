@@ -194,6 +194,7 @@ class TestTensorrt:
         graphs = {name: in_int8(bundle, name) for name in bundle.manifest.graphs}
         self.build(derive_bundle(bundle, tmp_path / "new", graphs))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("bits", [4, 8])
     def test_blocks_build(self, bundle, tmp_path: Path, bits: int) -> None:
         graphs = {
@@ -202,6 +203,7 @@ class TestTensorrt:
         }
         self.build(derive_bundle(bundle, tmp_path / "new", graphs))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("opset", [18, 23])
     def test_fp16_of_both_families_builds(self, variant_bundle, tmp_path: Path, opset: int) -> None:
         source = variant_bundle("release", dtype="fp16", opset=opset)

@@ -143,6 +143,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_alike(
     assert names_in(tmp_path) == ["bundle"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_of_its_bundle_is_cleared(
     demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_an_unfinished_run_of_something_else_is_refused(
     calibrate(demo, output, little_data, other, existing=Existing(restart=True))
 
 
+@pytest.mark.slow
 def test_a_video_that_breaks_in_the_middle_is_named_and_the_run_is_kept(
     demo: Bundle, clips: Path, few: CalibrationOptions, tmp_path: Path
 ) -> None:

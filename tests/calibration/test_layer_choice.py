@@ -78,6 +78,7 @@ def test_the_planted_layers_are_left_in_floating_point(spared: Calibrated) -> No
     assert spared.bundle.graph("decoder").quantization == "int8"
 
 
+@pytest.mark.slow
 def test_the_target_then_holds_and_without_it_it_does_not(
     hurt: Bundle, data: CalibrationData, spared: Calibrated, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_the_report_says_why(spared: Calibrated) -> None:
     assert all("among the worst in int8" in row["reason"] for row in rows.values())
 
 
+@pytest.mark.slow
 def test_a_choice_can_be_pinned_and_one_of_other_options_is_refused(
     hurt: Bundle, data: CalibrationData, spared: Calibrated, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_choice_can_be_pinned_and_one_of_other_options_is_refused(
         calibrate(hurt, tmp_path / "x", data, replace(OPTIONS, decoder="int4"), pinned=choice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "stored"), [("int8", "int8"), ("int4", "int8-block64")])
 def test_the_output_layer_is_quantised_in_8_bits_when_asked_for(
     demo: Bundle, data: CalibrationData, tmp_path: Path, decoder: str, stored: str

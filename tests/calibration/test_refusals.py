@@ -191,6 +191,7 @@ class TestData:
         assert calibrate(demo, tmp_path / "out", data, few).quality.questions == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [30_000, 400_000])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_with_more_room(
     demo: Bundle, little_data: CalibrationData, few: CalibrationOptions, tmp_path: Path, room: int

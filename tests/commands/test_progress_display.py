@@ -115,6 +115,7 @@ def test_every_answer_of_a_chat_is_on_a_line_of_its_own(clip: str) -> None:
     assert not any("watching" in line or "━" in line for line in screen(written))
 
 
+@pytest.mark.slow
 def test_an_export_leaves_its_result_only(reference_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     status, written = on_a_terminal("export", str(reference_checkpoint), "-o", str(output))
@@ -125,6 +126,7 @@ def test_an_export_leaves_its_result_only(reference_checkpoint: Path, tmp_path: 
     assert not any("writing" in line or "━" in line for line in shown)
 
 
+@pytest.mark.slow
 def test_a_calibration_shows_its_steps_and_leaves_its_result_only(tmp_path: Path) -> None:
     status, written = on_a_terminal(
         *("calibrate", "--demo", "-o", str(tmp_path / "int8"), "--samples", "2"),

@@ -38,6 +38,7 @@ def test_nine_in_ten_held_out_questions_are_answered_from_mp4_files(
     assert score.accuracy >= 0.9, score.by_kind
 
 
+@pytest.mark.slow
 def test_the_guide_of_another_question_ruins_the_answers(samples: tuple[Sample, ...]) -> None:
     score = scored(samples[:200], guide="which way does the white triangle move")
     assert score.accuracy < 0.6, score.by_kind

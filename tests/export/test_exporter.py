@@ -260,6 +260,7 @@ def test_bad_options_are_refused_before_the_checkpoint_is_read(tmp_path, option,
         export_bundle(tmp_path / "nowhere", tmp_path / "bundle", **{option: value})
 
 
+@pytest.mark.slow
 def test_export_runs_no_pytorch_module(variant_checkpoint, tmp_path):
     """PyTorch judges the graphs, so it must not have made them: forward is never called."""
     script = """

@@ -38,6 +38,7 @@ def expected(qa: VideoQA, asked) -> list[tuple[int, ...]]:
     return [qa.ask(qa.watch(video), question).token_ids for video, question in asked]
 
 
+@pytest.mark.slow
 def test_answers_of_many_threads_equal_the_serial_ones(asked, expected) -> None:
     """Some questions are cancelled at a random moment; the others do not notice."""
     before = threading.active_count()

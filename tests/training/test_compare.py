@@ -38,6 +38,7 @@ def test_every_row_has_twelve_visual_tokens(row: str) -> None:
     assert tokens.shape == (12, 32)
 
 
+@pytest.mark.slow
 def test_rows_share_towers_and_finished_rows_are_not_run_again(tmp_path: Path) -> None:
     rows = ["conditional", "average-pooling"]
     results = compare(tmp_path, MINIATURE, rows, [0], questions=4)

@@ -37,10 +37,12 @@ def demo(
     return checkpoint, held_out
 
 
+@pytest.mark.slow
 def test_nine_in_ten_held_out_questions_are_answered_right(demo: tuple[Path, Path]) -> None:
     assert evaluate_checkpoint(*demo, device="cpu").accuracy >= 0.9
 
 
+@pytest.mark.slow
 def test_another_question_s_guide_wrecks_the_answers(demo: tuple[Path, Path]) -> None:
     assert evaluate_checkpoint(*demo, wrong_guide=True, device="cpu").accuracy < 0.6
 

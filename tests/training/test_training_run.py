@@ -58,6 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_run_cut_in_every_stage_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
     for stage in ("towers", "alignment", "conditional", "tuning"):
         with pytest.raises(PowerCutError):

@@ -147,6 +147,7 @@ def larger_bundle(tmp_path_factory) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, model=spec))
 
 
+@pytest.mark.slow
 def test_a_long_prefill_stops_soon_after_it_is_cancelled(larger_bundle) -> None:
     rows = np.random.default_rng(0).normal(size=(LONG_PROMPT, WIDTH)).astype(np.float32)
     with load_decoder(larger_bundle, options=EngineOptions(threads=1)) as decoder:

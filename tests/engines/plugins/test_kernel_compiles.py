@@ -39,6 +39,7 @@ def resources(report: str) -> dict[tuple[str, int], tuple[int, ...]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["sm_87", "sm_90"])
 def test_every_dtype_compiles_cleanly_and_spills_nothing(
     nvcc: str, tmp_path: Path, architecture: str

@@ -70,6 +70,7 @@ def error_of(kernel: ctypes.CDLL, benchmark, case, seed: int) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_the_kernel_is_grouped_attention(kernel_on_host: ctypes.CDLL, benchmark) -> None:
     """All the cases of the benchmark on the GPU that are small enough."""
     cases = [

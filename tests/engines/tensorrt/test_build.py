@@ -87,6 +87,7 @@ class Constant:
 class TestWithRtx:
     pytestmark = needs_rtx
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("form", ["concat", "scatter"])
     @pytest.mark.parametrize("opset", [23, 20])
     @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
@@ -107,6 +108,7 @@ class TestWithRtx:
             assert engine.size_bytes == engine.path.stat().st_size > 0
         assert Bundle.open(bundle.path).manifest == bundle.manifest
 
+    @pytest.mark.slow
     def test_the_scatter_form_builds_over_the_weights_of_the_other(
         self, reference_checkpoint, tmp_path: Path, monkeypatch
     ) -> None:
@@ -123,6 +125,7 @@ class TestWithRtx:
         longer = build_engines(bundle, BuildOptions(RTX, max_frames=16))[-1]
         assert not longer.kept  # the capacity is part of the engine
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("precision", list(Precision))
     def test_the_scatter_form_builds_at_the_heads_of_the_7b_model(
         self, tmp_path: Path, precision: Precision
@@ -155,12 +158,14 @@ class TestWithRtx:
         settings = builder_config(api, builder, profiles, BuilderSettings(), no_progress)
         assert write_engine(api, builder, network, settings, tmp_path / "e"), logger.errors
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", read_json("e2e/small_variants.json")["configs"])
     def test_bundles_of_every_kind_build(self, variant_bundle, tmp_path: Path, name: str) -> None:
         bundle = copy_of(variant_bundle(name, dtype="fp16"), tmp_path)
         built = build_engines(bundle, BuildOptions(RTX, max_frames=16))
         assert [engine.graph for engine in built] == list(bundle.manifest.graphs)
 
+    @pytest.mark.slow
     def test_what_fits_is_kept_and_what_does_not_is_built_again(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=16)
         first = build_engines(bundle, options)
@@ -171,6 +176,7 @@ class TestWithRtx:
         longer = build_engines(bundle, replace(options, max_frames=24))
         assert [engine.kept for engine in longer] == [True, True, False, False]
 
+    @pytest.mark.slow
     def test_an_interrupted_build_leaves_nothing_and_goes_on(self, bundle) -> None:
         options, seen = BuildOptions(RTX, max_frames=8), []
 
@@ -207,6 +213,7 @@ class TestWithRtx:
             build_engines(bundle, BuildOptions(RTX, max_frames=8))
         assert [path.name for path in sorted(place.iterdir())] == ["vision.engine", "vision.json"]
 
+    @pytest.mark.slow
     def test_what_a_killed_build_left_is_cleared(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=8)
         left = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.engine.partial-x"
@@ -214,6 +221,7 @@ class TestWithRtx:
         build_engines(bundle, options)
         assert not left.exists()
 
+    @pytest.mark.slow
     def test_another_build_of_the_same_engines_is_left_alone(self, bundle) -> None:
         options = BuildOptions(RTX, max_frames=8)
         unfinished = bundle.path / "engines" / "tensorrt-rtx-any" / ".vision.engine.partial-x"
@@ -278,6 +286,7 @@ class TestWithRtx:
         ):
             build_engines(bundle, BuildOptions(RTX, max_frames=8))
 
+    @pytest.mark.slow
     def test_the_command_builds_and_says_what_it_built(self, bundle, capsys) -> None:
         command = ["build", str(bundle.path), "--engine", RTX, "--max-frames", "8"]
         assert main(command) == 0

@@ -54,6 +54,7 @@ def no_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_headers")
 def test_engines_belong_to_the_gpu_and_the_plugin_is_missed_in_one_line(bundle) -> None:
     remarks: list[str] = []
@@ -90,6 +91,7 @@ def test_a_cache_that_cannot_be_written_costs_the_plugin_alone(
     assert "cannot be written (Not a directory); set XDG_CACHE_HOME" in remarks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_headers")
 def test_engines_of_another_gpu_are_not_used(bundle) -> None:
     build_engines(bundle, OPTIONS, machine=MACHINE)
@@ -100,6 +102,7 @@ def test_engines_of_another_gpu_are_not_used(bundle) -> None:
     assert "hicom-edge build" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_headers")
 def test_hardware_compatible_engines_are_for_any_gpu_from_ampere_on(bundle) -> None:
     options = replace(OPTIONS, hardware_compatible=True)

@@ -72,6 +72,7 @@ def prompts(clips: Path, float_bundle: Path) -> list[Asked]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", FORMS)
 def test_calibrated_files_compute_what_the_calibrated_bundle_computes(
     clips, float_bundle, prompts, tmp_path, quantization

@@ -307,6 +307,7 @@ def large_model(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize("way", ["stream", "keep"])
 def test_memory_stays_near_one_tensor(large_model, way):

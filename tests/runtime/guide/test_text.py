@@ -148,6 +148,7 @@ def test_the_guide_is_empty_only_when_the_question_is(question: str) -> None:
     assert (guide_text(question) == "") == (bare == "")
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_the_length() -> None:
     for text in [
         "Question: " * 20_000,

@@ -116,6 +116,7 @@ X264_VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts", "avi"])
 @pytest.mark.parametrize("variant", X264_VARIANTS)
 def test_skipping_gives_the_frames_of_a_full_decode(

@@ -225,6 +225,7 @@ def test_a_disk_without_room_is_said(
         read_frames(server.url, FOUR)
 
 
+@pytest.mark.slow
 def test_pushed_pictures_are_watched_until_the_end_that_was_asked(server: Server) -> None:
     server.reply = CAMERA
     started = time.monotonic()
@@ -238,6 +239,7 @@ def test_pushed_pictures_are_watched_until_the_end_that_was_asked(server: Server
     assert server.requests == 1
 
 
+@pytest.mark.slow
 def test_pushed_pictures_without_an_end_are_refused(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +264,7 @@ def broadcast(tmp_path: Path) -> Callable[[int], bytes]:
     return lambda number: data[number * step : (number + 1) * step] or b"\0" * 188
 
 
+@pytest.mark.slow
 def test_a_stream_without_length_is_watched_as_long_as_asked(
     server: Server, broadcast: Callable[[int], bytes]
 ) -> None:
@@ -273,6 +276,7 @@ def test_a_stream_without_length_is_watched_as_long_as_asked(
     assert server.requests == 1
 
 
+@pytest.mark.slow
 def test_a_stream_that_arrives_as_it_plays_needs_an_end(
     server: Server, broadcast: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +398,7 @@ def test_a_stream_at_another_rate_than_announced_is_watched_by_its_own_time(
     assert sender.connections == 1
 
 
+@pytest.mark.slow
 def test_a_slow_stream_is_bounded_by_the_clock_on_the_wall(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.ts", range(20, 120), gop=1)
     data = path.read_bytes()
@@ -405,6 +410,7 @@ def test_a_slow_stream_is_bounded_by_the_clock_on_the_wall(tmp_path: Path) -> No
     assert frames.num_available < 20
 
 
+@pytest.mark.slow
 def test_a_stream_that_stalls_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(recordings, "SILENCE_SECONDS", 1.0)
@@ -475,6 +481,7 @@ def rtsp() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     camera.wait()
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_is_watched_at_once(rtsp: tuple[str, subprocess.Popen[str]]) -> None:
     started = time.monotonic()
     frames = read_frames(rtsp[0], FrameSampling(num_frames=4, end=2.0))
@@ -485,6 +492,7 @@ def test_an_rtsp_camera_is_watched_at_once(rtsp: tuple[str, subprocess.Popen[str
         read_frames(rtsp[0], FOUR)
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_that_stalls_or_dies_is_one_line(
     rtsp: tuple[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
