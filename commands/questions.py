@@ -43,5 +43,8 @@ def _typed_line() -> str:
         return sys.stdin.readline()
     try:
         return input(_PROMPT) + "\n"
-    except EOFError:
+    except (EOFError, KeyboardInterrupt) as left:
+        sys.stdout.write("\n")  # what the shell prints next begins on a line of its own
+        if isinstance(left, KeyboardInterrupt):
+            raise
         return ""

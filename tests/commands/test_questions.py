@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,28 @@ def test_typed_questions_can_be_edited_and_repeated(end: str) -> None:
     assert "asked: What is it?\r\n" in written
     assert "asked: So What is it?\r\n" in written
     assert "there is no command /hlep; type a question, or /help" in written
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["Ctrl-D", "Ctrl-C"])
+def test_leaving_ends_the_line_of_the_prompt(interrupted: bool) -> None:
+    here, there = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    ) as process:
+        os.close(there)
+        _until(here, "> ")
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(here, b"\x04")
+        # A terminal's settings and the newline may arrive in parts.
+        assert _until(here, "\n").rsplit("\x1b[?2004l", 1)[-1].lstrip("\r").startswith("\n")
+    os.close(here)
 
 
 def _until(terminal: int, end: str) -> str:
