@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ CHECKED_FRAMES, MOST_CHECKED = 3, 24
 
 PLAYLIST_ROUNDING_SECONDS = 1.0
 """How far the duration in an HLS playlist may be from that of its segments."""
+
+UNREAD_SECONDS, UNREAD_SHARE = 0.5, 0.05
+"""A Matroska file is damaged inside if more than this of its duration and of its bytes is left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,10 +243,14 @@ def _truncation(
     if "hls" in name and _reaches_its_duration(container, stream, scan):
         return None  # FFmpeg reports an error where a segment without a length ends
     entries = len(stream.index_entries) if "mp4" in name else 0
-    complete = len(scan) >= entries and not missing_bytes(Path(location))
+    path = Path(location)
+    complete = len(scan) >= entries and not missing_bytes(path)
+    if "matroska" in name:
+        complete = complete and not _ends_inside(path, stream, scan)
     if complete and not scan.cut_short:
         return None
-    seconds = (container.duration or 0) / 1_000_000
+    seconds = tagged_seconds(stream.metadata.get("DURATION", "")) or 0.0
+    seconds = seconds or (container.duration or 0) / 1_000_000
     promised = entries or stream.frames or round(seconds * float(stream.average_rate or 0))
     of_how_many = f"{promised} frames" if promised > len(scan) else "an unknown number"
     return f"{len(scan)} of {of_how_many}"
@@ -252,6 +260,31 @@ def _reaches_its_duration(container: InputContainer, stream: VideoStream, scan: 
     """Whether the packets span the playlist's duration, whose parts may be rounded to seconds."""
     if not len(scan) or not container.duration or stream.time_base is None:
         return False
-    first_pts = scan.pts[scan.pts != NO_TIMESTAMP].min(initial=scan.end_pts)
-    missing = container.duration / 1_000_000 - float((scan.end_pts - first_pts) * stream.time_base)
+    missing = container.duration / 1_000_000 - _seconds_spanned(stream, scan)
     return missing <= PLAYLIST_ROUNDING_SECONDS
+
+
+def _ends_inside(path: Path, stream: VideoStream, scan: PacketScan) -> bool:
+    """Whether a Matroska file goes on where its demuxer stopped, silently, at damaged bytes.
+
+    Its stream is tagged with a longer duration, and much of the file comes after the last packet.
+    One of the two alone proves nothing: tags may be stale, and other streams may be longer.
+    """
+    tagged = tagged_seconds(stream.metadata.get("DURATION", ""))
+    if tagged is None or not len(scan) or not path.is_file():
+        return False
+    unread = 1 - scan.end_position / path.stat().st_size
+    return tagged - _seconds_spanned(stream, scan) > UNREAD_SECONDS and unread > UNREAD_SHARE
+
+
+def _seconds_spanned(stream: VideoStream, scan: PacketScan) -> float:
+    first_pts = scan.pts[scan.pts != NO_TIMESTAMP].min(initial=scan.end_pts)
+    return float((scan.end_pts - first_pts) * (stream.time_base or 0))
+
+
+def tagged_seconds(text: str) -> float | None:
+    """Seconds of Matroska's DURATION tag, "00:01:02.500000000"; None for other texts."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
+    if match is None:
+        return None
+    return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])

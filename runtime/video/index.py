@@ -33,8 +33,9 @@ class PacketScan:
 
     pts, dts: (p,) int64 in the stream's time base, NO_TIMESTAMP where absent. keyframe: (p,) bool.
     shown: (p,) bool, False for frames outside an edit list and for hidden references.
-    end_pts: when the last shown frame disappears. cut_short: reading ended at an error or at an
-    incomplete packet. unclear: some packets may hold no frame, several, or a part of one.
+    end_pts: when the last shown frame disappears. end_position: where the last packet ends in the
+    file, in bytes; 0 if not known. cut_short: reading ended at an error or at an incomplete packet.
+    unclear: some packets may hold no frame, several, or a part of one.
     """
 
     pts: Int64Array
@@ -42,6 +43,7 @@ class PacketScan:
     keyframe: BoolArray
     shown: BoolArray
     end_pts: int
+    end_position: int
     cut_short: bool
     unclear: bool
 
@@ -84,7 +86,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     pts, dts = array("q"), array("q")
     keyframe, shown = bytearray(), bytearray()
     cut_short = unclear = False
-    end_pts = NO_TIMESTAMP
+    end_pts, end_position = NO_TIMESTAMP, 0
     read = packet_reader(stream)
     try:
         for packet in container.demux(stream):
@@ -99,6 +101,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
             dts.append(NO_TIMESTAMP if packet.dts is None else packet.dts)
             keyframe.append(packet.is_keyframe)
             shown.append(coded is not Coded.HIDDEN and not packet.is_discard)
+            end_position = max(end_position, (packet.pos or 0) + packet.size)
             if shown[-1]:
                 end_pts = max(end_pts, pts[-1] + (packet.duration or 0))
     except av.error.FFmpegError:
@@ -109,6 +112,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
         np.frombuffer(bytes(keyframe), np.bool_),
         np.frombuffer(bytes(shown), np.bool_),
         end_pts,
+        end_position,
         cut_short,
         unclear,
     )
