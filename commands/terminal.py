@@ -182,6 +182,10 @@ def show(*renderables: RenderableType) -> None:
         console.print(renderable)
 
 
+TOKENS_FOR_A_RATE = 8
+"""Of an answer; the time of fewer decode steps says little about the speed."""
+
+
 def what_happened(clip: Clip, answer: Answer) -> str:
     """One line about an answer: frames, tokens, time to the first token and speed."""
     timings = answer.timings
@@ -192,7 +196,7 @@ def what_happened(clip: Clip, answer: Answer) -> str:
         f"vision {vision}",
         f"first token after {timings.time_to_first_token_ms:.0f} ms",
     ]
-    if timings.tokens_per_second:
+    if timings.new_tokens >= TOKENS_FOR_A_RATE:
         parts.append(f"{timings.tokens_per_second:.0f} tokens/s")
     if answer.finish_reason == "length":
         parts.append(f"cut at {_counted(timings.new_tokens, 'token')}")

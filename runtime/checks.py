@@ -1,8 +1,10 @@
-"""Checks of texts that a caller passes."""
+"""Checks of what a caller asks."""
 
 from __future__ import annotations
 
-from hicom_edge.errors import PromptError
+from typing import Any
+
+from hicom_edge.errors import InputError, PromptError
 
 
 def check_question(question: str) -> None:
@@ -14,6 +16,19 @@ def check_question(question: str) -> None:
     check_text(question, "the question")
     if not question.strip():
         raise PromptError("the question is empty; ask something about the video")
+
+
+def check_pair(item: Any) -> tuple[Any, Any]:
+    """Refuse what is not a clip with a question.
+
+    Raises:
+        InputError: not a tuple or list of two.
+    """
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    raise InputError(
+        f"a {type(item).__name__} was given; pass a list of pairs, each a clip and a question"
+    )
 
 
 def check_text(text: object, what: str) -> None:

@@ -18,7 +18,7 @@ from hicom_edge.planning.main_memory import total_memory
 from hicom_edge.progress import Progress, no_progress
 from hicom_edge.runtime.answer import Answer, AnswerStream, Clip
 from hicom_edge.runtime.answering import answer_many, answer_pieces
-from hicom_edge.runtime.checks import check_question, check_text
+from hicom_edge.runtime.checks import check_pair, check_question, check_text
 from hicom_edge.runtime.conversation import Conversation
 from hicom_edge.runtime.features.store import (
     FeatureKey,
@@ -205,7 +205,8 @@ class VideoQA:
         Raises:
             PromptError, InputError, Cancelled: as `ask`, before anything runs where possible.
         """
-        questions = [self._checked(clip, text, guide, options) for clip, text in asked]
+        pairs = [check_pair(item) for item in asked]
+        questions = [self._checked(clip, text, guide, options) for clip, text in pairs]
         return answer_many(self._stages, self._gate, questions, cancel)
 
     def conversation(self, clip: Clip, guide: str | None = None) -> Conversation:

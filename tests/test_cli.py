@@ -88,14 +88,16 @@ def test_version(capsys) -> None:
 
 
 def test_ask_prints_the_answer_and_then_what_happened(video, bundle, capsys) -> None:
-    assert ask(video, bundle, "--num-frames", "5", "--max-new-tokens", "6") == 0
+    assert ask(video, bundle, "--num-frames", "5", "--max-new-tokens", "8") == 0
     out, err = capsys.readouterr()
     assert out.endswith("\n")
     assert len(out) > 1
     (line,) = err.splitlines()
     assert line.startswith("5 frames · 405 patch tokens → 50 visual tokens · vision ")
     assert "first token after" in line
-    assert line.endswith(" tokens/s · cut at 6 tokens")
+    assert line.endswith(" tokens/s · cut at 8 tokens")
+    assert ask(video, bundle, "--num-frames", "5", "--max-new-tokens", "7") == 0
+    assert "tokens/s" not in capsys.readouterr().err  # too few for a rate
 
 
 def test_ask_as_json_is_one_object_on_stdout(video, bundle, capsys) -> None:

@@ -114,8 +114,62 @@ def access_to(location: str, allow_protocols: tuple[str, ...] = ()) -> Access:
     return Access(",".join(filter(None, formats)), ",".join(protocols))
 
 
+PROTOCOLS = frozenset(
+    [
+        "async",
+        "bluray",
+        "cache",
+        "concat",
+        "concatf",
+        "crypto",
+        "data",
+        "dtls",
+        "fd",
+        "ffrtmpcrypt",
+        "ffrtmphttp",
+        "file",
+        "ftp",
+        "gopher",
+        "gophers",
+        "hls",
+        "http",
+        "httpproxy",
+        "https",
+        "icecast",
+        "ipfs_gateway",
+        "ipns_gateway",
+        "mmsh",
+        "mmst",
+        "pipe",
+        "prompeg",
+        "rist",
+        "rtmp",
+        "rtmpe",
+        "rtmps",
+        "rtmpt",
+        "rtmpte",
+        "rtmpts",
+        "rtp",
+        "rtsp",
+        "rtsps",
+        "sftp",
+        "smb",
+        "srt",
+        "srtp",
+        "subfile",
+        "tcp",
+        "tls",
+        "udp",
+        "udplite",
+        "unix",
+        "zmq",
+    ]
+)
+"""What `allow_protocols` may name: the protocols that FFmpeg reads by, and RTSP's schemes."""
+
+
 def checked_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, each of which may be several with commas. Raises InputError for other texts."""
+    """The names, each of which may be several with commas. Raises InputError for others."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InputError(
             f"allow_protocols={names!r} must be a tuple of names, such as ('file',)",
@@ -123,10 +177,10 @@ def checked_protocols(names: tuple[str, ...]) -> tuple[str, ...]:
         )
     single = tuple(part.strip() for name in names for part in name.split(","))
     for name in single:
-        if not name.replace("_", "").replace("+", "").isalnum():
+        if name not in PROTOCOLS:
             raise InputError(
                 f"allow_protocols names {name!r}; expected names of FFmpeg's protocols, such as "
-                "file or http",
+                "file, http or smb",
                 "allow_protocols",
             )
     return single

@@ -190,3 +190,9 @@ def test_what_is_returned_introduces_itself(qa, asked) -> None:
     array = qa.watch(np.zeros((1, 8, 8, 3), np.uint8))
     assert repr(array) == "<Clip: 1 frame of an array (1, 8, 8, 3)>"
     assert repr(qa).startswith("<VideoQA: ")
+
+
+@pytest.mark.parametrize("asked", ["abc", [("one",)], [3]])
+def test_what_is_not_a_list_of_pairs_is_refused(qa: VideoQA, asked: object) -> None:
+    with pytest.raises(InputError, match="pass a list of pairs, each a clip and a question"):
+        qa.ask_many(asked)  # type: ignore[arg-type]

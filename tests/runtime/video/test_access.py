@@ -132,7 +132,7 @@ def test_names_may_be_joined_by_commas() -> None:
     assert ReadingOptions(("file,http", "tcp")).allow_protocols == ("file", "http", "tcp")
 
 
-@pytest.mark.parametrize("names", ["file", ("no such",), (1,), ("file,",)])
+@pytest.mark.parametrize("names", ["file", ("no such",), (1,), ("file,",), ("nonsense",)])
 def test_names_that_are_no_protocols_are_refused(names: object) -> None:
     with pytest.raises(InputError, match="allow_protocols"):
         ReadingOptions(names)  # type: ignore[arg-type]
