@@ -114,57 +114,13 @@ def access_to(location: str, allow_protocols: tuple[str, ...] = ()) -> Access:
     return Access(",".join(filter(None, formats)), ",".join(protocols))
 
 
-PROTOCOLS = frozenset(
-    [
-        "async",
-        "bluray",
-        "cache",
-        "concat",
-        "concatf",
-        "crypto",
-        "data",
-        "dtls",
-        "fd",
-        "ffrtmpcrypt",
-        "ffrtmphttp",
-        "file",
-        "ftp",
-        "gopher",
-        "gophers",
-        "hls",
-        "http",
-        "httpproxy",
-        "https",
-        "icecast",
-        "ipfs_gateway",
-        "ipns_gateway",
-        "mmsh",
-        "mmst",
-        "pipe",
-        "prompeg",
-        "rist",
-        "rtmp",
-        "rtmpe",
-        "rtmps",
-        "rtmpt",
-        "rtmpte",
-        "rtmpts",
-        "rtp",
-        "rtsp",
-        "rtsps",
-        "sftp",
-        "smb",
-        "srt",
-        "srtp",
-        "subfile",
-        "tcp",
-        "tls",
-        "udp",
-        "udplite",
-        "unix",
-        "zmq",
-    ]
+_PROTOCOL_NAMES = (
+    "async,bluray,cache,concat,concatf,crypto,data,dtls,fd,ffrtmpcrypt,ffrtmphttp,file,ftp,"
+    "gopher,gophers,hls,http,httpproxy,https,icecast,ipfs_gateway,ipns_gateway,mmsh,mmst,"
+    "pipe,prompeg,rist,rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,rtp,rtsp,rtsps,sftp,smb,srt,"
+    "srtp,subfile,tcp,tls,udp,udplite,unix,zmq"
 )
+PROTOCOLS = frozenset(_PROTOCOL_NAMES.split(","))
 """What `allow_protocols` may name: the protocols that FFmpeg reads by, and RTSP's schemes."""
 
 
