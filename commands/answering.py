@@ -35,8 +35,7 @@ def watch(qa: VideoQA, video: str, frames: FrameSampling, reading: ReadingOption
 
 def watch_keywords(frames: FrameSampling) -> dict[str, Any]:
     """The keyword arguments of VideoQA.watch that choose frames."""
-    values = asdict(frames)
-    return {name: values[name] for name in ("num_frames", "fps", "start", "end")}
+    return asdict(frames)
 
 
 def generation_keywords(options: GenerationOptions) -> GenerationKeywords:

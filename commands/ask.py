@@ -22,7 +22,7 @@ Compare = Annotated[
 
 @with_options(
     answerer=options_of(Answerer),
-    frames=options_of(FrameSampling, "num_frames", "fps", "start", "end"),
+    frames=options_of(FrameSampling),
     reading=options_of(ReadingOptions),
     generation=options_of(GenerationOptions),
 )

@@ -18,7 +18,7 @@ from hicom_edge.runtime.video import FrameSampling, ReadingOptions
 
 @with_options(
     answerer=options_of(Answerer),
-    frames=options_of(FrameSampling, "num_frames", "fps", "start", "end"),
+    frames=options_of(FrameSampling),
     reading=options_of(ReadingOptions),
     generation=options_of(GenerationOptions),
 )

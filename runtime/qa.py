@@ -36,6 +36,7 @@ from hicom_edge.runtime.video import (
     Frames,
     FrameSampling,
     ReadingOptions,
+    Rule,
     VideoInput,
     read_frames,
 )
@@ -121,6 +122,7 @@ class VideoQA:
         progress: Progress = no_progress,
         reading: ReadingOptions = DEFAULT_READING,
         cancel: CancelToken | None = None,
+        rule: Rule = "seconds",
     ) -> Clip:
         """Decode a video and run the vision tower on it, or take its features from the store.
 
@@ -134,6 +136,7 @@ class VideoQA:
             progress: of the frames.
             reading: how the source is opened; see ReadingOptions.
             cancel: stops the work from another thread.
+            rule: "seconds" goes by the frames' timestamps, "frame-numbers" as HICom's authors do.
 
         Raises:
             VideoError: the source cannot be read.
@@ -144,7 +147,7 @@ class VideoQA:
         """
         if num_frames is None and fps is None:
             num_frames = self.bundle.manifest.frames.num_frames
-        sampling = FrameSampling(num_frames, fps, start, end)
+        sampling = FrameSampling(num_frames, fps, start, end, rule)
         self._gate.check()
         frames = read_frames(source, sampling, progress, reading)
         self._refuse_too_many(frames)

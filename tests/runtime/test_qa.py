@@ -371,3 +371,20 @@ def test_timings_add_up(qa: VideoQA, clip) -> None:
     assert timings.time_to_first_token_ms == pytest.approx(sum(parts))
     assert timings.tokens_per_second == pytest.approx(5000 / timings.generate_ms)
     assert (clip.num_frames, clip.patch_tokens, timings.new_tokens) == (5, 405, 6)
+
+
+def test_a_window_goes_by_timestamps_or_by_the_authors_frame_numbers(tmp_path) -> None:
+    from hicom_edge.shapes.clips import write_scene
+    from hicom_edge.shapes.scene import sample_scene
+
+    write_scene(sample_scene(0, "train", 1), tmp_path / "clip.mp4", side=84, num_frames=8)
+    window = {"num_frames": 4, "start": 0.4, "end": 1.2}
+    with VideoQA.load() as qa:
+        by_time = qa.watch(tmp_path / "clip.mp4", **window)
+        by_number = qa.watch(tmp_path / "clip.mp4", **window, rule="frame-numbers")
+        with pytest.raises(InputError, match="rule is 'frames'; pass one of seconds, frame"):
+            qa.watch(tmp_path / "clip.mp4", **window, rule="frames")
+    # At 12 frames per second the authors take the middles of frames 3 to 13: 3 + 10 (2i + 1) / 8.
+    assert (by_number.timestamps * 12).round().astype(int).tolist() == [4, 7, 9, 12]
+    # By time they are on screen at 0.5, 0.7, 0.9 and 1.1 s.
+    assert (by_time.timestamps * 12).round().astype(int).tolist() == [6, 8, 10, 13]
