@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -66,18 +69,27 @@ def test_leaving_ends_the_line_of_the_prompt(interrupted: bool) -> None:
         start_new_session=True,
     ) as process:
         os.close(there)
-        _until(here, "> ")
-        if interrupted:
-            process.send_signal(signal.SIGINT)
-        else:
-            os.write(here, b"\x04")
-        # A terminal's settings and the newline may arrive in parts.
-        assert _until(here, "\n").rsplit("\x1b[?2004l", 1)[-1].lstrip("\r").startswith("\n")
+        try:
+            _until(here, "> ")
+            # A signal between the prompt and the wait for a key is seen at the next one: again.
+            leave = partial(process.send_signal, signal.SIGINT)
+            if not interrupted:
+                leave = partial(os.write, here, b"\x04")
+            leave()
+            # A terminal's settings and the newline may arrive in parts.
+            left = _until(here, "\n", leave)
+        finally:
+            process.kill()
+        assert left.rsplit("\x1b[?2004l", 1)[-1].replace("^C", "").lstrip("\r").startswith("\n")
     os.close(here)
 
 
-def _until(terminal: int, end: str) -> str:
+def _until(terminal: int, end: str, again: Callable[[], object] = lambda: None) -> str:
+    """What is written up to `end`; `again` is called whenever nothing comes for a while."""
     written, deadline = "", time.monotonic() + 30
     while not written.endswith(end) and time.monotonic() < deadline:
-        written += os.read(terminal, 1024).decode()
+        if select.select([terminal], [], [], 1)[0]:
+            written += os.read(terminal, 1024).decode()
+        else:
+            again()
     return written
