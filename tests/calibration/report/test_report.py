@@ -28,6 +28,7 @@ from hicom_edge.calibration.ranges.histogram import Histogram
 from hicom_edge.calibration.ranges.range_methods import RangeMethod, find_amax
 from hicom_edge.calibration.ranges.statistics import BundleStatistics, TensorStatistics
 from hicom_edge.calibration.recipe import prepare_graphs
+from hicom_edge.calibration.report import page as page_module
 from hicom_edge.calibration.report.number_formats import (
     megabytes,
     milliseconds,
@@ -64,7 +65,7 @@ from hicom_edge.runtime.timings import Timings, WatchTimings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO, DOCS = ROOT / "demo" / "bundle", ROOT / "docs"
-STYLE_SHEET = ROOT / "calibration" / "report" / "report.css"
+STYLE_SHEET = Path(page_module.__file__).parent / "report.css"  # of the package that is tested
 VOID = {"meta", "link", "br", "img"}
 
 
