@@ -149,7 +149,7 @@ def read_decord(video: Path, num_frames: int) -> int:
 
 
 def read_opencv(video: Path, num_frames: int) -> int:
-    """Frames passed over are grabbed, not converted: its seeks are not exact."""
+    """Skipped frames are grabbed but not converted, because its seeks are inexact."""
     import cv2
 
     capture = cv2.VideoCapture(str(video))

@@ -137,7 +137,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Video
 
 
 def decode(packets: Iterator[VideoPacket], stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames of the packets; a packet that the decoder refuses is passed over."""
+    """Frames of the packets; a packet that the decoder refuses is skipped."""
     import av
 
     context = stream.codec_context

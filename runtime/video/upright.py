@@ -103,7 +103,7 @@ def display_matrix(frame: VideoFrame, packet: Packet[VideoStream] | None) -> Dis
 def _matrix_without_side_data(
     frame: VideoFrame, packet: Packet[VideoStream] | None
 ) -> DisplayMatrix | None:
-    """From the EXIF data of a JPEG, else from PyAV's angle, which does not know mirrors."""
+    """From the EXIF data of a JPEG, else from PyAV's angle, which cannot express mirroring."""
     if packet is not None and bytes(memoryview(packet)[:2]) == b"\xff\xd8":
         return exif_matrix(bytes(packet))
     turns: dict[int, DisplayMatrix] = {

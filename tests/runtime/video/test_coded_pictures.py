@@ -26,7 +26,7 @@ CONTAINERS = ["ts", "mkv", "mp4"]
 
 
 def decode_all(path: Path) -> list[NDArray[Any]]:
-    """Every frame by the plainest means; packets that the decoder refuses are passed over."""
+    """Every frame by plain decoding; packets that the decoder refuses are skipped."""
     frames = []
     with av.open(str(path)) as container:
         stream_ = container.streams.video[0]
